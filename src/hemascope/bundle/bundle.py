@@ -1,0 +1,120 @@
+"""Bundle: a folder with model.onnx and card.json; all that inference needs.
+
+`model.onnx` takes `images` uint8 (N,S,S,3) and gives `logits` (N,C), `features` (N,F) and
+`class_map` (N,C,h,w), all float32. Normalisation is inside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hemascope.classes import ClassSet
+from hemascope.preprocess import InputSpec
+from hemascope.results import RESEARCH_USE_ONLY, Proportion, from_json, to_json, written_whole
+
+FORMAT = 1
+MODEL_FILE, CARD_FILE = "model.onnx", "card.json"
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be used; its text says which and why."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured proportion and the images it was measured on."""
+
+    measured_on: str
+    name: str
+    result: Proportion
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model is, what it was trained and measured on, and how its answers are read.
+
+    `temperature` divides the logits before the softmax (1: as trained). `model_sha256` is that of
+    model.onnx. `recipe` is the training recipe, field by field.
+    """
+
+    name: str
+    classes: ClassSet
+    input: InputSpec
+    architecture: str
+    parameters: int
+    model_sha256: str
+    training_data: str
+    recipe: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    figures: tuple[Figure, ...] = ()
+    licence: str = "Apache-2.0"
+    intended_use: str = RESEARCH_USE_ONLY
+    provenance: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model's bytes and its card, checked against each other."""
+
+    card: Card
+    model: bytes = field(repr=False)
+
+
+def pretrained() -> Path:
+    """The folder of the bundle that comes with the package."""
+    return Path(str(files("hemascope") / "pretrained"))
+
+
+def read_bundle(folder: Path | None = None) -> Bundle:
+    """The bundle in a folder; by default, the one that comes with the package.
+
+    Raises BundleError for one that is incomplete, damaged, of another format or altered.
+    """
+    folder = folder or pretrained()
+    try:
+        card_bytes = (folder / CARD_FILE).read_bytes()
+        model = (folder / MODEL_FILE).read_bytes()
+    except OSError as error:
+        name = Path(error.filename or folder).name
+        raise BundleError(
+            f"{folder}: not a bundle: cannot read {name} ({error.strerror}); a bundle is a folder "
+            f"with {MODEL_FILE} and {CARD_FILE}"
+        ) from None
+    card = _read_card(folder / CARD_FILE, card_bytes)
+    if hashlib.sha256(model).hexdigest() != card.model_sha256:
+        raise BundleError(
+            f"{folder}: {MODEL_FILE} is not the file that {CARD_FILE} describes "
+            "(its SHA-256 differs); copy or export the bundle again"
+        )
+    return Bundle(card, model)
+
+
+def _read_card(path: Path, text: bytes) -> Card:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise BundleError(f"{path}: not valid JSON; copy or export the bundle again") from None
+    found_format = found.get("format") if isinstance(found, dict) else None
+    if found_format != FORMAT:
+        raise BundleError(
+            f"{path}: bundle format {found_format!r} is not known here (this version reads "
+            f"{FORMAT}); use the Hemascope version that wrote it"
+        )
+    try:
+        return from_json(text, Card)
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from None
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> None:
+    """Both files, each written whole; the card last, so that a half-written bundle is refused."""
+    with written_whole(folder / MODEL_FILE) as temporary:
+        temporary.write_bytes(bundle.model)
+    with written_whole(folder / CARD_FILE) as temporary:
+        temporary.write_bytes(to_json(bundle.card))

@@ -1,0 +1,142 @@
+"""Classifier: images → Predictions, on onnxruntime, numpy and pillow alone."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import Image
+
+from hemascope.bundle.bundle import MODEL_FILE, Bundle, BundleError, read_bundle
+from hemascope.preprocess import ImageError, ImageSource
+from hemascope.results import Prediction
+from hemascope.scoring.calibration import softmax
+
+T = TypeVar("T")
+
+
+class Scores(NamedTuple):
+    """What the graph says of a batch: logits (N,C), features (N,F), class_map (N,C,h,w)."""
+
+    logits: NDArray[np.float32]
+    features: NDArray[np.float32]
+    class_map: NDArray[np.float32]
+
+
+class Classifier:
+    """A bundle, loaded and ready. Safe to share between threads.
+
+    Without a bundle it takes the one that comes with the package. `threads` is how many
+    processors it may use, by default all. Raises BundleError for a bundle that cannot be used.
+    """
+
+    def __init__(self, bundle: str | Path | Bundle | None = None, threads: int | None = None):
+        if not isinstance(bundle, Bundle):
+            bundle = read_bundle(None if bundle is None else Path(bundle))
+        self.card = bundle.card
+        self.threads = threads or os.cpu_count() or 1
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                bundle.model, options, providers=onnxruntime.get_available_providers()
+            )
+        except Exception as error:  # onnxruntime has no common error class
+            first_line = str(error).splitlines()[0]
+            raise BundleError(f"{MODEL_FILE} cannot be loaded: {first_line}") from None
+
+    def predict(
+        self, images: ImageSource | Iterable[ImageSource], class_maps: bool = False
+    ) -> list[Prediction]:
+        """One Prediction an image, in order; see `stream`."""
+        return list(self.stream(images, class_maps))
+
+    def stream(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        class_maps: bool = False,
+        batch_size: int = 32,
+    ) -> Iterator[Prediction]:
+        """Predictions in the order of the images, which may be any number of them.
+
+        An image is a path, an encoded file's bytes, a PIL image or an array (see
+        `preprocess.decode`). One that cannot be read gives a Prediction whose status says why.
+        Images are decoded by threads while the batch before is classified.
+        """
+        with ThreadPoolExecutor(self.threads) as pool:
+            pending: deque[list[tuple[str | None, Future[NDArray[np.uint8]]]]] = deque()
+            for batch in _batches(_one_or_many(images), batch_size):
+                pending.append(
+                    [(_path(image), pool.submit(self.card.input.load, image)) for image in batch]
+                )
+                if len(pending) > 1:
+                    yield from self._classify(pending.popleft(), class_maps)
+            while pending:
+                yield from self._classify(pending.popleft(), class_maps)
+
+    def scores(self, batch: NDArray[np.uint8]) -> Scores:
+        """The graph's outputs for preprocessed images (N,S,S,3) uint8."""
+        return Scores(*self._session.run(["logits", "features", "class_map"], {"images": batch}))
+
+    def _classify(
+        self, batch: list[tuple[str | None, Future[NDArray[np.uint8]]]], class_maps: bool
+    ) -> Iterator[Prediction]:
+        loaded: list[NDArray[np.uint8]] = []
+        failures: dict[int, str] = {}
+        for position, (_, future) in enumerate(batch):
+            try:
+                loaded.append(future.result())
+            except ImageError as error:
+                failures[position] = str(error)
+        scores = self.scores(np.stack(loaded)) if loaded else None
+        row = 0
+        for position, (path, _) in enumerate(batch):
+            if position in failures or scores is None:
+                yield Prediction(path, None, None, {}, failures[position])
+                continue
+            class_map = scores.class_map[row] if class_maps else None
+            yield self._prediction(path, scores.logits[row], class_map)
+            row += 1
+
+    def _prediction(
+        self,
+        path: str | None,
+        logits: NDArray[np.float32],
+        class_map: NDArray[np.float32] | None,
+    ) -> Prediction:
+        probabilities = softmax(logits, self.card.temperature)
+        names, best = self.card.classes.names, int(probabilities.argmax())
+        return Prediction(
+            path=path,
+            label=names[best],
+            probability=float(probabilities[best]),
+            probabilities=dict(zip(names, probabilities.tolist(), strict=True)),
+            class_map=class_map,
+        )
+
+
+def _one_or_many(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
+    if isinstance(images, (str, Path, bytes, Image.Image)):
+        return [images]
+    if isinstance(images, np.ndarray) and images.ndim < 4:
+        return [images]
+    return images
+
+
+def _path(image: ImageSource) -> str | None:
+    return str(image) if isinstance(image, (str, Path)) else None
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

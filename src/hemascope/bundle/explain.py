@@ -1,0 +1,33 @@
+"""Class activation maps, laid over the image they explain."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+# Dark to bright through red and orange, so that it reads in black and white as well.
+HEAT = np.array([(0, 0, 0), (120, 28, 109), (237, 105, 37), (252, 255, 164)], dtype=np.float32)
+
+
+def evidence(class_map: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One class's map (h,w) → its positive part scaled to 0..1: where the image speaks for it."""
+    positive = np.maximum(class_map, 0)
+    top = float(positive.max())
+    return positive / top if top > 0 else positive
+
+
+def overlay(
+    image: NDArray[np.uint8], class_map: NDArray[np.float32], opacity: float = 0.5
+) -> NDArray[np.uint8]:
+    """The map (h,w) over the image (S,S,3) that it was computed from, as (S,S,3) uint8.
+
+    The stronger the evidence, the more of the heat colour covers the cell.
+    """
+    size = (image.shape[1], image.shape[0])
+    coarse = Image.fromarray(evidence(class_map))
+    heat = np.clip(np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)), 0, 1)  # (S,S)
+    stops = np.linspace(0, 1, len(HEAT))
+    colours = np.stack([np.interp(heat, stops, HEAT[:, channel]) for channel in range(3)], axis=2)
+    share = opacity * heat[:, :, None]
+    return np.rint(image * (1 - share) + colours * share).astype(np.uint8)

@@ -1,0 +1,85 @@
+"""Run folder → bundle, and nothing where torch and onnxruntime disagree."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hemascope.bundle.bundle import Bundle, BundleError, Card
+from hemascope.bundle.classifier import Classifier
+from hemascope.data.augment import to_images
+from hemascope.models.network import CellNetwork
+
+OPSET = 18
+TOLERANCE = 1e-3  # of logits, which are some units wide
+
+
+class _Graph(nn.Module):
+    """What goes into model.onnx: (N,S,S,3) uint8 → logits, features, class_map."""
+
+    def __init__(self, network: CellNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scaled = images.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+        return tuple(self.network.outputs(scaled))  # type: ignore[return-value]
+
+
+def export(network: CellNetwork, card: Card, sample: NDArray[np.uint8]) -> Bundle:
+    """A bundle of the network, its card completed with the model's hash.
+
+    `sample` (N,S,S,3) are images on which both must agree, besides noise. Raises BundleError
+    where torch's outputs and onnxruntime's differ by more than a rounding error.
+    """
+    network = network.to("cpu", memory_format=torch.contiguous_format).float().eval()
+    model = _onnx(network, card.input.size)
+    complete = replace(card, model_sha256=hashlib.sha256(model).hexdigest())
+    bundle = Bundle(complete, model)
+    size = card.input.size
+    noise = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    for images in (sample, noise, noise[:1]):
+        _check_parity(network, Classifier(bundle), images)
+    return bundle
+
+
+def _onnx(network: CellNetwork, size: int) -> bytes:
+    buffer = io.BytesIO()
+    images = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    names = ["logits", "features", "class_map"]
+    with warnings.catch_warnings():
+        # The tracing exporter is deprecated but writes a smaller graph and needs no extra package.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Graph(network).eval(),
+            (images,),
+            buffer,
+            input_names=["images"],
+            output_names=names,
+            dynamic_axes={name: {0: "n"} for name in ["images", *names]},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return buffer.getvalue()
+
+
+@torch.inference_mode()
+def _check_parity(
+    network: CellNetwork, classifier: Classifier, images: NDArray[np.uint8]
+) -> None:
+    expected = network.outputs(to_images(torch.from_numpy(images)))
+    for name, ours, theirs in zip(
+        expected._fields, classifier.scores(images), expected, strict=True
+    ):
+        worst = float(np.abs(ours - theirs.numpy()).max())
+        if not worst <= TOLERANCE * max(1.0, float(theirs.abs().max())):
+            raise BundleError(
+                f"not exported: onnxruntime's {name} differ from torch's by up to {worst:.2g}"
+            )

@@ -1,0 +1,111 @@
+"""ClassSet: the ordered classes that a model tells apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+# Okabe and Ito's palette: told apart by colour-blind readers too.
+PALETTE = ("#0072B2", "#D55E00", "#CC79A7", "#009E73", "#56B4E9", "#E69F00", "#7A3E9D", "#666666")
+
+
+@dataclass(frozen=True)
+class CellClass:
+    """One class: its name, other spellings of it, a colour for plots, its LOINC code if any.
+
+    The LOINC code is that of the class's place in a differential count.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    colour: str = PALETTE[-1]
+    loinc: str | None = None
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """Two or more classes in the order of a model's outputs.
+
+    Raises ValueError for fewer than two classes, an empty name, or a name or alias used twice.
+    """
+
+    classes: tuple[CellClass, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise ValueError(f"a class set needs at least two classes, not {len(self.classes)}")
+        seen: set[str] = set()
+        for cell_class in self.classes:
+            for word in {_key(word) for word in (cell_class.name, *cell_class.aliases)}:
+                if not word:
+                    raise ValueError("a class has an empty name")
+                if word in seen:
+                    raise ValueError(f"two classes share the name '{word}'")
+                seen.add(word)
+
+    @classmethod
+    def from_names(cls, names: Iterable[str]) -> ClassSet:
+        """The classes so named: the known blood cells with their colours and codes, others plain.
+
+        Names are kept in the order given. A name that is an alias of a known blood cell takes
+        that class's colour and code, but keeps its own spelling.
+        """
+        classes = []
+        for position, name in enumerate(names):
+            known = BLOOD_CELLS.find(name)
+            if known is None:
+                classes.append(CellClass(name, colour=PALETTE[position % len(PALETTE)]))
+            else:
+                aliases = tuple(
+                    word for word in (known.name, *known.aliases) if _key(word) != _key(name)
+                )
+                classes.append(CellClass(name, aliases, known.colour, known.loinc))
+        return cls(tuple(classes))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(cell_class.name for cell_class in self.classes)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __iter__(self) -> Iterator[CellClass]:
+        return iter(self.classes)
+
+    def __contains__(self, name: str) -> bool:
+        return self.find(name) is not None
+
+    def find(self, name: str) -> CellClass | None:
+        """The class of that name or alias, whatever its case, or None."""
+        for cell_class in self.classes:
+            if _key(name) in {_key(word) for word in (cell_class.name, *cell_class.aliases)}:
+                return cell_class
+        return None
+
+    def index(self, name: str) -> int:
+        """The class's place among the model's outputs.
+
+        Raises ValueError for a name that is no class's name or alias.
+        """
+        found = self.find(name)
+        if found is None:
+            raise ValueError(f"unknown class '{name}'; the classes are {', '.join(self.names)}")
+        return self.classes.index(found)
+
+
+def _key(name: str) -> str:
+    return " ".join(name.strip().lower().replace("_", " ").replace("-", " ").split())
+
+
+BLOOD_CELLS: ClassSet = ClassSet(
+    (
+        CellClass("basophil", ("basophils", "baso", "ba"), PALETTE[0], "30180-4"),
+        CellClass("eosinophil", ("eosinophils", "eo"), PALETTE[1], "26450-7"),
+        CellClass("erythroblast", ("erythroblasts", "nrbc", "erb"), PALETTE[2], "19048-8"),
+        CellClass("ig", ("immature granulocyte", "immature granulocytes"), PALETTE[3], "38518-7"),
+        CellClass("lymphocyte", ("lymphocytes", "ly"), PALETTE[4], "26478-8"),
+        CellClass("monocyte", ("monocytes", "mo"), PALETTE[5], "26485-3"),
+        CellClass("neutrophil", ("neutrophils", "ne"), PALETTE[6], "26511-6"),
+        CellClass("platelet", ("platelets", "thrombocyte", "plt"), PALETTE[7], "26515-7"),
+    )
+)

@@ -1,0 +1,1 @@
+"""Image files → manifest → splits → cache → batches (tensor, class index)."""

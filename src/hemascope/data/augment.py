@@ -1,0 +1,142 @@
+"""Augmentation of whole batches, on the device that trains: one warp and one colour matrix.
+
+Flips, rotation, scaling, shear and shift are composed into one affine map and sampled once;
+brightness, contrast, saturation and hue are composed into one 3×4 matrix an image. Both are
+drawn from torch's random state on the CPU, so that a seed gives the same images on any device.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+GREY = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How far each property of an image may change; everything is drawn uniformly.
+
+    `degrees` of rotation and `shear` either way; `shift` as a fraction of the side; `scale`,
+    `brightness`, `contrast` and `saturation` as fractions around 1; `hue` as a fraction of the
+    colour circle.
+    """
+
+    flips: bool = False
+    degrees: float = 0.0
+    shift: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+
+# The first four are the study's ablation, each adding to the one before.
+POLICIES: dict[str, Policy] = {
+    "none": Policy(),
+    "flips": Policy(flips=True),
+    "flips_rotation": Policy(flips=True, degrees=30),
+    "full": Policy(
+        flips=True,
+        degrees=30,
+        shift=0.1,
+        scale=0.1,
+        shear=5,
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        hue=0.1,
+    ),
+    # A cell has no up or down: any rotation.
+    "round": Policy(
+        flips=True,
+        degrees=180,
+        shift=0.08,
+        scale=0.15,
+        shear=8,
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        hue=0.04,
+    ),
+}
+
+
+def to_images(frames: Tensor) -> Tensor:
+    """(N,H,W,3) uint8 → (N,3,H,W) float in 0..1, in channels-last memory."""
+    return frames.permute(0, 3, 1, 2).float().div_(255)
+
+
+def augment(frames: Tensor, size: int, inner: float, policy: Policy) -> Tensor:
+    """Frames (N,F,F,3) uint8 → images (N,3,size,size) float in 0..1.
+
+    `inner` is the side of the model's view as a fraction of the frame's: what is around it in
+    the frame is what rotation and shift bring in. Past the frame's edge it is mirrored.
+    """
+    images = to_images(frames)
+    maps = affine_maps(len(images), policy) * inner  # output → input coordinates, -1..1
+    grid = torch.nn.functional.affine_grid(
+        maps.to(images.device), [len(images), 3, size, size], align_corners=False
+    )
+    images = torch.nn.functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+    images = recolour(images, colour_matrices(len(images), policy), policy.contrast)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def affine_maps(n: int, policy: Policy) -> Tensor:
+    """n random (2,3) maps from output to input coordinates."""
+    angle = _around(n, 0.0, math.radians(policy.degrees))
+    shear = torch.tan(_around(n, 0.0, math.radians(policy.shear)))
+    scale = 1.0 / _around(n, 1.0, policy.scale)
+    shift = torch.stack([_around(n, 0.0, 2 * policy.shift) for _ in range(2)], dim=1)  # (n,2)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(n, 2, 2)
+    one, zero = torch.ones(n), torch.zeros(n)
+    slant = torch.stack([one, shear, zero, one], dim=1).view(n, 2, 2)
+    linear = rotation @ slant * scale[:, None, None]
+    if policy.flips:
+        linear = linear * (torch.randint(0, 2, (n, 1, 2)) * 2.0 - 1.0)
+    return torch.cat([linear, shift[:, :, None]], dim=2)
+
+
+def colour_matrices(n: int, policy: Policy) -> Tensor:
+    """n random (3,3) matrices: brightness, saturation and hue, in that order.
+
+    Hue is turned in the plane of constant luma (YIQ), which is linear in RGB; it follows the
+    hue of HSV closely for the small angles used here.
+    """
+    luma = torch.tensor(GREY).expand(3, 3)
+    to_yiq = torch.tensor(
+        [GREY, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135)]
+    )
+    bright = _around(n, 1.0, policy.brightness)[:, None, None]
+    saturation = _around(n, 1.0, policy.saturation)[:, None, None]
+    angle = _around(n, 0.0, 2 * math.pi * policy.hue)
+    turn = torch.zeros(n, 3, 3)
+    turn[:, 0, 0] = 1.0
+    turn[:, 1, 1] = turn[:, 2, 2] = torch.cos(angle)
+    turn[:, 1, 2], turn[:, 2, 1] = -torch.sin(angle), torch.sin(angle)
+    hue = torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    saturate = saturation * torch.eye(3) + (1 - saturation) * luma
+    return bright * (hue @ saturate)
+
+
+def recolour(images: Tensor, colour: Tensor, contrast: float) -> Tensor:
+    """(N,3,h,w) through (N,3,3) colour matrices, then a random contrast around the mean grey."""
+    colour = colour.to(images.device)
+    images = (colour @ images.flatten(2)).unflatten(2, images.shape[2:])
+    factor = _around(len(images), 1.0, contrast).to(images.device)[:, None, None, None]
+    weights = torch.tensor(GREY, device=images.device)[:, None, None]
+    mean = (images.mean((2, 3), keepdim=True) * weights).sum(1, keepdim=True)  # (N,1,1,1)
+    return torch.lerp(mean, images, factor).clamp_(0, 1)
+
+
+def _around(n: int, centre: float, spread: float) -> Tensor:
+    return torch.empty(n).uniform_(centre - spread, centre + spread)

@@ -1,0 +1,275 @@
+"""Manifest: which images there are, with their labels; a CSV file and a folder.
+
+The columns are `path,label,subtype,split,sha256`, of which the last three may be missing; others
+are passed over. Paths are relative to the manifest's root, with forward slashes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections import defaultdict
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path, PurePosixPath
+from typing import NoReturn
+
+from PIL import Image
+
+from hemascope.classes import ClassSet
+from hemascope.data.sources import BLOODMNIST
+from hemascope.preprocess import IMAGE_SUFFIXES
+from hemascope.results import written_whole
+
+SPLITS = ("train", "val", "test", "external", "pool")
+SPLIT_FOLDERS = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}
+PBC_NAME = re.compile(r"([A-Z]+)_\d+")  # MMY_100254.jpg: a metamyelocyte
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be used; its text says what, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One image. Empty fields are unknown."""
+
+    path: str
+    label: str
+    subtype: str = ""
+    split: str = ""
+    sha256: str = ""
+
+
+COLUMNS = tuple(field.name for field in fields(ManifestRow))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Rows, and the folder that their paths are relative to.
+
+    `hidden` counts the hidden files and folders that were passed over in a folder.
+    """
+
+    root: Path
+    rows: tuple[ManifestRow, ...]
+    hidden: int = 0
+
+    def select(self, split: str) -> Manifest:
+        """The rows of one split. Raises ManifestError where there are none."""
+        rows = tuple(row for row in self.rows if row.split == split)
+        if not rows:
+            splits = ", ".join(sorted({row.split for row in self.rows if row.split})) or "none"
+            raise ManifestError(f"no image is in split '{split}'; the splits there are: {splits}")
+        return replace(self, rows=rows)
+
+    def class_names(self) -> tuple[str, ...]:
+        """The labels that occur, sorted."""
+        return tuple(sorted({row.label for row in self.rows}))
+
+
+def read_manifest(
+    path: Path, root: Path | None = None, classes: ClassSet | None = None
+) -> Manifest:
+    """The manifest in a CSV file, by default relative to the file's own folder.
+
+    Spaces around fields are dropped, except around paths. With a class set, labels are brought to
+    its spelling. Raises ManifestError for a file that is no such CSV, a missing column, an empty
+    or unknown label, a SHA-256 that is none, a path outside the root, a path given twice, or no
+    rows at all. That the images exist is not checked.
+    """
+    root = root or path.parent
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ManifestError(f"{path}: not UTF-8 text; save the table as UTF-8 CSV") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows: dict[str, ManifestRow] = {}
+    try:
+        missing = [name for name in ("path", "label") if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ManifestError(
+                f"{path}: no column '{missing[0]}'; the first line must name the columns "
+                f"{','.join(COLUMNS)} (the last three may be missing), with commas between them"
+            )
+        for values in reader:
+            row = _row(values, f"{path}, line {reader.line_num}", root.resolve(), classes)
+            if row.path in rows:
+                raise ManifestError(
+                    f"{path}, line {reader.line_num}: '{row.path}' is listed a second time; "
+                    "keep one of the lines"
+                )
+            rows[row.path] = row
+    except csv.Error as error:
+        raise ManifestError(f"{path}, line {reader.line_num}: not valid CSV: {error}") from None
+    if not rows:
+        raise ManifestError(f"{path}: lists no images")
+    return Manifest(root, tuple(rows.values()))
+
+
+def _row(
+    values: dict[str, str | None], where: str, root: Path, classes: ClassSet | None
+) -> ManifestRow:
+    path, label, subtype, split, sha256 = (values.get(name) or "" for name in COLUMNS)
+    label, subtype, split = label.strip(), subtype.strip(), split.strip()
+    sha256 = sha256.strip().lower()
+    if not path or not label:
+        raise ManifestError(f"{where}: path and label must both be filled in")
+    if _is_outside(path, root):
+        raise ManifestError(
+            f"{where}: '{path}' lies outside {root}; paths must be relative to it, within it"
+        )
+    if sha256 and not SHA256.fullmatch(sha256):
+        raise ManifestError(
+            f"{where}: '{sha256}' is no SHA-256 (64 hexadecimal digits); correct it or leave it out"
+        )
+    if classes is not None:
+        known = classes.find(label)
+        if known is None:
+            raise ManifestError(
+                f"{where}: unknown class '{label}'; the classes are {', '.join(classes.names)}"
+            )
+        label = known.name
+    return ManifestRow(PurePosixPath(path).as_posix(), label, subtype, split, sha256)
+
+
+def _is_outside(path: str, root: Path) -> bool:
+    """Whether a path leaves the resolved root, by its own steps or through a link on disk."""
+    steps = PurePosixPath(path)
+    if steps.is_absolute() or ".." in steps.parts or "\0" in path:
+        return True
+    return not (root / steps).resolve().is_relative_to(root)
+
+
+def write_manifest(manifest: Manifest, path: Path, overwrite: bool = False) -> None:
+    """Writes the CSV. Raises ManifestError where the file exists and may not be replaced."""
+    if path.exists() and not overwrite:
+        raise ManifestError(f"{path}: exists already; choose another name, or allow overwriting")
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(COLUMNS)
+    writer.writerows(astuple(row) for row in manifest.rows)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(table.getvalue().encode())
+
+
+def manifest_from_folder(folder: Path) -> Manifest:
+    """The images in a tree with one folder a class (PBC's layout, and ImageFolder's).
+
+    A class is a folder directly under `folder`, or under its train, val and test folders if
+    those are all it has; then the split is recorded. All images below a class's folder are its
+    own; hidden files, and those without an image's suffix, are passed over.
+
+    The subtype is the folder inside the class's folder, or the code before the number in names
+    like MMY_100254.jpg; but what stands in several classes, such as a slide's name or IMG_0001,
+    says nothing of a cell and is no subtype. Raises ManifestError where there are no images in
+    class folders, or for links that lead out of the folder.
+    """
+    if not folder.is_dir():
+        raise ManifestError(f"{folder}: no such folder")
+    images, hidden = _images_below(folder)
+    nested = [path for path in images if len(path.parts) > 1]
+    if not nested:
+        detail = f"{len(images)} images, but not in class folders" if images else "no images"
+        raise ManifestError(
+            f"{folder}: holds {detail}; expected one folder a class, as in "
+            f"{folder.name}/neutrophil/cell.jpg"
+        )
+    has_splits = all(
+        path.parts[0].lower() in SPLIT_FOLDERS and len(path.parts) > 2 for path in nested
+    )
+    rows = []
+    for path in nested:
+        first, *rest = path.parts
+        split, label = (SPLIT_FOLDERS[first.lower()], rest.pop(0)) if has_splits else ("", first)
+        subtype = rest[0] if len(rest) > 1 else _pbc_code(rest[0])
+        rows.append(ManifestRow(path.as_posix(), label.strip(), subtype.strip(), split))
+    return Manifest(folder, _with_telling_subtypes(rows), hidden)
+
+
+def _pbc_code(name: str) -> str:
+    match = PBC_NAME.fullmatch(PurePosixPath(name).stem)
+    return match.group(1) if match else ""
+
+
+def _with_telling_subtypes(rows: list[ManifestRow]) -> tuple[ManifestRow, ...]:
+    """The rows, without the subtypes that several classes share."""
+    labels: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        labels[row.subtype].add(row.label)
+    return tuple(
+        replace(row, subtype=row.subtype if len(labels[row.subtype]) == 1 else "") for row in rows
+    )
+
+
+def _images_below(folder: Path) -> tuple[list[PurePosixPath], int]:
+    """Images under a folder, relative to it and sorted; how many hidden entries there are."""
+    images, hidden, root = [], 0, folder.resolve()
+    for parent, folders, names in os.walk(folder, onerror=_unreadable):
+        shown = [name for name in folders if not name.startswith(".")]
+        seen = [name for name in names if not name.startswith(".")]
+        hidden += len(folders) - len(shown) + len(names) - len(seen)
+        folders[:] = shown
+        inside = PurePosixPath(Path(parent).relative_to(folder).as_posix())
+        found = [name for name in seen if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+        for name in shown + found:
+            entry = Path(parent, name)
+            if entry.is_symlink() and (name in shown or _is_outside(str(inside / name), root)):
+                raise ManifestError(
+                    f"{entry}: a link to a folder, or to an image outside {folder}; "
+                    "put the images themselves there"
+                )
+        images += [inside / name for name in found]
+    for image in images:
+        if not str(image).isprintable() and b"\xed" in str(image).encode("utf-8", "surrogatepass"):
+            raise ManifestError(f"{folder}: the name {str(image)!a} is not UTF-8; rename the file")
+    return sorted(images), hidden
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise ManifestError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+
+def unpack_bloodmnist(npz: Path, folder: Path) -> Manifest:
+    """Writes BloodMNIST's images into class folders as PNG, and `bloodmnist….csv` beside them.
+
+    `npz` is the published file of any size: bloodmnist.npz (28 pixels a side), bloodmnist_64.npz,
+    bloodmnist_128.npz or bloodmnist_224.npz. Splits are as published. The table is written last:
+    where it is already there, it is read and nothing is written. Raises ManifestError for another
+    file, a damaged one, or where the medmnist package is not installed.
+    """
+    table = folder / f"{npz.stem}.csv"
+    if table.exists():
+        return read_manifest(table)
+    if npz.name not in BLOODMNIST.md5 or not npz.is_file():
+        raise ManifestError(
+            f"{npz}: no such file; expected one of {', '.join(BLOODMNIST.md5)}, "
+            f"from {BLOODMNIST.address}"
+        )
+    try:
+        from medmnist import BloodMNIST
+    except ImportError:
+        raise ManifestError(
+            f"{npz}: BloodMNIST needs the medmnist package; pip install 'hemascope[medmnist]'"
+        ) from None
+    size = int(npz.stem.partition("_")[2] or 28)
+    labels = list(BLOODMNIST.classes.values())
+    rows = []
+    for split in ("train", "val", "test"):
+        try:
+            data = BloodMNIST(split, root=str(npz.parent), size=size, download=False)
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError) as error:
+            raise ManifestError(f"{npz}: damaged; download it again ({error})") from None
+        for number, (pixels, target) in enumerate(zip(data.imgs, data.labels, strict=True)):
+            label = labels[int(target.item())]
+            path = PurePosixPath(label, f"{npz.stem}_{split}_{number:05d}.png")
+            (folder / label).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / path)
+            rows.append(ManifestRow(path.as_posix(), label, split=split))
+    manifest = Manifest(folder, tuple(rows))
+    write_manifest(manifest, table)
+    return manifest

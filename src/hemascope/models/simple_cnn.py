@@ -1,0 +1,55 @@
+"""SimpleCNN: the study's plain baseline, four convolutions and a hidden layer."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from hemascope.models.network import CellNetwork, Outputs
+
+WIDTHS = (32, 64, 128, 256)
+HIDDEN = 512
+GRID = 14  # what 224 pixels leave after four halvings
+
+
+class SimpleCNN(CellNetwork):
+    """(N,3,S,S) → 256 maps, 14×14 → hidden layer (N,512) → logits (N,C).
+
+    Maps of another size than 14×14 are resampled to it, so that any input size will do.
+    """
+
+    def __init__(self, num_classes: int, dropout: float) -> None:
+        layers: list[nn.Module] = []
+        for before, after in zip((3, *WIDTHS), WIDTHS, strict=False):
+            # A bias before batch normalisation does nothing, but the study's count has it.
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after)]
+            layers += [nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+        super().__init__(nn.Sequential(*layers), HIDDEN, num_classes, dropout)
+        self.hidden = nn.Linear(WIDTHS[-1] * GRID * GRID, HIDDEN)
+
+    def feature_maps(self, images: Tensor) -> Tensor:
+        maps = super().feature_maps(images)
+        if maps.shape[2] == maps.shape[3] == GRID:
+            return maps
+        return nn.functional.interpolate(maps, size=(GRID, GRID), mode="bilinear")
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = nn.functional.relu(self.hidden(self.feature_maps(images).flatten(1)))
+        return cast(Tensor, self.head(self.dropout(features)))
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """As for every network; the class map is activation × gradient, summed over channels.
+
+        The hidden layer stands between the maps and the logits, so the map is taken through it:
+        the logits are piecewise linear in the feature maps, and this is their exact derivative.
+        """
+        maps = self.feature_maps(images)  # (N,K,14,14)
+        features = nn.functional.relu(self.hidden(maps.flatten(1)))  # (N,512)
+        active = (features > 0).to(maps.dtype)
+        class_weights = active[:, None, :] * self.head.weight[None]  # (N,C,512)
+        gradients = torch.matmul(class_weights, self.hidden.weight)  # (N,C,K·14·14)
+        gradients = gradients.unflatten(2, maps.shape[1:])  # (N,C,K,14,14)
+        class_map = (gradients * maps[:, None]).sum(2) * (GRID * GRID)
+        return Outputs(self.head(features), features, class_map)

@@ -1,0 +1,140 @@
+"""InputSpec: the only preprocessing there is. Training, evaluation and serving all call it.
+
+An image is decoded, turned upright, brought to 8-bit RGB, cut to a centred square and resized.
+Normalisation is not done here: it is inside the model's graph.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+ImageSource: TypeAlias = "str | Path | bytes | Image.Image | NDArray[np.generic]"
+"""What can be read as an image: a path, an encoded file's bytes, a PIL image, or an array."""
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+MAX_PIXELS = 100_000_000
+
+Image.MAX_IMAGE_PIXELS = None  # decode() refuses by the header, with a message of our own
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; its text says what is wrong with it, without the path."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model is given: a centred square of the image, `size` pixels a side.
+
+    `crop` is that square's side as a fraction of the image's shorter side: 1.0 keeps all of a
+    square image, 0.5 its middle quarter. Raises ValueError out of range.
+    """
+
+    size: int = 224
+    crop: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.size <= 2048:
+            raise ValueError(f"input size must be between 16 and 2048 pixels, not {self.size}")
+        if not 0.1 <= self.crop <= 1.0:
+            raise ValueError(f"crop must be between 0.1 and 1.0, not {self.crop}")
+
+    def apply(self, image: Image.Image) -> NDArray[np.uint8]:
+        """An RGB image of any size, as a (S,S,3) uint8 array."""
+        side = min(image.size) * self.crop
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        box = (left, top, left + side, top + side)
+        small = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+        return np.asarray(small, dtype=np.uint8)
+
+    def load(self, source: ImageSource) -> NDArray[np.uint8]:
+        """Any image source as a (S,S,3) uint8 array. Raises ImageError."""
+        return self.apply(decode(source))
+
+
+def decode(source: ImageSource) -> Image.Image:
+    """An image source as an upright 8-bit RGB image.
+
+    Arrays are (H,W), (H,W,1), (H,W,3) or (H,W,4), of uint8, uint16, bool, or floats in 0..1.
+    Grey, palette, alpha (laid on white), CMYK, 16-bit and EXIF-rotated images are converted.
+    Raises ImageError where that cannot be done.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return _to_rgb(source)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(
+                    f"too large: {image.width}×{image.height} pixels, the limit is "
+                    f"{MAX_PIXELS // 1_000_000} million"
+                )
+            return _to_rgb(image)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(_why_unidentified(source)) from None
+    except FileNotFoundError:
+        raise ImageError("no such file") from None
+    except PermissionError:
+        raise ImageError("no permission to read it") from None
+    except IsADirectoryError:
+        raise ImageError("a folder, not an image") from None
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        # Pillow's decoders raise all of these for damaged files.
+        raise ImageError(f"damaged image: {error}") from None
+
+
+def _why_unidentified(source: str | Path | bytes) -> str:
+    size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
+    return "empty file" if size == 0 else "not an image in a known format"
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    upright = ImageOps.exif_transpose(image)
+    mode = upright.mode
+    if mode == "RGB":
+        upright.load()
+        return upright
+    if mode.startswith("I") or mode == "F":
+        return _from_array(np.asarray(upright))
+    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
+        coloured = upright.convert("RGBA")
+        ground = Image.new("RGBA", coloured.size, "white")
+        return Image.alpha_composite(ground, coloured).convert("RGB")
+    return upright.convert("RGB")
+
+
+def _from_array(array: NDArray[np.generic]) -> Image.Image:
+    """An array as an RGB image; see `decode` for what it may hold."""
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
+        raise ImageError(f"an array of shape {array.shape}; expected (H,W), (H,W,3) or (H,W,4)")
+    return _to_rgb(Image.fromarray(_to_uint8(array)))
+
+
+def _to_uint8(array: NDArray[np.generic]) -> NDArray[np.uint8]:
+    kind, values = array.dtype.kind, np.asarray(array)
+    if values.dtype == np.uint8:
+        return values.astype(np.uint8, copy=False)
+    if kind == "b":
+        return values.astype(np.uint8) * np.uint8(255)
+    if kind in "ui":  # 16-bit grey, which Pillow may hold in 32-bit integers
+        wide = values.astype(np.int64)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise ImageError(f"pixel values from {wide.min()} to {wide.max()}; expected 0 to 65535")
+        return (wide >> 8).astype(np.uint8)
+    if kind == "f":
+        real = values.astype(np.float64)
+        if not np.isfinite(real).all() or real.min() < 0 or real.max() > 1:
+            raise ImageError("floating-point pixels must lie between 0 and 1")
+        return np.rint(real * 255).astype(np.uint8)
+    raise ImageError(f"pixels of type {array.dtype}; expected uint8, uint16 or floats in 0..1")

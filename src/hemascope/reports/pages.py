@@ -1,0 +1,158 @@
+"""Self-contained HTML pages: of a classified folder, and of an evaluation."""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+
+from hemascope.bundle.batch import Tally
+from hemascope.bundle.classifier import Classifier
+from hemascope.bundle.explain import overlay
+from hemascope.preprocess import ImageError
+from hemascope.results import RESEARCH_USE_ONLY, Estimate, Evaluation, Prediction, Proportion
+
+GALLERY = 400  # more would make the page too heavy to open
+THUMBNAIL = 112
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image of a gallery, as data URIs."""
+
+    path: str
+    title: str
+    detail: str
+    colour: str
+    cell: str
+    heat: str
+
+
+@dataclass
+class Gallery:
+    """Keeps the least confident of any number of Predictions, and the files that failed."""
+
+    size: int = GALLERY
+    kept: list[tuple[float, int, Prediction]] = field(default_factory=list)
+    failed: list[Prediction] = field(default_factory=list)
+    seen: int = 0
+
+    def add(self, prediction: Prediction) -> None:
+        self.seen += 1
+        if prediction.probability is None:
+            if len(self.failed) < self.size:
+                self.failed.append(prediction)
+            return
+        entry = (-prediction.probability, self.seen, prediction)
+        if len(self.kept) < self.size:
+            heapq.heappush(self.kept, entry)
+        else:
+            heapq.heappushpop(self.kept, entry)  # drops the most confident
+
+    def predictions(self) -> list[Prediction]:
+        """Those kept, least confident first."""
+        return [entry[2] for entry in sorted(self.kept, key=lambda entry: (-entry[0], entry[1]))]
+
+
+def classification_page(gallery: Gallery, tally: Tally, classifier: Classifier) -> str:
+    """Counts per class, a gallery with class activation maps, and the files that failed."""
+    colours = {cell_class.name: cell_class.colour for cell_class in classifier.card.classes}
+    most = max(tally.per_class.values(), default=0) or 1
+    counts = [
+        {"name": name, "count": count, "colour": colours[name], "width": 100 * count / most}
+        for name, count in tally.per_class.items()
+    ]
+    return _render(
+        "classification.html.j2",
+        tally=tally,
+        counts=counts,
+        tiles=list(_tiles(gallery.predictions(), classifier)),
+        failed=gallery.failed,
+        card=classifier.card,
+    )
+
+
+def evaluation_page(
+    evaluation: Evaluation, classifier: Classifier, root: Path, figures: Sequence[bytes]
+) -> str:
+    """Every figure of an evaluation with its interval, the figures, and the worst mistakes."""
+    worst = evaluation.mistakes[:60]
+    predictions = classifier.predict([root / mistake.path for mistake in worst], class_maps=True)
+    tiles = [
+        Tile(mistake.path, f"{mistake.label} → {tile.title}", *_rest(tile))
+        for mistake, tile in zip(worst, _tiles(predictions, classifier), strict=True)
+    ]
+    return _render(
+        "evaluation.html.j2",
+        evaluation=evaluation,
+        figures=[_uri(png, "png") for png in figures],
+        tiles=tiles,
+        card=classifier.card,
+    )
+
+
+def _rest(tile: Tile) -> tuple[str, str, str, str]:
+    return tile.detail, tile.colour, tile.cell, tile.heat
+
+
+def _tiles(predictions: Sequence[Prediction], classifier: Classifier) -> Iterator[Tile]:
+    """A tile for each Prediction that has a class map and whose file can still be read."""
+    classes = classifier.card.classes
+    for prediction in predictions:
+        if prediction.label is None or prediction.path is None or prediction.class_map is None:
+            continue
+        try:
+            image = classifier.card.input.load(prediction.path)
+        except ImageError:
+            continue  # it went away since it was classified
+        named = classes.index(prediction.label)
+        second = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[1]
+        yield Tile(
+            path=prediction.path.encode("utf-8", "backslashreplace").decode(),
+            title=f"{prediction.label} {100 * (prediction.probability or 0):.1f} %",
+            detail=f"{second[0]} {100 * second[1]:.1f} %",
+            colour=classes.classes[named].colour,
+            cell=_thumbnail(image),
+            heat=_thumbnail(overlay(image, prediction.class_map[named])),
+        )
+
+
+def _thumbnail(image: NDArray[np.uint8]) -> str:
+    small = Image.fromarray(image).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return _uri(buffer.getvalue(), "jpeg")
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _percent(figure: Proportion | Estimate) -> str:
+    """99.1 % (98.3 – 99.5), or a dash where there is nothing to measure."""
+    if figure.value is None:
+        return "–"
+    text = f"{100 * figure.value:.1f} %"
+    if figure.low is None or figure.high is None:
+        return text
+    return f"{text} ({100 * figure.low:.1f} – {100 * figure.high:.1f})"
+
+
+def _render(template: str, **values: object) -> str:
+    environment = Environment(
+        loader=PackageLoader("hemascope.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = _percent
+    return environment.get_template(template).render(**values, notice=RESEARCH_USE_ONLY)

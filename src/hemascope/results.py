@@ -1,0 +1,145 @@
+"""What Hemascope hands back: frozen dataclasses that become JSON and come back from it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+RESEARCH_USE_ONLY = "For research use only. Not for use in diagnostic procedures."
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's answer.
+
+    `status` is "ok", or what was wrong with the image; then `label` is None and the
+    probabilities are empty. `class_map` is (C,h,w) float32, one map a class, whose mean over
+    the image is the class's logit up to the bias; it is kept only where it was asked for.
+    """
+
+    path: str | None
+    label: str | None
+    probability: float | None
+    probabilities: dict[str, float]
+    status: str = "ok"
+    class_map: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """`successes` of `n`, with its 95 % Wilson interval. The value is None where n is 0."""
+
+    successes: int
+    n: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure measured on n images, with its 95 % bootstrap interval; None where undefined."""
+
+    value: float | None
+    n: int
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One class's figures. `auroc` is one against the rest."""
+
+    label: str
+    precision: Proportion
+    recall: Proportion
+    f1: Estimate
+    auroc: Estimate
+
+
+@dataclass(frozen=True)
+class SubtypeScores:
+    """Recall among the images of one subtype, such as the band neutrophils."""
+
+    label: str
+    subtype: str
+    recall: Proportion
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image whose named class is not its label."""
+
+    path: str
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a bundle did on labelled images.
+
+    `confusion` is (C,C) counts, row = label, column = predicted. `mistakes` come most confident
+    first. `unreadable` holds "path: reason" for the images left out of every figure.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    n: int
+    accuracy: Proportion
+    balanced_accuracy: Estimate
+    macro_f1: Estimate
+    macro_auroc: Estimate
+    expected_calibration_error: Estimate
+    per_class: tuple[ClassScores, ...]
+    per_subtype: tuple[SubtypeScores, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    mistakes: tuple[Mistake, ...]
+    unreadable: tuple[str, ...]
+    provenance: dict[str, Any]
+
+
+def to_json(value: object) -> bytes:
+    """A dataclass as indented UTF-8 JSON. Floats keep every digit."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def from_json(text: bytes | str, kind: type[T]) -> T:
+    """The dataclass that `to_json` wrote. Raises ValueError that says what does not fit."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"not a valid {kind.__name__}: {error}") from None
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it on success and removed on any failure.
+
+    So that a full disk, an error or Ctrl-C never leaves half a file, nor harms the one before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,1 @@
+"""A Recipe → a run folder."""

@@ -1,0 +1,93 @@
+"""RunFolder: where a run keeps its recipe, its curves, its checkpoints and its bundle."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from hemascope.results import written_whole
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row of metrics.csv. Accuracies from 0 to 1; validation is None without any images."""
+
+    epoch: int
+    image_size: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run, by name."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.json"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def curves(self) -> Path:
+        return self.path / "curves.png"
+
+    @property
+    def last(self) -> Path:
+        """The whole state after the last full epoch."""
+        return self.path / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best epoch."""
+        return self.path / "best.safetensors"
+
+    @property
+    def bundle(self) -> Path:
+        return self.path / "bundle"
+
+    def write_metrics(self, records: list[EpochRecord]) -> None:
+        with written_whole(self.metrics) as temporary:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                names = [field.name for field in fields(EpochRecord)]
+                writer = csv.DictWriter(file, names)
+                writer.writeheader()
+                writer.writerows(asdict(record) for record in records)
+
+    def read_metrics(self) -> list[EpochRecord]:
+        """The epochs recorded so far; none for a new run."""
+        if not self.metrics.exists():
+            return []
+        with self.metrics.open(newline="", encoding="utf-8") as file:
+            return [_record(row) for row in csv.DictReader(file)]
+
+
+def _record(row: dict[str, str]) -> EpochRecord:
+    def optional(name: str) -> float | None:
+        return float(row[name]) if row[name] else None
+
+    return EpochRecord(
+        epoch=int(row["epoch"]),
+        image_size=int(row["image_size"]),
+        learning_rate=float(row["learning_rate"]),
+        train_loss=float(row["train_loss"]),
+        train_accuracy=float(row["train_accuracy"]),
+        val_loss=optional("val_loss"),
+        val_accuracy=optional("val_accuracy"),
+        seconds=float(row["seconds"]),
+        images_per_second=float(row["images_per_second"]),
+    )

@@ -1,0 +1,233 @@
+"""fit(recipe, …): trains one network and leaves a run folder. Read it from top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from hemascope.data.augment import POLICIES, augment, to_images
+from hemascope.data.dataset import Batch
+from hemascope.models import build_model
+from hemascope.results import written_whole
+from hemascope.training.allocator import keep_memory
+from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from hemascope.training.folder import EpochRecord, RunFolder
+from hemascope.training.images import TrainingData
+from hemascope.training.optim import WeightAverage, build_optimizer, learning_rate
+from hemascope.training.recipe import Recipe
+
+OnEpoch = Callable[[EpochRecord], None]
+OnStep = Callable[[int, int], None]
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on; its text says why and what to do."""
+
+
+def fit(
+    recipe: Recipe,
+    data: TrainingData,
+    folder: RunFolder,
+    on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
+) -> Progress:
+    """Trains until the recipe's last epoch, from the folder's last checkpoint if it has one.
+
+    After every epoch the folder holds the whole state, so a run that was killed goes on from its
+    last full epoch to the same weights that it would have reached. Raises TrainingError where the
+    loss is no longer a number; the last good checkpoint stays.
+    """
+    run = _Run(recipe, data)
+    done = run.restore(folder) if folder.last.exists() else Progress(recipe.digest(), data.digest)
+    records = folder.read_metrics()[: done.epochs_done]
+    for epoch in range(done.epochs_done, recipe.epochs):
+        started = time.perf_counter()
+        loss, accuracy = run.train_epoch(epoch, on_step)
+        seconds = time.perf_counter() - started
+        val_loss, val_accuracy = run.validate()
+        record = EpochRecord(
+            epoch=epoch + 1,
+            image_size=recipe.size_at(epoch),
+            learning_rate=learning_rate(recipe, epoch),
+            train_loss=loss,
+            train_accuracy=accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            seconds=seconds,
+            images_per_second=len(run.train_loader) * recipe.batch_size / seconds,
+        )
+        records.append(record)
+        done = _with_epoch(done, record)
+        if run.accelerator.is_main_process:
+            if done.best_epoch == record.epoch:
+                run.save_weights(folder.best)
+            folder.write_metrics(records)
+            run.save(folder.last, done)
+        run.accelerator.wait_for_everyone()
+        if on_epoch is not None and run.accelerator.is_main_process:
+            on_epoch(record)
+    return done
+
+
+def _with_epoch(done: Progress, record: EpochRecord) -> Progress:
+    """Best is the highest validation accuracy, then the lowest loss; without validation, the last."""
+    done = replace(done, epochs_done=record.epoch)
+    if record.val_accuracy is None or record.val_loss is None:
+        return replace(done, best_epoch=record.epoch)
+    if (record.val_accuracy, -record.val_loss) <= (done.best_accuracy, -done.best_loss):
+        return done
+    return replace(
+        done,
+        best_epoch=record.epoch,
+        best_accuracy=record.val_accuracy,
+        best_loss=record.val_loss,
+    )
+
+
+class _Run:
+    """The moving parts of a run: accelerator, loaders, model, optimiser, average."""
+
+    def __init__(self, recipe: Recipe, data: TrainingData) -> None:
+        keep_memory()
+        self.recipe, self.data, self.policy = recipe, data, POLICIES[recipe.augmentation]
+        self.accelerator = _accelerator(recipe)
+        torch.manual_seed(recipe.seed)
+        network = build_model(recipe.model, len(data.classes), recipe.switches)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: nn.Module = network.to(self.accelerator.device)
+        self.judged: nn.Module = self.network  # what is validated and kept
+        self.average: WeightAverage | None = None
+        if recipe.ema_decay > 0:
+            self.average = WeightAverage(self.network, recipe.ema_decay)
+            judged = build_model(recipe.model, len(data.classes), recipe.switches)
+            self.judged = judged.to(self.accelerator.device)
+        self.raw_optimizer = build_optimizer(self.network, recipe)
+        train_loader, val_loader = data.loaders(recipe)
+        self.model, self.optimizer, self.train_loader = self.accelerator.prepare(
+            self.network, self.raw_optimizer, train_loader
+        )
+        self.val_loader: DataLoader[Batch] | None = (
+            None if val_loader is None else self.accelerator.prepare(val_loader)
+        )
+
+    def train_epoch(self, epoch: int, on_step: OnStep | None) -> tuple[float, float]:
+        """One pass over the training images: mean loss and accuracy."""
+        recipe, accelerator = self.recipe, self.accelerator
+        size, steps = recipe.size_at(epoch), len(self.train_loader)
+        # All randomness of an epoch follows from here, so that a resumed run repeats it.
+        torch.manual_seed((recipe.seed * 100_003 + epoch) * 1_009 + accelerator.process_index)
+        self.train_loader.set_epoch(epoch)
+        self.model.train()
+        totals = torch.zeros(3, device=accelerator.device)  # loss, correct, images
+        for step, (frames, targets) in enumerate(self.train_loader):
+            rate = learning_rate(recipe, epoch + step / steps)
+            for group in self.raw_optimizer.param_groups:
+                group["lr"] = rate
+            images = augment(frames, size, self.data.inner, self.policy)
+            totals += self._step(images, targets)
+            if step % 16 == 15 or step + 1 == steps:  # not every step: it waits for the GPU
+                self._check(totals, epoch)
+                if on_step is not None and accelerator.is_main_process:
+                    on_step(epoch * steps + step + 1, recipe.epochs * steps)
+        loss, correct, images_seen = accelerator.reduce(totals).tolist()
+        return loss / images_seen, correct / images_seen
+
+    def _step(self, images: Tensor, targets: Tensor) -> Tensor:
+        """One step of the optimiser; the batch's summed loss, correct answers and size."""
+        with self.accelerator.autocast():
+            logits = self.model(images).float()
+        loss = nn.functional.cross_entropy(
+            logits, targets, label_smoothing=self.recipe.label_smoothing
+        )
+        self.accelerator.backward(loss)
+        if self.recipe.clip_norm > 0:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.network)
+        n = targets.new_tensor(len(targets), dtype=torch.float32)
+        correct = (logits.detach().argmax(1) == targets).sum().float()
+        return torch.stack([loss.detach() * n, correct, n])
+
+    def _check(self, totals: Tensor, epoch: int) -> None:
+        if not math.isfinite(totals[0].item()):
+            raise TrainingError(
+                f"the loss is no longer a number (in epoch {epoch + 1}); the checkpoint before "
+                "is kept. Lower the learning rate, or use another precision"
+            )
+
+    @torch.inference_mode()
+    def validate(self) -> tuple[float | None, float | None]:
+        """Mean cross-entropy and accuracy on the validation images, or None without any."""
+        if self.average is not None:
+            self.judged.load_state_dict(self.average.state)
+        if self.val_loader is None:
+            return None, None
+        self.judged.eval()
+        loss = correct = count = 0.0
+        for frames, targets in self.val_loader:
+            with self.accelerator.autocast():
+                logits = self.judged(to_images(frames)).float()
+            logits, targets = self.accelerator.gather_for_metrics((logits, targets))
+            loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
+            correct += (logits.argmax(1) == targets).sum().item()
+            count += len(targets)
+        return loss / count, correct / count
+
+    def restore(self, folder: RunFolder) -> Progress:
+        progress = load_checkpoint(folder.last, self.network, self.raw_optimizer, self.average)
+        if (progress.recipe, progress.data) != (self.recipe.digest(), self.data.digest):
+            raise TrainingError(
+                f"{folder.path}: the checkpoint is of another recipe or other images; "
+                "take another folder"
+            )
+        if self.accelerator.scaler is not None and progress.loss_scale is not None:
+            state = self.accelerator.scaler.state_dict()
+            self.accelerator.scaler.load_state_dict(state | {"scale": progress.loss_scale})
+        return progress
+
+    def save(self, path: Path, progress: Progress) -> None:
+        scaler, average = self.accelerator.scaler, self.average
+        progress = replace(
+            progress,
+            average_steps=average.steps if average is not None else 0,
+            loss_scale=scaler.get_scale() if scaler is not None else None,
+        )
+        save_checkpoint(path, progress, self.network, self.raw_optimizer, average)
+
+    def save_weights(self, path: Path) -> None:
+        """The weights that are judged: the average's, if one is kept."""
+        state = {name: value.contiguous() for name, value in self.judged.state_dict().items()}
+        with written_whole(path) as temporary:
+            save_file(state, temporary)
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    # Accelerate keeps one state a process; without this a second run would get the first's
+    # precision.
+    AcceleratorState._reset_state()
+    precision = "no" if recipe.precision == "fp32" else recipe.precision
+    if recipe.precision == "fp16" and not torch.cuda.is_available():
+        raise TrainingError("fp16 needs a GPU; on a processor use bf16 or fp32")
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+    )
+    if recipe.batch_size % accelerator.num_processes:
+        raise TrainingError(
+            f"batch size {recipe.batch_size} cannot be shared by {accelerator.num_processes} "
+            "processes; make it a multiple of them"
+        )
+    return accelerator

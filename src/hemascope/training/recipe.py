@@ -1,0 +1,137 @@
+"""Recipe: everything that determines a run, apart from the images."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hemascope.data.augment import POLICIES
+from hemascope.models import MODELS, Switches
+from hemascope.preprocess import InputSpec
+from hemascope.results import from_json, to_json
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. The defaults are the study's; an ablation is `replace(PAPER, ...)`.
+
+    Raises ValueError, naming the field, for a value that cannot be.
+    """
+
+    model: str = "deep_efficientnet"
+    """Architecture."""
+    squeeze_excite: bool = True
+    """Squeeze-and-excitation in the EfficientNets' blocks; the others have none."""
+    dropout: float = 0.3
+    """Dropout before the last layer."""
+    stochastic_depth: float = 0.2
+    """Rate at the last residual block, rising from 0 at the first; simple_cnn has none."""
+    image_size: int = 224
+    """Side of the model's input, in pixels."""
+    start_size: int | None = None
+    """Progressive image size: the side in the first epoch, growing to image_size in steps of 16
+    over the first two thirds of the run. None: image_size throughout."""
+    crop: float = 1.0
+    """Centred square that is kept of an image, as a fraction of its shorter side."""
+    augmentation: str = "full"
+    """Augmentation policy."""
+    val_fraction: float = 0.2
+    """Part of the training images held out for validation; 0 trains on all of them."""
+    epochs: int = 50
+    """Passes over the training images."""
+    batch_size: int = 32
+    """Images a step, over all processes together."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Optimiser; betas 0.9 and 0.999, or momentum 0.9 for sgd."""
+    learning_rate: float = 1e-3
+    """Highest learning rate."""
+    min_learning_rate: float = 1e-6
+    """Where the cosine schedule ends."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """Learning rate over the run; step divides it by ten after each third."""
+    warmup_epochs: int = 0
+    """Epochs of linear rise to the learning rate."""
+    weight_decay: float = 1e-4
+    """Weight decay; decoupled for adamw."""
+    label_smoothing: float = 0.1
+    """Share of the target spread evenly over the classes."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient; 0 does not clip."""
+    ema_decay: float = 0.0
+    """Decay a step of the weights' exponential moving average, which is then what is kept."""
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Autocast precision; fp16 needs a GPU."""
+    seed: int = 0
+    """Seed of the initial weights, the validation split, the order and the augmentation."""
+
+    def __post_init__(self) -> None:
+        _choice("model", self.model, MODELS)
+        _choice("augmentation", self.augmentation, POLICIES)
+        _choice("optimizer", self.optimizer, ("adamw", "adam", "sgd"))
+        _choice("schedule", self.schedule, ("cosine", "step", "constant"))
+        _choice("precision", self.precision, ("fp32", "bf16", "fp16"))
+        _range("image_size", self.image_size, 64, 1024)
+        _range("start_size", self.start_size or 64, 64, self.image_size)
+        _range("val_fraction", self.val_fraction, 0, 0.9)
+        _range("epochs", self.epochs, 1)
+        _range("batch_size", self.batch_size, 1)
+        _range("learning_rate", self.learning_rate, 1e-12, 100)
+        _range("min_learning_rate", self.min_learning_rate, 0, self.learning_rate)
+        _range("warmup_epochs", self.warmup_epochs, 0, self.epochs - 1)
+        _range("weight_decay", self.weight_decay, 0)
+        _range("label_smoothing", self.label_smoothing, 0, 0.99)
+        _range("clip_norm", self.clip_norm, 0)
+        _range("ema_decay", self.ema_decay, 0, 0.99999)
+        _range("seed", self.seed, 0, 2**31 - 1)
+        _ = self.spec, self.switches  # they check themselves
+        if not self.squeeze_excite and "efficientnet" not in self.model:
+            raise ValueError(f"{self.model} has no squeeze-and-excitation to leave out")
+
+    @property
+    def spec(self) -> InputSpec:
+        """What the trained model is given."""
+        return InputSpec(self.image_size, self.crop)
+
+    @property
+    def switches(self) -> Switches:
+        return Switches(self.squeeze_excite, self.dropout, self.stochastic_depth)
+
+    def size_at(self, epoch: int) -> int:
+        """Side of the training images in an epoch, counted from 0."""
+        if self.start_size is None:
+            return self.image_size
+        growth = min(1.0, epoch / max(1.0, self.epochs * 2 / 3))
+        size = self.start_size + growth * (self.image_size - self.start_size)
+        return self.image_size if growth == 1.0 else int(size) // 16 * 16
+
+    def digest(self) -> str:
+        """A short hash of all fields, the same for equal recipes."""
+        return hashlib.sha256(to_json(self)).hexdigest()[:12]
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a JSON file. Raises ValueError for anything but a valid one."""
+    try:
+        return from_json(path.read_bytes(), Recipe)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such recipe") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _choice(name: str, value: str, choices: object) -> None:
+    names = list(choices)  # type: ignore[call-overload]
+    if value not in names:
+        raise ValueError(f"{name} must be one of {', '.join(names)}, not '{value}'")
+
+
+def _range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    if not low <= value <= high:
+        limit = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+        raise ValueError(f"{name} must be {limit}, not {value:g}")
+
+
+PAPER = Recipe()
+"""DeepEfficientNet as the study trained it."""
