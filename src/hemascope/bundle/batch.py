@@ -121,9 +121,11 @@ def table(out: Path, names: tuple[str, ...]) -> Iterator[Write]:
         with _parquet(out, names) as write:
             yield write
     elif kind in (".csv", ".jsonl"):
-        with written_whole(out) as temporary:
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                yield _csv(file, names) if kind == ".csv" else _jsonl(file)
+        with (
+            written_whole(out) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            yield _csv(file, names) if kind == ".csv" else _jsonl(file)
     else:
         raise ValueError(f"{out}: unknown kind of table; use .csv, .jsonl or .parquet")
 

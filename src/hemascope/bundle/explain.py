@@ -12,9 +12,9 @@ HEAT = np.array([(0, 0, 0), (120, 28, 109), (237, 105, 37), (252, 255, 164)], dt
 
 def evidence(class_map: NDArray[np.float32]) -> NDArray[np.float32]:
     """One class's map (h,w) → its positive part scaled to 0..1: where the image speaks for it."""
-    positive = np.maximum(class_map, 0)
-    top = float(positive.max())
-    return positive / top if top > 0 else positive
+    positive: NDArray[np.float32] = np.maximum(class_map, np.float32(0))
+    top = max(float(positive.max()), 1e-12)
+    return np.asarray(positive / np.float32(top), dtype=np.float32)
 
 
 def overlay(
@@ -30,4 +30,5 @@ def overlay(
     stops = np.linspace(0, 1, len(HEAT))
     colours = np.stack([np.interp(heat, stops, HEAT[:, channel]) for channel in range(3)], axis=2)
     share = opacity * heat[:, :, None]
-    return np.rint(image * (1 - share) + colours * share).astype(np.uint8)
+    blended: NDArray[np.float64] = image * (1 - share) + colours * share
+    return np.rint(blended).astype(np.uint8)

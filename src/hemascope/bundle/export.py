@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from hemascope.bundle.bundle import Bundle, BundleError, Card
 from hemascope.bundle.classifier import Classifier
+from hemascope.classes import BLOOD_CELLS
 from hemascope.data.augment import to_images
+from hemascope.data.render import draw_cell
 from hemascope.models.network import CellNetwork
+from hemascope.preprocess import InputSpec
 
 OPSET = 18
 TOLERANCE = 1e-3  # of logits, which are some units wide
@@ -39,7 +42,7 @@ def export(network: CellNetwork, card: Card, sample: NDArray[np.uint8]) -> Bundl
     `sample` (N,S,S,3) are images on which both must agree, besides noise. Raises BundleError
     where torch's outputs and onnxruntime's differ by more than a rounding error.
     """
-    network = network.to("cpu", memory_format=torch.contiguous_format).float().eval()
+    network = network.to("cpu").float().eval()
     model = _onnx(network, card.input.size)
     complete = replace(card, model_sha256=hashlib.sha256(model).hexdigest())
     bundle = Bundle(complete, model)
@@ -60,7 +63,7 @@ def _onnx(network: CellNetwork, size: int) -> bytes:
         torch.onnx.export(
             _Graph(network).eval(),
             (images,),
-            buffer,
+            buffer,  # type: ignore[arg-type]
             input_names=["images"],
             output_names=names,
             dynamic_axes={name: {0: "n"} for name in ["images", *names]},
@@ -70,10 +73,13 @@ def _onnx(network: CellNetwork, size: int) -> bytes:
     return buffer.getvalue()
 
 
+def drawn_sample(spec: InputSpec) -> NDArray[np.uint8]:
+    """One drawn cell a class through the spec, (8,S,S,3), to compare outputs on."""
+    return np.stack([spec.apply(draw_cell(name, seed=0)) for name in BLOOD_CELLS.names])
+
+
 @torch.inference_mode()
-def _check_parity(
-    network: CellNetwork, classifier: Classifier, images: NDArray[np.uint8]
-) -> None:
+def _check_parity(network: CellNetwork, classifier: Classifier, images: NDArray[np.uint8]) -> None:
     expected = network.outputs(to_images(torch.from_numpy(images)))
     for name, ours, theirs in zip(
         expected._fields, classifier.scores(images), expected, strict=True

@@ -1,7 +1,7 @@
 """Augmentation of whole batches, on the device that trains: one warp and one colour matrix.
 
 Flips, rotation, scaling, shear and shift are composed into one affine map and sampled once;
-brightness, contrast, saturation and hue are composed into one 3×4 matrix an image. Both are
+brightness, contrast, saturation and hue are composed into one 3×3 matrix an image and a contrast. Both are
 drawn from torch's random state on the CPU, so that a seed gives the same images on any device.
 """
 
@@ -113,9 +113,7 @@ def colour_matrices(n: int, policy: Policy) -> Tensor:
     hue of HSV closely for the small angles used here.
     """
     luma = torch.tensor(GREY).expand(3, 3)
-    to_yiq = torch.tensor(
-        [GREY, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135)]
-    )
+    to_yiq = torch.tensor([GREY, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135)])
     bright = _around(n, 1.0, policy.brightness)[:, None, None]
     saturation = _around(n, 1.0, policy.saturation)[:, None, None]
     angle = _around(n, 0.0, 2 * math.pi * policy.hue)
@@ -125,13 +123,14 @@ def colour_matrices(n: int, policy: Policy) -> Tensor:
     turn[:, 1, 2], turn[:, 2, 1] = -torch.sin(angle), torch.sin(angle)
     hue = torch.linalg.inv(to_yiq) @ turn @ to_yiq
     saturate = saturation * torch.eye(3) + (1 - saturation) * luma
-    return bright * (hue @ saturate)
+    matrices: Tensor = bright * (hue @ saturate)
+    return matrices
 
 
 def recolour(images: Tensor, colour: Tensor, contrast: float) -> Tensor:
     """(N,3,h,w) through (N,3,3) colour matrices, then a random contrast around the mean grey."""
     colour = colour.to(images.device)
-    images = (colour @ images.flatten(2)).unflatten(2, images.shape[2:])
+    images = (colour @ images.flatten(2)).view_as(images)
     factor = _around(len(images), 1.0, contrast).to(images.device)[:, None, None, None]
     weights = torch.tensor(GREY, device=images.device)[:, None, None]
     mean = (images.mean((2, 3), keepdim=True) * weights).sum(1, keepdim=True)  # (N,1,1,1)

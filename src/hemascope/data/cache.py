@@ -60,6 +60,12 @@ def open_cache(
     return images
 
 
+def default_cache() -> Path:
+    """HEMASCOPE_CACHE, or the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("HEMASCOPE_CACHE") or Path(home) / "hemascope")
+
+
 def _fill(path: Path, paths: Sequence[Path], spec: InputSpec, progress: Progress | None) -> None:
     images = np.lib.format.open_memmap(
         path, mode="w+", dtype=np.uint8, shape=(len(paths), spec.size, spec.size, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class EpochShuffle(Sampler[int]):
         return iter(order.tolist())
 
 
-def _whole(batch: Batch) -> Batch:
+def _whole(batch: Any) -> Any:
     return batch
 
 

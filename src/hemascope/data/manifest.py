@@ -15,10 +15,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from PIL import Image
-
 from hemascope.classes import ClassSet
-from hemascope.data.sources import BLOODMNIST
 from hemascope.preprocess import IMAGE_SUFFIXES
 from hemascope.results import written_whole
 
@@ -81,6 +78,7 @@ def read_manifest(
     rows at all. That the images exist is not checked.
     """
     root = root or path.parent
+    resolved = str(root.resolve())
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -97,7 +95,7 @@ def read_manifest(
                 f"{','.join(COLUMNS)} (the last three may be missing), with commas between them"
             )
         for values in reader:
-            row = _row(values, f"{path}, line {reader.line_num}", root.resolve(), classes)
+            row = _row(values, f"{path}, line {reader.line_num}", resolved, classes)
             if row.path in rows:
                 raise ManifestError(
                     f"{path}, line {reader.line_num}: '{row.path}' is listed a second time; "
@@ -112,7 +110,7 @@ def read_manifest(
 
 
 def _row(
-    values: dict[str, str | None], where: str, root: Path, classes: ClassSet | None
+    values: dict[str, str | None], where: str, root: str, classes: ClassSet | None
 ) -> ManifestRow:
     path, label, subtype, split, sha256 = (values.get(name) or "" for name in COLUMNS)
     label, subtype, split = label.strip(), subtype.strip(), split.strip()
@@ -137,18 +135,18 @@ def _row(
     return ManifestRow(PurePosixPath(path).as_posix(), label, subtype, split, sha256)
 
 
-def _is_outside(path: str, root: Path) -> bool:
+def _is_outside(path: str, root: str) -> bool:
     """Whether a path leaves the resolved root, by its own steps or through a link on disk."""
-    steps = PurePosixPath(path)
-    if steps.is_absolute() or ".." in steps.parts or "\0" in path:
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
         return True
-    return not (root / steps).resolve().is_relative_to(root)
+    real = os.path.realpath(os.path.join(root, path))
+    return not os.path.join(real, "").startswith(os.path.join(root, ""))
 
 
 def write_manifest(manifest: Manifest, path: Path, overwrite: bool = False) -> None:
     """Writes the CSV. Raises ManifestError where the file exists and may not be replaced."""
     if path.exists() and not overwrite:
-        raise ManifestError(f"{path}: exists already; choose another name, or allow overwriting")
+        raise ManifestError(f"{path}: exists already; use --force (overwrite=True) to replace it")
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(COLUMNS)
@@ -162,7 +160,7 @@ def manifest_from_folder(folder: Path) -> Manifest:
 
     A class is a folder directly under `folder`, or under its train, val and test folders if
     those are all it has; then the split is recorded. All images below a class's folder are its
-    own; hidden files, and those without an image's suffix, are passed over.
+    own; hidden files, those without an image's suffix, and those in no class are passed over.
 
     The subtype is the folder inside the class's folder, or the code before the number in names
     like MMY_100254.jpg; but what stands in several classes, such as a slide's name or IMG_0001,
@@ -173,22 +171,27 @@ def manifest_from_folder(folder: Path) -> Manifest:
         raise ManifestError(f"{folder}: no such folder")
     images, hidden = _images_below(folder)
     nested = [path for path in images if len(path.parts) > 1]
-    if not nested:
+    has_splits = all(path.parts[0].lower() in SPLIT_FOLDERS for path in nested)
+    depth = 2 if has_splits else 1
+    rows = [_row_of(path, has_splits) for path in nested if len(path.parts) > depth]
+    if not rows:
         detail = f"{len(images)} images, but not in class folders" if images else "no images"
         raise ManifestError(
             f"{folder}: holds {detail}; expected one folder a class, as in "
             f"{folder.name}/neutrophil/cell.jpg"
         )
-    has_splits = all(
-        path.parts[0].lower() in SPLIT_FOLDERS and len(path.parts) > 2 for path in nested
-    )
-    rows = []
-    for path in nested:
-        first, *rest = path.parts
-        split, label = (SPLIT_FOLDERS[first.lower()], rest.pop(0)) if has_splits else ("", first)
-        subtype = rest[0] if len(rest) > 1 else _pbc_code(rest[0])
-        rows.append(ManifestRow(path.as_posix(), label.strip(), subtype.strip(), split))
     return Manifest(folder, _with_telling_subtypes(rows), hidden)
+
+
+def _row_of(path: PurePosixPath, has_splits: bool) -> ManifestRow:
+    *split, label, first = path.parts[: 3 if has_splits else 2]
+    nested = len(path.parts) > len(split) + 2
+    return ManifestRow(
+        path.as_posix(),
+        label.strip(),
+        subtype=first.strip() if nested else _pbc_code(first),
+        split=SPLIT_FOLDERS[split[0].lower()] if split else "",
+    )
 
 
 def _pbc_code(name: str) -> str:
@@ -208,7 +211,7 @@ def _with_telling_subtypes(rows: list[ManifestRow]) -> tuple[ManifestRow, ...]:
 
 def _images_below(folder: Path) -> tuple[list[PurePosixPath], int]:
     """Images under a folder, relative to it and sorted; how many hidden entries there are."""
-    images, hidden, root = [], 0, folder.resolve()
+    images, hidden, root = [], 0, str(folder.resolve())
     for parent, folders, names in os.walk(folder, onerror=_unreadable):
         shown = [name for name in folders if not name.startswith(".")]
         seen = [name for name in names if not name.startswith(".")]
@@ -225,51 +228,12 @@ def _images_below(folder: Path) -> tuple[list[PurePosixPath], int]:
                 )
         images += [inside / name for name in found]
     for image in images:
-        if not str(image).isprintable() and b"\xed" in str(image).encode("utf-8", "surrogatepass"):
-            raise ManifestError(f"{folder}: the name {str(image)!a} is not UTF-8; rename the file")
+        try:
+            bytes(image).decode()
+        except UnicodeDecodeError:
+            raise ManifestError(f"{folder}: {str(image)!a} is not UTF-8; rename the file") from None
     return sorted(images), hidden
 
 
 def _unreadable(error: OSError) -> NoReturn:
     raise ManifestError(f"{error.filename}: cannot be read: {error.strerror}") from None
-
-
-def unpack_bloodmnist(npz: Path, folder: Path) -> Manifest:
-    """Writes BloodMNIST's images into class folders as PNG, and `bloodmnist….csv` beside them.
-
-    `npz` is the published file of any size: bloodmnist.npz (28 pixels a side), bloodmnist_64.npz,
-    bloodmnist_128.npz or bloodmnist_224.npz. Splits are as published. The table is written last:
-    where it is already there, it is read and nothing is written. Raises ManifestError for another
-    file, a damaged one, or where the medmnist package is not installed.
-    """
-    table = folder / f"{npz.stem}.csv"
-    if table.exists():
-        return read_manifest(table)
-    if npz.name not in BLOODMNIST.md5 or not npz.is_file():
-        raise ManifestError(
-            f"{npz}: no such file; expected one of {', '.join(BLOODMNIST.md5)}, "
-            f"from {BLOODMNIST.address}"
-        )
-    try:
-        from medmnist import BloodMNIST
-    except ImportError:
-        raise ManifestError(
-            f"{npz}: BloodMNIST needs the medmnist package; pip install 'hemascope[medmnist]'"
-        ) from None
-    size = int(npz.stem.partition("_")[2] or 28)
-    labels = list(BLOODMNIST.classes.values())
-    rows = []
-    for split in ("train", "val", "test"):
-        try:
-            data = BloodMNIST(split, root=str(npz.parent), size=size, download=False)
-        except (OSError, ValueError, KeyError, EOFError, RuntimeError) as error:
-            raise ManifestError(f"{npz}: damaged; download it again ({error})") from None
-        for number, (pixels, target) in enumerate(zip(data.imgs, data.labels, strict=True)):
-            label = labels[int(target.item())]
-            path = PurePosixPath(label, f"{npz.stem}_{split}_{number:05d}.png")
-            (folder / label).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(folder / path)
-            rows.append(ManifestRow(path.as_posix(), label, split=split))
-    manifest = Manifest(folder, tuple(rows))
-    write_manifest(manifest, table)
-    return manifest

@@ -1,9 +1,27 @@
-"""SOURCES: the public data sets, one record each."""
+"""SOURCES: the public data sets, one record each; and BloodMNIST, unpacked into image files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hemascope.data.manifest import (
+    Manifest,
+    ManifestError,
+    ManifestRow,
+    read_manifest,
+    write_manifest,
+)
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -106,3 +124,52 @@ WBCATT = Source(
 SOURCES: dict[str, Source] = {
     source.name: source for source in (PBC, BLOODMNIST, BCCD, JIANGXI, WBCATT)
 }
+
+
+def unpack_bloodmnist(npz: Path, folder: Path, progress: Progress | None = None) -> Manifest:
+    """Writes BloodMNIST's images into class folders as PNG, and a manifest of them beside.
+
+    `npz` is the published file of any size: bloodmnist.npz (28 pixels a side), bloodmnist_64.npz,
+    bloodmnist_128.npz or bloodmnist_224.npz; splits are as published. The manifest, named like
+    `npz`, is written last: where it is there already, it is read and nothing is written. Raises
+    ManifestError for another file, a damaged one, or without the medmnist package.
+    """
+    table = folder / f"{npz.stem}.csv"
+    if table.exists():
+        return read_manifest(table)
+    if npz.name not in BLOODMNIST.md5 or not npz.is_file():
+        raise ManifestError(
+            f"{npz}: no such file, or not one of {', '.join(BLOODMNIST.md5)}; "
+            f"they are at {BLOODMNIST.address}"
+        )
+    labels = list(BLOODMNIST.classes.values())
+    rows: list[ManifestRow] = []
+    for split in ("train", "val", "test"):
+        images, targets = _bloodmnist(npz, split)
+        for number, (image, target) in enumerate(zip(images, targets.ravel(), strict=True)):
+            label = labels[target]
+            path = folder / label / f"{npz.stem}_{split}_{number:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+            rows.append(ManifestRow(path.relative_to(folder).as_posix(), label, split=split))
+            if progress is not None:
+                progress(len(rows), BLOODMNIST.images)
+    manifest = Manifest(folder, tuple(rows))
+    write_manifest(manifest, table)
+    return manifest
+
+
+def _bloodmnist(npz: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:
+    """The images (N,S,S,3) of a split and their class numbers (N,1)."""
+    try:
+        from medmnist import BloodMNIST
+    except ImportError:
+        raise ManifestError(
+            f"{npz}: to read it, install medmnist: pip install 'hemascope[medmnist]'"
+        ) from None
+    size = int(npz.stem.partition("_")[2] or 28)
+    try:
+        data = BloodMNIST(split, root=str(npz.parent), size=size, download=False)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        raise ManifestError(f"{npz}: damaged, download it again: {error}") from None
+    return data.imgs, data.labels

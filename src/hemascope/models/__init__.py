@@ -29,7 +29,9 @@ class Switches:
     def __post_init__(self) -> None:
         for name in ("dropout", "stochastic_depth"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be at least 0 and below 1, not {getattr(self, name)}"
+                )
 
 
 def _efficientnet(design: Design, num_classes: int, switches: Switches) -> CellNetwork:
@@ -59,9 +61,7 @@ MODELS: dict[str, Callable[[int, Switches], CellNetwork]] = {
 }
 
 
-def build_model(
-    name: str, num_classes: int = 8, switches: Switches | None = None
-) -> CellNetwork:
+def build_model(name: str, num_classes: int = 8, switches: Switches | None = None) -> CellNetwork:
     """The network of that name, freshly initialised from torch's random state.
 
     Raises ValueError for an unknown name, or fewer than two classes.

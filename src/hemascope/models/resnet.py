@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from torch import Tensor, nn
 
 from hemascope.models.blocks import ConvNormAct, StochasticDepth
@@ -29,7 +27,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         total = self.shortcut(x) + self.drop(self.branch(x))
-        return cast(Tensor, nn.functional.relu(total, inplace=True))
+        return nn.functional.relu(total, inplace=True)
 
 
 class ResNet18(CellNetwork):

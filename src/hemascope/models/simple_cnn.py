@@ -50,6 +50,6 @@ class SimpleCNN(CellNetwork):
         active = (features > 0).to(maps.dtype)
         class_weights = active[:, None, :] * self.head.weight[None]  # (N,C,512)
         gradients = torch.matmul(class_weights, self.hidden.weight)  # (N,C,K·14·14)
-        gradients = gradients.unflatten(2, maps.shape[1:])  # (N,C,K,14,14)
+        gradients = gradients.reshape(*gradients.shape[:2], *maps.shape[1:])  # (N,C,K,14,14)
         class_map = (gradients * maps[:, None]).sum(2) * (GRID * GRID)
         return Outputs(self.head(features), features, class_map)

@@ -29,7 +29,7 @@ class Progress:
     loss_scale: float | None = None
     best_epoch: int = 0
     best_accuracy: float = -1.0
-    best_loss: float = float(1e9)
+    best_loss: float = 1e9
 
 
 def save_checkpoint(
@@ -72,7 +72,8 @@ def load_checkpoint(
             state = under(tensors, f"optimizer/{name}")
             optimizer.state[parameter] = {
                 # Adam keeps its step counts where its kernels want them, beside the moments.
-                key: value.to(parameter.device, copy=True) for key, value in state.items()
+                key: value.to(parameter.device, copy=True)
+                for key, value in state.items()
             }
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"{path}: does not fit this recipe's model: {error}") from None

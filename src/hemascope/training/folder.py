@@ -6,6 +6,7 @@ import csv
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from hemascope.classes import ClassSet
 from hemascope.results import written_whole
 
 
@@ -22,6 +23,17 @@ class EpochRecord:
     val_accuracy: float | None
     seconds: float
     images_per_second: float
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """provenance.json: what a run learnt from, and where it ran."""
+
+    classes: ClassSet
+    train_images: int
+    val_images: int
+    data: str
+    provenance: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -57,16 +69,23 @@ class RunFolder:
         return self.path / "best.safetensors"
 
     @property
+    def events(self) -> Path:
+        """TensorBoard's event files."""
+        return self.path / "events"
+
+    @property
     def bundle(self) -> Path:
         return self.path / "bundle"
 
     def write_metrics(self, records: list[EpochRecord]) -> None:
-        with written_whole(self.metrics) as temporary:
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                names = [field.name for field in fields(EpochRecord)]
-                writer = csv.DictWriter(file, names)
-                writer.writeheader()
-                writer.writerows(asdict(record) for record in records)
+        names = [field.name for field in fields(EpochRecord)]
+        with (
+            written_whole(self.metrics) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(asdict(record) for record in records)
 
     def read_metrics(self) -> list[EpochRecord]:
         """The epochs recorded so far; none for a new run."""

@@ -39,9 +39,7 @@ class TrainingData:
 
     def loaders(self, recipe: Recipe) -> tuple[DataLoader[Batch], DataLoader[Batch] | None]:
         """Batches to train on, and to validate on if anything is held out."""
-        train = train_loader(
-            CellDataset(self.frames, self.targets), recipe.batch_size, recipe.seed
-        )
+        train = train_loader(CellDataset(self.frames, self.targets), recipe.batch_size, recipe.seed)
         if self.val_images is None:
             return train, None
         val = CellDataset(self.val_images, self.val_targets)
@@ -64,7 +62,7 @@ def prepare_data(
     check_splits(manifest)
     manifest = with_hashes(manifest)
     classes = classes or ClassSet.from_names(manifest.class_names())
-    train, val = manifest.rows, ()
+    train, val = manifest.rows, tuple[ManifestRow, ...]()
     if any(row.split for row in manifest.rows):
         train = manifest.select("train").rows
         val = tuple(row for row in manifest.rows if row.split == "val")

@@ -18,10 +18,12 @@ from torch.utils.data import DataLoader
 
 from hemascope.data.augment import POLICIES, augment, to_images
 from hemascope.data.dataset import Batch
-from hemascope.models import build_model
+from hemascope.models import Switches, build_model
+from hemascope.models.network import CellNetwork
 from hemascope.results import written_whole
 from hemascope.training.allocator import keep_memory
 from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from hemascope.training.events import write_events
 from hemascope.training.folder import EpochRecord, RunFolder
 from hemascope.training.images import TrainingData
 from hemascope.training.optim import WeightAverage, build_optimizer, learning_rate
@@ -73,6 +75,7 @@ def fit(
             if done.best_epoch == record.epoch:
                 run.save_weights(folder.best)
             folder.write_metrics(records)
+            write_events(folder.events, record)
             run.save(folder.last, done)
         run.accelerator.wait_for_everyone()
         if on_epoch is not None and run.accelerator.is_main_process:
@@ -81,7 +84,7 @@ def fit(
 
 
 def _with_epoch(done: Progress, record: EpochRecord) -> Progress:
-    """Best is the highest validation accuracy, then the lowest loss; without validation, the last."""
+    """Best is the highest validation accuracy, then the lowest loss; without either, the last."""
     done = replace(done, epochs_done=record.epoch)
     if record.val_accuracy is None or record.val_loss is None:
         return replace(done, best_epoch=record.epoch)
@@ -103,14 +106,14 @@ class _Run:
         self.recipe, self.data, self.policy = recipe, data, POLICIES[recipe.augmentation]
         self.accelerator = _accelerator(recipe)
         torch.manual_seed(recipe.seed)
-        network = build_model(recipe.model, len(data.classes), recipe.switches)
+        network = network_of(recipe, len(data.classes))
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: nn.Module = network.to(self.accelerator.device)
         self.judged: nn.Module = self.network  # what is validated and kept
         self.average: WeightAverage | None = None
         if recipe.ema_decay > 0:
             self.average = WeightAverage(self.network, recipe.ema_decay)
-            judged = build_model(recipe.model, len(data.classes), recipe.switches)
+            judged = network_of(recipe, len(data.classes))
             self.judged = judged.to(self.accelerator.device)
         self.raw_optimizer = build_optimizer(self.network, recipe)
         train_loader, val_loader = data.loaders(recipe)
@@ -212,6 +215,12 @@ class _Run:
         state = {name: value.contiguous() for name, value in self.judged.state_dict().items()}
         with written_whole(path) as temporary:
             save_file(state, temporary)
+
+
+def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:
+    """The recipe's network, freshly initialised."""
+    switches = Switches(recipe.squeeze_excite, recipe.dropout, recipe.stochastic_depth)
+    return build_model(recipe.model, num_classes, switches)
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:

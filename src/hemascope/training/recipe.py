@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
-from hemascope.data.augment import POLICIES
-from hemascope.models import MODELS, Switches
 from hemascope.preprocess import InputSpec
 from hemascope.results import from_json, to_json
+
+ModelName = Literal[
+    "simple_cnn", "resnet18", "efficientnet_lite", "deep_efficientnet", "deep_efficientnet_printed"
+]
+PolicyName = Literal["none", "flips", "flips_rotation", "full", "round"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Recipe:
     Raises ValueError, naming the field, for a value that cannot be.
     """
 
-    model: str = "deep_efficientnet"
+    model: ModelName = "deep_efficientnet"
     """Architecture."""
     squeeze_excite: bool = True
     """Squeeze-and-excitation in the EfficientNets' blocks; the others have none."""
@@ -35,7 +38,7 @@ class Recipe:
     over the first two thirds of the run. None: image_size throughout."""
     crop: float = 1.0
     """Centred square that is kept of an image, as a fraction of its shorter side."""
-    augmentation: str = "full"
+    augmentation: PolicyName = "full"
     """Augmentation policy."""
     val_fraction: float = 0.2
     """Part of the training images held out for validation; 0 trains on all of them."""
@@ -67,11 +70,10 @@ class Recipe:
     """Seed of the initial weights, the validation split, the order and the augmentation."""
 
     def __post_init__(self) -> None:
-        _choice("model", self.model, MODELS)
-        _choice("augmentation", self.augmentation, POLICIES)
-        _choice("optimizer", self.optimizer, ("adamw", "adam", "sgd"))
-        _choice("schedule", self.schedule, ("cosine", "step", "constant"))
-        _choice("precision", self.precision, ("fp32", "bf16", "fp16"))
+        for name, hint in get_type_hints(Recipe).items():
+            choices = get_args(hint)
+            if all(isinstance(choice, str) for choice in choices) and choices:
+                _choice(name, getattr(self, name), choices)
         _range("image_size", self.image_size, 64, 1024)
         _range("start_size", self.start_size or 64, 64, self.image_size)
         _range("val_fraction", self.val_fraction, 0, 0.9)
@@ -85,7 +87,9 @@ class Recipe:
         _range("clip_norm", self.clip_norm, 0)
         _range("ema_decay", self.ema_decay, 0, 0.99999)
         _range("seed", self.seed, 0, 2**31 - 1)
-        _ = self.spec, self.switches  # they check themselves
+        _range("dropout", self.dropout, 0, 0.99)
+        _range("stochastic_depth", self.stochastic_depth, 0, 0.99)
+        _range("crop", self.crop, 0.1, 1)
         if not self.squeeze_excite and "efficientnet" not in self.model:
             raise ValueError(f"{self.model} has no squeeze-and-excitation to leave out")
 
@@ -93,10 +97,6 @@ class Recipe:
     def spec(self) -> InputSpec:
         """What the trained model is given."""
         return InputSpec(self.image_size, self.crop)
-
-    @property
-    def switches(self) -> Switches:
-        return Switches(self.squeeze_excite, self.dropout, self.stochastic_depth)
 
     def size_at(self, epoch: int) -> int:
         """Side of the training images in an epoch, counted from 0."""
@@ -121,10 +121,9 @@ def read_recipe(path: Path) -> Recipe:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _choice(name: str, value: str, choices: object) -> None:
-    names = list(choices)  # type: ignore[call-overload]
-    if value not in names:
-        raise ValueError(f"{name} must be one of {', '.join(names)}, not '{value}'")
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not '{value}'")
 
 
 def _range(name: str, value: float, low: float, high: float = float("inf")) -> None:

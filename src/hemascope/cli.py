@@ -1,0 +1,528 @@
+"""The command line: each command parses, calls one function, and prints what came of it."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hemascope import __version__
+from hemascope.bundle.batch import Tally, classify_to, find_images
+from hemascope.bundle.bundle import CARD_FILE, read_bundle, write_bundle
+from hemascope.bundle.classifier import Classifier
+from hemascope.classes import BLOOD_CELLS
+from hemascope.data.check import DataReport, check
+from hemascope.data.manifest import write_manifest
+from hemascope.data.opening import below, open_manifest
+from hemascope.data.render import draw_folder
+from hemascope.data.splits import check_splits, split_counts, split_fractions, with_hashes
+from hemascope.reports.pages import Gallery, classification_page
+from hemascope.results import (
+    RESEARCH_USE_ONLY,
+    Estimate,
+    Evaluation,
+    Proportion,
+    from_json,
+    written_whole,
+)
+from hemascope.training.recipe import Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from hemascope.training.folder import EpochRecord
+
+out = Console()
+err = Console(stderr=True)
+
+app = App(
+    name="hemascope",
+    help=f"Classifies single blood cells in microscope images. {RESEARCH_USE_ONLY}",
+    version=__version__,
+)
+data = App(name="data", help="Check, split and draw sets of images.")
+app.command(data)
+
+Force = Annotated[bool, Parameter(name="--force", negative="")]
+BundlePath = Annotated[Path | None, Parameter(name="--bundle")]
+
+
+@app.command
+def classify(
+    images: list[str],
+    *,
+    out_file: Annotated[Path, Parameter(name="--out")] = Path("predictions.csv"),
+    report: Path | None = None,
+    bundle: BundlePath = None,
+    strict: Annotated[bool, Parameter(negative="")] = False,
+    force: Force = False,
+) -> int:
+    """Name the cell in every image.
+
+    Parameters
+    ----------
+    images
+        Files, folders (with all below them), patterns like 'slides/*.png', or - to read one
+        path a line from standard input.
+    out_file
+        The table: .csv, .jsonl or .parquet. One row an image: path, label, probability, status
+        ("ok", or what is wrong with the file), and p_<class> for every class.
+    report
+        Write a page to look at as well (.html): counts and a gallery with activation maps.
+    bundle
+        Folder of the model; by default the one that comes with the package.
+    strict
+        Exit with 1 if any image cannot be read.
+    force
+        Replace files that exist.
+    """
+    _refuse_existing(force, out_file, report)
+    classifier = Classifier(bundle)
+    paths = _lines(sys.stdin) if images == ["-"] else find_images(images)
+    gallery = Gallery() if report is not None else None
+    each = gallery.add if gallery is not None else None
+    with _progress("classifying") as progress:
+        tally = classify_to(out_file, classifier, paths, each, progress)
+    if report is not None and gallery is not None:
+        page = classification_page(gallery, tally, classifier)
+        with written_whole(report) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+    _print_tally(tally)
+    written = " and ".join(str(path) for path in (out_file, report) if path)
+    out.print(
+        f"{tally.classified} images classified, {tally.unreadable} could not be read; "
+        f"written to {escape(written)}. {RESEARCH_USE_ONLY}",
+        soft_wrap=True,
+    )
+    return 1 if strict and tally.unreadable else 0
+
+
+@app.command
+def train(
+    manifest: Path,
+    *,
+    out_folder: Annotated[Path, Parameter(name="--out")],
+    recipe_file: Annotated[Path | None, Parameter(name="--recipe")] = None,
+    recipe: Annotated[Recipe | None, Parameter(name="*")] = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    root: Path | None = None,
+    cache: Path | None = None,
+) -> int:
+    """Train a network and make a bundle of it. Needs 'hemascope[train]'.
+
+    Rows of split `train` are trained on and rows of split `val` validate; without splits, all
+    rows are trained on. Stopped or killed, a run goes on with --resume from its last full epoch.
+
+    Parameters
+    ----------
+    manifest
+        Manifest CSV, or a folder with one folder a class.
+    out_folder
+        The run's folder: recipe, curves, checkpoints and the bundle.
+    recipe_file
+        A recipe.json to follow, instead of single settings.
+    recipe
+        Single settings; the defaults are the study's.
+    resume
+        Go on with the run in the folder.
+    root
+        What the manifest's paths are relative to; by default its own folder.
+    cache
+        Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE.
+    """
+    from hemascope.training.run import train as run_training
+
+    if recipe_file is not None and recipe is not None:
+        raise ValueError("give either --recipe or single settings, not both")
+    chosen = read_recipe(recipe_file) if recipe_file is not None else recipe or Recipe()
+    images = open_manifest(manifest, root)
+
+    def print_epoch(record: EpochRecord) -> None:
+        val = "" if record.val_accuracy is None else f", validation {record.val_accuracy:.4f}"
+        out.print(
+            f"epoch {record.epoch}/{chosen.epochs}: loss {record.train_loss:.4f}{val}, "
+            f"{record.images_per_second:.0f} images/s"
+        )
+
+    with _progress("reading") as on_read, _progress("training") as on_step:
+        folder = run_training(
+            chosen,
+            images,
+            out_folder,
+            resume=resume,
+            cache=cache,
+            on_read=on_read,
+            on_step=on_step,
+            on_epoch=print_epoch,
+        )
+    out.print(f"bundle written to {escape(str(folder.bundle))}")
+    return 0
+
+
+@app.command
+def evaluate(
+    manifest: Path,
+    *,
+    out_folder: Annotated[Path, Parameter(name="--out")],
+    bundle: BundlePath = None,
+    split: str | None = None,
+    root: Path | None = None,
+    name: str | None = None,
+    force: Force = False,
+) -> int:
+    """Measure a model on labelled images. Needs 'hemascope[evaluate]'.
+
+    Writes evaluation.json, figures and report.html; every figure has its 95 % interval.
+
+    Parameters
+    ----------
+    manifest
+        Manifest CSV, or a folder with one folder a class.
+    out_folder
+        Where the results go.
+    bundle
+        Folder of the model, or of a run; by default the model that comes with the package.
+    split
+        Measure on the rows of this split only, such as test.
+    root
+        What the manifest's paths are relative to; by default its own folder.
+    name
+        Title of the results; by default the manifest's name and the split.
+    force
+        Replace results that exist.
+    """
+    from hemascope.reports.evaluate import evaluate as measure
+    from hemascope.reports.evaluate import write_evaluation
+
+    _refuse_existing(force, out_folder / "evaluation.json")
+    classifier = Classifier(_bundle_folder(bundle))
+    images = open_manifest(manifest, root, classifier.card.classes)
+    if split is not None:
+        images = images.select(split)
+    title = name or " ".join(filter(None, [manifest.resolve().parent.name, split]))
+    with _progress("evaluating") as progress:
+        found = measure(classifier, images, title, progress)
+    write_evaluation(found, classifier, images.root, out_folder)
+    _print_evaluation(found)
+    out.print(f"written to {escape(str(out_folder))}. {RESEARCH_USE_ONLY}", soft_wrap=True)
+    return 0
+
+
+@app.command
+def export(
+    run: Path,
+    *,
+    out_folder: Annotated[Path, Parameter(name="--out")],
+    name: str | None = None,
+    evaluation: Path | None = None,
+    trained_on: str | None = None,
+    force: Force = False,
+) -> int:
+    """Make a bundle of a run's best weights. Needs 'hemascope[train]'.
+
+    Nothing is written where torch's and onnxruntime's answers differ.
+
+    Parameters
+    ----------
+    run
+        Folder that `train` made.
+    out_folder
+        Folder of the bundle.
+    name
+        Name of the model; by default the run folder's.
+    evaluation
+        An evaluation.json of this very model, whose figures go on the card.
+    trained_on
+        What the images were, in words, for the card.
+    force
+        Replace a bundle that exists.
+    """
+    from hemascope.training.folder import RunFolder
+    from hemascope.training.run import bundle_of, with_evaluation
+
+    _refuse_existing(force, out_folder / CARD_FILE)
+    bundle = bundle_of(RunFolder(run), name, trained_on)
+    if evaluation is not None:
+        bundle = with_evaluation(bundle, from_json(evaluation.read_bytes(), Evaluation))
+    write_bundle(bundle, out_folder)
+    out.print(f"bundle written to {escape(str(out_folder))}, {len(bundle.model) / 1e6:.1f} MB")
+    return 0
+
+
+@app.command
+def info(bundle: Path | None = None) -> int:
+    """Show a model's card.
+
+    Parameters
+    ----------
+    bundle
+        Folder of the model, or of a run; by default the model that comes with the package.
+    """
+    card = read_bundle(_bundle_folder(bundle)).card
+    table = Table(show_header=False, box=None)
+    table.add_row("name", escape(card.name))
+    table.add_row("network", f"{card.architecture}, {card.parameters:,} parameters")
+    table.add_row("classes", escape(", ".join(card.classes.names)))
+    table.add_row(
+        "input", f"{card.input.size} pixels, the middle {card.input.crop:.0%} of the image"
+    )
+    table.add_row("trained on", escape(card.training_data))
+    for figure in card.figures:
+        result = figure.result
+        table.add_row(
+            figure.name,
+            f"{_share(result.value)} ({_share(result.low)} – {_share(result.high)}), "
+            f"n = {result.n}, {escape(figure.measured_on)}",
+        )
+    table.add_row("licence", card.licence)
+    table.add_row("intended use", card.intended_use)
+    table.add_row("SHA-256", card.model_sha256)
+    out.print(table)
+    return 0
+
+
+@data.command(name="check")
+def data_check(
+    images: Path,
+    *,
+    out_file: Annotated[Path | None, Parameter(name="--out")] = None,
+    root: Path | None = None,
+    force: Force = False,
+) -> int:
+    """Look for what is wrong with a set of images, and write its manifest.
+
+    Counts classes, subtypes, sizes and modes; finds unreadable files, copies, the same image
+    under two labels, near-duplicates, and images in two splits.
+
+    Parameters
+    ----------
+    images
+        Folder with one folder a class, manifest CSV, or a BloodMNIST .npz file.
+    out_file
+        Write the manifest of the images that can be read, with their SHA-256 (.csv).
+    root
+        What a manifest's paths are relative to; by default its own folder.
+    force
+        Replace a manifest that exists.
+    """
+    _refuse_existing(force, out_file)
+    with _progress("reading") as progress:
+        report = check(open_manifest(images, root), progress)
+    _print_check(report)
+    if out_file is not None:
+        write_manifest(below(report.manifest, out_file.parent), out_file, overwrite=force)
+        out.print(f"manifest of {len(report.manifest.rows)} images written to {out_file}")
+    check_splits(report.manifest)
+    return 0
+
+
+@data.command(name="split")
+def data_split(
+    images: Path,
+    *,
+    out_file: Annotated[Path, Parameter(name="--out")],
+    test: float = 0.2,
+    val: float = 0.0,
+    paper: Annotated[bool, Parameter(negative="")] = False,
+    train_per_class: int = 400,
+    test_per_class: int = 125,
+    seed: int = 0,
+    root: Path | None = None,
+    force: Force = False,
+) -> int:
+    """Divide images into train, val and test, by class and subtype, copies kept together.
+
+    Parameters
+    ----------
+    images
+        Folder with one folder a class, or manifest CSV (its own splits are replaced).
+    out_file
+        The manifest with its splits (.csv).
+    test
+        Part for testing.
+    val
+        Part for validation; the rest is for training.
+    paper
+        The study's protocol instead: so many images a class to train on and to test on, the
+        rest `pool`.
+    train_per_class
+        Images a class to train on, with --paper.
+    test_per_class
+        Images a class to test on, with --paper.
+    seed
+        Another seed gives another split.
+    root
+        What a manifest's paths are relative to; by default its own folder.
+    force
+        Replace a manifest that exists.
+    """
+    _refuse_existing(force, out_file)
+    manifest = with_hashes(open_manifest(images, root))
+    if paper:
+        done = split_counts(manifest, seed, train_per_class, test_per_class)
+    else:
+        parts = {"train": 1 - val - test, "val": val, "test": test}
+        done = split_fractions(manifest, {k: v for k, v in parts.items() if v}, seed)
+    check_splits(done)
+    write_manifest(below(done, out_file.parent), out_file, overwrite=force)
+    counts = Counter(row.split for row in done.rows)
+    listed = ", ".join(f"{n} {split}" for split, n in sorted(counts.items()))
+    out.print(f"{listed}; written to {escape(str(out_file))}", soft_wrap=True)
+    return 0
+
+
+@data.command(name="draw")
+def data_draw(
+    folder: Path,
+    *,
+    per_class: int = 5,
+    seed: int = 0,
+    size: int = 360,
+    force: Force = False,
+) -> int:
+    """Draw cells of the eight classes, for demos and tests; never for accuracy claims.
+
+    Parameters
+    ----------
+    folder
+        Where the images go, one folder a class.
+    per_class
+        Cells a class.
+    seed
+        Another seed draws other cells.
+    size
+        Side of the images in pixels.
+    force
+        Replace images that exist.
+    """
+    draw_folder(folder, per_class, seed, size=size, overwrite=force)
+    n = per_class * len(BLOOD_CELLS)
+    out.print(f"{n} cells drawn in {escape(str(folder))}", soft_wrap=True)
+    return 0
+
+
+def main() -> None:
+    """The `hemascope` command. Errors that a user can mend end in one sentence and exit code 1."""
+    try:
+        code = app(result_action="return_value")
+    except KeyboardInterrupt:
+        err.print("stopped; no half-written file is left")
+        code = 130
+    except BrokenPipeError:
+        code = 141
+    except ModuleNotFoundError as error:
+        extra = "evaluate" if error.name in ("matplotlib", "scipy") else "train"
+        _print_error(f"{error.name} is not installed; pip install 'hemascope[{extra}]'")
+        code = 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _print_error(f"{where}{error.strerror or error}")
+        code = 1
+    except (ValueError, RuntimeError) as error:
+        _print_error(str(error))
+        code = 1
+    sys.exit(code)
+
+
+def _print_error(text: str) -> None:
+    err.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True, highlight=False)
+
+
+def _lines(stream: Any) -> list[str]:
+    return [line.rstrip("\n") for line in stream if line.strip()]
+
+
+def _refuse_existing(force: bool, *paths: Path | None) -> None:
+    for path in paths:
+        if path is not None and path.exists() and not force:
+            raise ValueError(f"{path}: exists already; use --force to replace it")
+
+
+def _bundle_folder(path: Path | None) -> Path | None:
+    """A bundle's folder, or the one inside a run's folder."""
+    if path is not None and not (path / CARD_FILE).exists() and (path / "bundle").is_dir():
+        return path / "bundle"
+    return path
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Any]:
+    """A bar on the terminal's error stream, so that output can be piped; gives (done, total)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as bar:
+        task = bar.add_task(label, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _print_tally(tally: Tally) -> None:
+    table = Table("class", "cells", "share")
+    for name, count in tally.per_class.items():
+        table.add_row(escape(name), str(count), _share(count / max(tally.classified, 1)))
+    out.print(table)
+
+
+def _print_evaluation(found: Evaluation) -> None:
+    table = Table("figure", "value", "95 % interval", title=f"{found.name}, n = {found.n}")
+    figures: dict[str, Proportion | Estimate] = {
+        "accuracy": found.accuracy,
+        "balanced accuracy": found.balanced_accuracy,
+        "macro F1": found.macro_f1,
+        "macro AUROC": found.macro_auroc,
+        "expected calibration error": found.expected_calibration_error,
+    }
+    for name, figure in figures.items():
+        interval = f"{_share(figure.low)} – {_share(figure.high)}"
+        table.add_row(name, _share(figure.value), interval)
+    out.print(table)
+    classes = Table("class", "n", "precision", "recall", "F1")
+    for scores in found.per_class:
+        values = (scores.precision.value, scores.recall.value, scores.f1.value)
+        classes.add_row(escape(scores.label), str(scores.recall.n), *map(_share, values))
+    out.print(classes)
+    if found.unreadable:
+        out.print(f"{len(found.unreadable)} images could not be read and are left out")
+
+
+def _print_check(report: DataReport) -> None:
+    table = Table("class", "images", "subtypes")
+    for label, count in report.per_class.items():
+        subtypes = report.per_subtype.get(label, {})
+        listed = ", ".join(f"{subtype} {n}" for subtype, n in subtypes.items())
+        table.add_row(escape(label), str(count), escape(listed))
+    out.print(table)
+    facts = {
+        "sizes": ", ".join(f"{size} ({n})" for size, n in list(report.sizes.items())[:6]),
+        "modes": ", ".join(f"{mode} ({n})" for mode, n in report.modes.items()),
+        "hidden files passed over": str(report.hidden),
+        "unreadable files": str(len(report.unreadable)),
+        "groups of identical files": str(len(report.identical)),
+        "of them under two labels": str(len(report.two_labels)),
+        "of them in two splits": str(len(report.two_splits)),
+        "changed since the manifest was written": str(len(report.changed)),
+        "near-duplicates": str(len(report.near_duplicates)),
+    }
+    for name, value in facts.items():
+        out.print(f"{name}: {value}", highlight=False)
+    for path, problem in report.unreadable:
+        out.print(f"  unreadable: {escape(path)}: {escape(problem)}", soft_wrap=True)
+    groups = {
+        "changed": tuple((path,) for path in report.changed),
+        "two labels": report.two_labels,
+        "two splits": report.two_splits,
+        "identical": report.identical,
+        "near-duplicates": report.near_duplicates,
+    }
+    for name, found in groups.items():
+        for paths in found:
+            out.print(f"  {name}: {escape(' = '.join(paths))}", soft_wrap=True)

@@ -1,0 +1,39 @@
+"""The curves of a run, as PNG bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from hemascope.training.folder import EpochRecord
+
+
+def draw_curves(records: Sequence[EpochRecord], title: str) -> bytes:
+    """Loss, accuracy and learning rate by epoch; the best epoch is marked."""
+    epochs = [record.epoch for record in records]
+    validated = [r for r in records if r.val_loss is not None and r.val_accuracy is not None]
+    val_epochs = [record.epoch for record in validated]
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    loss, accuracy, rate = figure.subplots(1, 3)
+    loss.plot(epochs, [r.train_loss for r in records], "-", color="#0072B2", label="training")
+    loss.plot(
+        val_epochs, [r.val_loss for r in validated], "--", color="#D55E00", label="validation"
+    )
+    accuracy.plot(epochs, [r.train_accuracy for r in records], "-", color="#0072B2")
+    accuracy.plot(val_epochs, [r.val_accuracy for r in validated], "--", color="#D55E00")
+    if validated:
+        best = max(validated, key=lambda r: (r.val_accuracy or 0, -(r.val_loss or 0)))
+        accuracy.axvline(best.epoch, color="black", linewidth=0.8, linestyle=":")
+        accuracy.set_title(f"best: {best.val_accuracy:.4f} in epoch {best.epoch}", fontsize=10)
+    rate.plot(epochs, [r.learning_rate for r in records], "-", color="#0072B2")
+    for axes, name in ((loss, "loss"), (accuracy, "accuracy"), (rate, "learning rate")):
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+    loss.legend()
+    figure.suptitle(f"{title} (training figures are of augmented images)", fontsize=10)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()

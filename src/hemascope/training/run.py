@@ -1,0 +1,122 @@
+"""train(recipe, manifest, folder): a whole run, from the images to the bundle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from hemascope.bundle.bundle import Bundle, Card, Figure, write_bundle
+from hemascope.bundle.export import drawn_sample, export
+from hemascope.classes import ClassSet
+from hemascope.data.cache import Progress, default_cache
+from hemascope.data.manifest import Manifest
+from hemascope.provenance import provenance
+from hemascope.results import Evaluation, from_json, to_json, written_whole
+from hemascope.scoring.statistics import wilson
+from hemascope.training.curves import draw_curves
+from hemascope.training.folder import EpochRecord, RunFacts, RunFolder
+from hemascope.training.images import prepare_data
+from hemascope.training.loop import OnEpoch, OnStep, TrainingError, fit, network_of
+from hemascope.training.recipe import Recipe, read_recipe
+
+
+def train(
+    recipe: Recipe,
+    manifest: Manifest,
+    path: Path,
+    *,
+    resume: bool = False,
+    classes: ClassSet | None = None,
+    cache: Path | None = None,
+    on_read: Progress | None = None,
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> RunFolder:
+    """Trains a recipe on a manifest's training images and leaves everything in a folder.
+
+    A folder that already holds a run is refused, unless `resume` and its recipe is this one.
+    Raises TrainingError or ManifestError before anything is written.
+    """
+    folder = RunFolder(path)
+    _check_folder(folder, recipe, resume)
+    data = prepare_data(recipe, manifest, cache or default_cache(), classes, on_read)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    facts = RunFacts(
+        classes=data.classes,
+        train_images=len(data.targets),
+        val_images=len(data.val_targets),
+        data=data.digest,
+        provenance=provenance(data.digest, device),
+    )
+    _write(folder.recipe, to_json(recipe))
+    _write(folder.provenance, to_json(facts))
+    fit(recipe, data, folder, on_epoch, on_step)
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
+        return folder
+    _write(folder.curves, draw_curves(folder.read_metrics(), path.name))
+    write_bundle(bundle_of(folder), folder.bundle)
+    return folder
+
+
+def bundle_of(folder: RunFolder, name: str | None = None, trained_on: str | None = None) -> Bundle:
+    """The best weights of a run as a bundle. Raises ValueError where the run is incomplete."""
+    recipe = read_recipe(folder.recipe)
+    if not folder.best.exists() or not folder.provenance.exists():
+        raise ValueError(f"{folder.path}: not a run with a finished epoch")
+    facts = from_json(folder.provenance.read_bytes(), RunFacts)
+    network = network_of(recipe, len(facts.classes))
+    network.load_state_dict(load_file(folder.best))
+    card = Card(
+        name=name or folder.path.name,
+        classes=facts.classes,
+        input=recipe.spec,
+        architecture=recipe.model,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        model_sha256="",
+        training_data=trained_on or f"{facts.train_images} images, data hash {facts.data[:12]}",
+        recipe=from_json(to_json(recipe), dict),
+        figures=_validation(folder.read_metrics(), facts),
+        provenance=facts.provenance,
+    )
+    return export(network, card, drawn_sample(recipe.spec))
+
+
+def with_evaluation(bundle: Bundle, evaluation: Evaluation) -> Bundle:
+    """The bundle with an evaluation's figures on its card. Raises ValueError for another model."""
+    if evaluation.provenance.get("model_sha256") != bundle.card.model_sha256:
+        raise ValueError(f"the evaluation '{evaluation.name}' is of another model")
+    figure = Figure(evaluation.name, "accuracy", evaluation.accuracy)
+    card = replace(bundle.card, figures=(*bundle.card.figures, figure))
+    return replace(bundle, card=card)
+
+
+def _validation(records: list[EpochRecord], facts: RunFacts) -> tuple[Figure, ...]:
+    """The best epoch's accuracy on the images held out of training."""
+    accuracies = [record.val_accuracy for record in records if record.val_accuracy is not None]
+    if not accuracies:
+        return ()
+    correct = round(max(accuracies) * facts.val_images)
+    measured_on = "images held out of training, by which the epoch was chosen"
+    return (Figure(measured_on, "accuracy", wilson(correct, facts.val_images)),)
+
+
+def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
+    if not folder.recipe.exists():
+        if folder.path.exists() and any(folder.path.iterdir()):
+            raise TrainingError(f"{folder.path}: not empty and not a run; take another folder")
+        return
+    if not resume:
+        raise TrainingError(f"{folder.path}: holds a run; use --resume to go on with it")
+    if read_recipe(folder.recipe) != recipe:
+        raise TrainingError(
+            f"{folder.path}: its recipe.json is another recipe; take another folder, or go on "
+            "with the recipe that it was started with"
+        )
+
+
+def _write(path: Path, content: bytes) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
