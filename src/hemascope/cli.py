@@ -152,7 +152,7 @@ def train(
         )
 
     with _progress("reading") as on_read, _progress("training") as on_step:
-        folder = run_training(
+        run_training(
             chosen,
             images,
             out_folder,
@@ -161,8 +161,8 @@ def train(
             on_read=on_read,
             on_step=on_step,
             on_epoch=print_epoch,
+            on_done=lambda run: out.print(f"bundle written to {escape(str(run.bundle))}"),
         )
-    out.print(f"bundle written to {escape(str(folder.bundle))}")
     return 0
 
 
@@ -497,7 +497,7 @@ def _print_evaluation(found: Evaluation) -> None:
 def _print_check(report: DataReport) -> None:
     table = Table("class", "images", "subtypes")
     for label, count in report.per_class.items():
-        subtypes = report.per_subtype.get(label, {})
+        subtypes = {sub: n for (name, sub), n in report.per_subtype.items() if name == label}
         listed = ", ".join(f"{subtype} {n}" for subtype, n in subtypes.items())
         table.add_row(escape(label), str(count), escape(listed))
     out.print(table)

@@ -1,8 +1,8 @@
 """Augmentation of whole batches, on the device that trains: one warp and one colour matrix.
 
 Flips, rotation, scaling, shear and shift are composed into one affine map and sampled once;
-brightness, contrast, saturation and hue are composed into one 3×3 matrix an image and a contrast. Both are
-drawn from torch's random state on the CPU, so that a seed gives the same images on any device.
+brightness, saturation and hue are composed into one 3×3 matrix an image, before a contrast. All
+is drawn from torch's random state on the CPU, so that a seed gives the same images on any device.
 """
 
 from __future__ import annotations

@@ -19,10 +19,10 @@ from hemascope.data.sources import unpack_bloodmnist
 def open_manifest(
     path: Path, root: Path | None = None, classes: ClassSet | None = None
 ) -> Manifest:
-    """The images of a manifest CSV, of a folder with one folder a class, or of a BloodMNIST file.
+    """The images of a manifest CSV, a folder with one folder a class, or a BloodMNIST file.
 
-    The last are unpacked into a folder beside the file, of its name. With a class set, labels are brought to its spelling. Raises ManifestError for what is
-    neither, or does not hold up.
+    The last are unpacked into a folder beside the file, of its name. With a class set, labels
+    are brought to its spelling. Raises ManifestError for what is none, or does not hold up.
     """
     if path.suffix == ".npz":
         manifest = unpack_bloodmnist(path, path.with_suffix(""))

@@ -1,28 +1,302 @@
-"""Placeholder until the drawing is done; to be replaced whole."""
+"""Drawn cells: single blood cells among red cells, by seed, for demos and tests.
 
-from collections.abc import Sequence
+They look like the cells of the PBC data set to the eye and to a classifier, and need no download.
+They are drawn from the eight records' worth of haematology in `morphology.py`, not from data: no
+model may be trained on them, and a score on them says nothing about accuracy on real cells.
+
+Everything is a layer of dye: a coverage (h,w) in 0..1 and an optical density (3,), so that
+overlapping cells darken each other as in a stained smear (Beer and Lambert's law). A shape is its
+depth (h,w): pixels inside the outline, negative outside.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterable
+from math import pi
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 
 from hemascope.classes import BLOOD_CELLS
+from hemascope.data.morphology import (
+    FORMS,
+    GROUND,
+    PALLOR,
+    PARACHROMATIN,
+    PLATELET,
+    RED_CELL,
+    RED_CELL_RADIUS,
+    RED_CELLS,
+    VACUOLE,
+    Colour,
+    Form,
+    Granules,
+    Nucleus,
+    Range,
+    Stain,
+)
+from hemascope.results import written_whole
+
+Floats: TypeAlias = NDArray[np.float32]
+Rng: TypeAlias = np.random.Generator
+
+FIELD = 360  # pixels a side that are drawn, whatever size is asked for
 
 
 def draw_cell(label: str, seed: int, size: int = 360) -> Image.Image:
-    rng = np.random.default_rng((BLOOD_CELLS.index(label), seed))
-    return Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8))
+    """One cell of a class amid red cells, (size,size) RGB; the same seed draws the same cell.
+
+    The field is that of PBC's images, 360 px, whatever its size in pixels. Raises ValueError for
+    a class that it cannot draw, a negative seed, and a size below one.
+    """
+    cell_class = BLOOD_CELLS.find(label)
+    if cell_class is None or cell_class.name not in FORMS:
+        raise ValueError(f"cannot draw a '{label}'; the classes are {', '.join(FORMS)}")
+    if seed < 0 or size < 1:
+        raise ValueError(f"seed must be at least 0 and size at least 1, not {seed} and {size}")
+    rng = np.random.default_rng([zlib.crc32(cell_class.name.encode()), seed])
+    forms = FORMS[cell_class.name]
+    form = forms[rng.integers(len(forms))]
+    density = np.zeros((FIELD, FIELD, 3), np.float32)
+    centre = FIELD / 2 + rng.normal(0, 2.5, 2)
+    radius = rng.uniform(*form.radius)
+    _paint_red_cells(density, rng, centre, radius)
+    _paint_stray_platelets(density, rng, centre, radius)
+    _paint_cell(density, rng, form, centre, radius)
+    image = _photograph(density, rng)
+    return image if size == FIELD else image.resize((size, size), Image.Resampling.LANCZOS)
 
 
 def draw_folder(
     folder: Path,
     per_class: int,
     seed: int = 0,
-    classes: Sequence[str] = BLOOD_CELLS.names,
+    classes: Iterable[str] = BLOOD_CELLS.names,
     size: int = 360,
     overwrite: bool = False,
-) -> None:
-    for label in classes:
-        (folder / label).mkdir(parents=True, exist_ok=True)
-        for number in range(seed, seed + per_class):
-            draw_cell(label, number, size).save(folder / label / f"{label}_{number}.png")
+) -> tuple[Path, ...]:
+    """Drawn cells as PNG files, one folder a class; the paths written, in order.
+
+    Seeds run from `seed` on, `per_class` of them; a file is named `<label>_<seed>.png`. Raises
+    ValueError for a class that cannot be drawn, FileExistsError before anything is written where
+    a file exists and is not to be overwritten.
+    """
+    cells = [(label, number) for label in classes for number in range(seed, seed + per_class)]
+    paths = tuple(folder / label / f"{label}_{number}.png" for label, number in cells)
+    if not overwrite and (existing := [path for path in paths if path.exists()]):
+        raise FileExistsError(17, "exists already", str(existing[0]))
+    for (label, number), path in zip(cells, paths, strict=True):
+        image = draw_cell(label, number, size)
+        with written_whole(path) as temporary:
+            image.save(temporary)
+    return paths
+
+
+def _paint_red_cells(density: Floats, rng: Rng, centre: Floats, radius: float) -> None:
+    """Red cells wherever there is room, some under each other and under the rim of the cell."""
+    stain, typical = _mix(rng, RED_CELL), rng.uniform(*RED_CELL_RADIUS)
+    pallor, blur = rng.uniform(*PALLOR), rng.uniform(1.5, 3.0)
+    placed: list[tuple[NDArray[np.float64], float]] = [(centre, radius)]
+    for _ in range(_count(rng, RED_CELLS)):
+        place, size = rng.uniform(-30, FIELD + 30, 2), typical * rng.normal(1, 0.06)
+        room = min(float(np.hypot(*(place - p))) - r for p, r in placed)
+        if room < size * (0.45 if rng.random() < 0.15 else 0.95):
+            continue
+        placed.append((place, size))
+        view, x, y = _window(density, place, size * 1.4)
+        depth = _disc(rng, x, y, size, (1.0, 1.2), (0.01, 0.03))
+        # The dimple: flat in the middle, full at half the radius.
+        dimple = _smooth(depth, 0.5 * size, 0.25 * size) * pallor * rng.uniform(0.8, 1.0)
+        rim = 1 + 0.12 * np.exp(-np.square((depth - 4) / 5))
+        layer = (_cover(depth, blur) * rim * (1 - dimple))[..., None] * stain
+        # Two red cells on each other are less than twice as dark: they are pressed flatter there.
+        view[:] = np.maximum(view, layer) + 0.3 * np.minimum(view, layer)
+
+
+def _paint_stray_platelets(density: Floats, rng: Rng, centre: Floats, radius: float) -> None:
+    for _ in range(rng.poisson(0.8)):
+        angle, distance = rng.uniform(0, 2 * pi), rng.uniform(radius + 30, FIELD / 2)
+        place = centre + distance * np.array([np.cos(angle), np.sin(angle)])
+        _paint_cell(density, rng, PLATELET, place, rng.uniform(8, 16))
+
+
+def _paint_cell(density: Floats, rng: Rng, form: Form, centre: Floats, radius: float) -> None:
+    """One nucleated cell or platelet over what is there already."""
+    view, x, y = _window(density, centre, radius * 1.35 + 4)
+    cell = _disc(rng, x, y, radius, form.elongation, form.bulges)
+    cell += rng.uniform(*form.fringe) * _noise(rng, cell.shape, 7.0)
+    mottling = 1 + rng.uniform(*form.mottling) * _noise(rng, cell.shape, 4.0)
+    # (h,w,3); a membrane seen edge on is a little darker
+    layers = _mix(rng, form.cytoplasm) * (mottling * (1 + 0.2 * _edge(cell)))[..., None]
+    nucleus = np.full_like(cell, -radius)
+    if form.nucleus is not None:
+        nucleus = np.minimum(_nucleus_depth(rng, form.nucleus, x, y, radius), cell - 1.5)
+    for _ in range(_count(rng, form.vacuoles)):
+        _lay(layers, _spots(rng, cell - 6, 1, rng.uniform(2, 5)), _density(VACUOLE))
+    for granules in form.granules:
+        if not granules.over_nucleus:
+            _paint_granules(layers, rng, granules, np.minimum(cell, -nucleus))
+    if form.nucleus is not None:
+        _lay(layers, _cover(nucleus), _chromatin(rng, form.nucleus, nucleus))
+    for granules in form.granules:
+        if granules.over_nucleus:
+            _paint_granules(layers, rng, granules, cell)
+    _lay(view, _cover(cell), layers)
+
+
+def _nucleus_depth(rng: Rng, nucleus: Nucleus, x: Floats, y: Floats, radius: float) -> Floats:
+    """Lobes along an arc and the bridges between them, melted together, as a depth (h,w)."""
+    lobes, fold = _count(rng, nucleus.lobes), radius * rng.uniform(*nucleus.folds)
+    x, y = _warped(rng, x, y, fold, radius / 3)
+    turn, span = rng.uniform(0, 2 * pi), np.radians(rng.uniform(*nucleus.span))
+    angles = turn + (np.linspace(-0.5, 0.5, lobes) if lobes > 1 else np.zeros(1)) * span
+    arc = radius * rng.uniform(*nucleus.arc) * rng.normal(1, 0.12, lobes)
+    middles = np.stack([arc * np.cos(angles), arc * np.sin(angles)], axis=1)  # (lobes,2)
+    away, offset = rng.uniform(0, 2 * pi), radius * rng.uniform(*nucleus.offset)
+    middles += offset * np.array([np.cos(away), np.sin(away)]) - middles.mean(axis=0)
+    sizes = radius * rng.uniform(*nucleus.lobe) * rng.normal(1, 0.06, lobes)
+    parts = [s - np.hypot(x - mx, y - my) for s, (mx, my) in zip(sizes, middles, strict=True)]
+    for start, end, size in zip(middles[:-1], middles[1:], sizes[:-1], strict=True):
+        parts.append(size * rng.uniform(*nucleus.bridge) - _distance_to(x, y, start, end))
+    melt = 2.5  # pixels over which two parts flow together
+    return melt * np.log(np.sum([np.exp(part / melt) for part in parts], axis=0))
+
+
+def _chromatin(rng: Rng, nucleus: Nucleus, depth: Floats) -> Floats:
+    """The nucleus's optical density (h,w,3): dark clumps, lighter gaps, a membrane without gaps."""
+    texture = _noise(rng, depth.shape, rng.uniform(*nucleus.grain))
+    gaps = rng.uniform(*nucleus.gaps) * _smooth(texture, 0.45, 1.45) * (1 - _edge(depth - 1))
+    chromatin = np.broadcast_to(_mix(rng, nucleus.stain), (*depth.shape, 3)).copy()
+    _lay(chromatin, gaps, _density(PARACHROMATIN))
+    return chromatin
+
+
+def _paint_granules(layers: Floats, rng: Rng, granules: Granules, depth: Floats) -> None:
+    depth = depth - granules.margin
+    cover = _spots(rng, depth, _count(rng, granules.number), rng.uniform(*granules.radius))
+    _lay(layers, rng.uniform(*granules.opacity) * cover, _mix(rng, granules.stain))
+
+
+def _spots(rng: Rng, depth: Floats, number: int, radius: float) -> Floats:
+    """That many round spots at random inside a shape, as a coverage (h,w)."""
+    rows, columns = np.nonzero(depth > 0)
+    spots = np.zeros(depth.shape, np.float32)
+    if not len(rows):
+        return spots
+    chosen = rng.integers(len(rows), size=number)
+    reach = int(2 * radius) + 1
+    step = np.arange(-reach, reach + 1)
+    bump = np.exp(-(((step[:, None] ** 2 + step**2) / radius**2) ** 1.5)).astype(np.float32)
+    row = np.clip(rows[chosen, None, None] + step[:, None], 0, depth.shape[0] - 1)
+    column = np.clip(columns[chosen, None, None] + step, 0, depth.shape[1] - 1)
+    heights = rng.uniform(0.35, 1.0, (number, 1, 1)).astype(np.float32) * bump
+    np.maximum.at(
+        spots.reshape(-1), (row * depth.shape[1] + column).reshape(-1), heights.reshape(-1)
+    )
+    return spots
+
+
+def _window(density: Floats, centre: Floats, reach: float) -> tuple[Floats, Floats, Floats]:
+    """The part of the field around a place, and x (1,w) and y (h,1) from there, in pixels."""
+    (left, top) = (max(0, int(c - reach)) for c in centre)
+    (right, bottom) = (min(FIELD, max(0, int(c + reach) + 1)) for c in centre)
+    x = np.arange(left, right, dtype=np.float32)[None, :] - np.float32(centre[0])
+    y = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(centre[1])
+    return density[top:bottom, left:right], x, y
+
+
+def _disc(
+    rng: Rng, x: Floats, y: Floats, radius: float, elongation: Range, bulges: Range
+) -> Floats:
+    """A round cell's outline with its irregularities, as a depth (h,w)."""
+    x, y = _warped(rng, x, y, radius * rng.uniform(*bulges), radius * 0.8)
+    turn, stretch = rng.uniform(0, pi), np.sqrt(rng.uniform(*elongation))
+    along = (x * np.cos(turn) + y * np.sin(turn)) / stretch
+    across = (y * np.cos(turn) - x * np.sin(turn)) * stretch
+    return np.float32(radius) - np.hypot(along, across)
+
+
+def _warped(rng: Rng, x: Floats, y: Floats, amount: float, grain: float) -> tuple[Floats, Floats]:
+    """Coordinates bent by smooth noise, so that no outline is a perfect circle."""
+    shape = (y.shape[0], x.shape[1])
+    return x + amount * _noise(rng, shape, grain), y + amount * _noise(rng, shape, grain)
+
+
+def _distance_to(x: Floats, y: Floats, start: Floats, end: Floats) -> Floats:
+    """Distance of every point from the straight line between two points."""
+    dx, dy = end - start
+    along = ((x - start[0]) * dx + (y - start[1]) * dy) / max(dx * dx + dy * dy, 1e-6)
+    along = np.clip(along, 0, 1)
+    return np.hypot(x - start[0] - along * dx, y - start[1] - along * dy)
+
+
+def _noise(rng: Rng, shape: tuple[int, ...], grain: float) -> Floats:
+    """Smooth noise (h,w) of mean 0 and spread 1; `grain` is the width of its blobs in pixels."""
+    step = max(1.0, grain / 5)  # coarse noise is made small and enlarged, which is far quicker
+    rows, columns = (int(side / step) + 2 for side in shape)
+    squared = (
+        np.square(np.fft.fftfreq(rows))[:, None] + np.square(np.fft.rfftfreq(columns))[None, :]
+    )
+    white = rng.standard_normal((2, *squared.shape), np.float32)
+    # A Gaussian blur, done on the spectrum; 0.3 makes the blobs' full width at half maximum 1.
+    low_pass = np.exp(-2 * np.square(pi * 0.3 * grain / step) * squared).astype(np.float32)
+    smooth = np.fft.irfft2((white[0] + 1j * white[1]) * low_pass, (rows, columns))
+    smooth = ((smooth - smooth.mean()) / max(float(smooth.std()), 1e-12)).astype(np.float32)
+    if step > 1:
+        image = Image.fromarray(smooth)
+        smooth = np.asarray(image.resize(shape[::-1], Image.Resampling.BICUBIC))
+    return smooth[: shape[0], : shape[1]]
+
+
+def _cover(depth: Floats, blur: float = 1.5) -> Floats:
+    """1 inside a shape, 0 outside, with an edge that many pixels wide."""
+    return _smooth(depth, 0.0, blur)
+
+
+def _smooth(depth: Floats, middle: float, width: float) -> Floats:
+    t = np.clip((depth - middle) / width / 2 + 0.5, 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _edge(depth: Floats) -> Floats:
+    return np.exp(-np.abs(depth) / 2)
+
+
+def _lay(density: Floats, cover: Floats, stain: Floats) -> None:
+    """Cover part of a density (h,w,3) by another, in place."""
+    density += cover[..., None] * (stain - density)
+
+
+def _mix(rng: Rng, stain: Stain) -> Floats:
+    part = rng.uniform()
+    return _density(stain[0]) * part + _density(stain[1]) * (1 - part)
+
+
+def _density(colour: Colour) -> Floats:
+    """A colour as optical density (3,) over the ground."""
+    return np.log10(np.divide(GROUND, colour)).astype(np.float32)
+
+
+def _count(rng: Rng, numbers: Range) -> int:
+    return int(rng.integers(int(numbers[0]), int(numbers[1]) + 1))
+
+
+def _photograph(density: Floats, rng: Rng) -> Image.Image:
+    """What the camera makes of it: uneven light, a soft lens, sharpening, noise, JPEG."""
+    ground = np.array(GROUND) + rng.normal(0, 1, 3)
+    slope = rng.uniform(-0.012, 0.012, 2)
+    ramp = np.linspace(-1, 1, FIELD)
+    light = 1 + slope[0] * ramp[:, None] + slope[1] * ramp  # (h,w)
+    picture = light[..., None] * ground * np.power(10, -density)
+    picture += rng.normal(0, 1.2, picture.shape)
+    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 0.9)))
+    image = image.filter(ImageFilter.UnsharpMask(radius=2, percent=80, threshold=0))
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=75, subsampling=0)
+    return Image.open(encoded).convert("RGB")

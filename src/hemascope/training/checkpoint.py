@@ -80,6 +80,13 @@ def load_checkpoint(
     return progress
 
 
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A moment in its parameter's memory format, which fused optimisers take for granted."""
+    if value.shape != parameter.shape:  # a step count
+        return value.to(parameter.device, copy=True)
+    return torch.empty_like(parameter).copy_(value)
+
+
 def read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
     """A checkpoint's progress and tensors. Raises ValueError for a damaged file."""
     try:

@@ -232,6 +232,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
         raise TrainingError("fp16 needs a GPU; on a processor use bf16 or fp32")
     accelerator = Accelerator(
         mixed_precision=precision,
+        cpu=not torch.accelerator.is_available(),  # else several processes would not find another
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
     if recipe.batch_size % accelerator.num_processes:

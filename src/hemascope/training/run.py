@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,14 +36,19 @@ def train(
     on_read: Progress | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
+    on_done: Callable[[RunFolder], None] | None = None,
 ) -> RunFolder:
     """Trains a recipe on a manifest's training images and leaves everything in a folder.
+
+    Of processes that train together only the first writes, and calls back.
 
     A folder that already holds a run is refused, unless `resume` and its recipe is this one.
     Raises TrainingError or ManifestError before anything is written.
     """
     folder = RunFolder(path)
-    _check_folder(folder, recipe, resume)
+    is_main = int(os.environ.get("RANK", "0")) == 0  # among processes that train together
+    if is_main:
+        _check_folder(folder, recipe, resume)
     data = prepare_data(recipe, manifest, cache or default_cache(), classes, on_read)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     facts = RunFacts(
@@ -51,13 +58,15 @@ def train(
         data=data.digest,
         provenance=provenance(data.digest, device),
     )
-    _write(folder.recipe, to_json(recipe))
-    _write(folder.provenance, to_json(facts))
+    if is_main:
+        _write(folder.recipe, to_json(recipe))
+        _write(folder.provenance, to_json(facts))
     fit(recipe, data, folder, on_epoch, on_step)
-    if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
-        return folder
-    _write(folder.curves, draw_curves(folder.read_metrics(), path.name))
-    write_bundle(bundle_of(folder), folder.bundle)
+    if is_main:
+        _write(folder.curves, draw_curves(folder.read_metrics(), path.name))
+        write_bundle(bundle_of(folder), folder.bundle)
+        if on_done is not None:
+            on_done(folder)
     return folder
 
 

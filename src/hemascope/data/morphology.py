@@ -1,0 +1,264 @@
+"""What the drawn cells look like: one record for each form of each of the eight classes.
+
+The forms and their proportions follow Bain, "Blood Cells: A Practical Guide", 5th ed., chapters
+2 and 3. Sizes and colours are medians and spreads measured on the PBC data set (CellaVision DM96,
+May-Grünwald-Giemsa, 360 px fields): lengths in pixels of such a field, colours as 8-bit RGB.
+`render.py` draws from these records and holds no facts of its own about a class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Range: TypeAlias = tuple[float, float]
+"""A number is drawn uniformly between the two ends; whole numbers with both ends included."""
+
+Colour: TypeAlias = tuple[int, int, int]
+Stain: TypeAlias = tuple[Colour, Colour]
+"""A cell takes one mixture of the two colours, mixed as dyes are: in optical density."""
+
+GROUND: Colour = (254, 228, 202)
+RED_CELL: Stain = ((192, 158, 164), (214, 170, 165))
+RED_CELL_RADIUS: Range = (33, 38)
+RED_CELLS: Range = (30, 90)  # tries to place one; a third or so find room
+PALLOR: Range = (0.1, 1.0)  # of the stain that is missing in the middle of a red cell
+PARACHROMATIN: Colour = (150, 120, 152)  # between the clumps of chromatin
+VACUOLE: Colour = (236, 222, 212)
+
+
+@dataclass(frozen=True)
+class Nucleus:
+    """Lobes in a row along an arc, joined by bridges; a round nucleus is a single lobe.
+
+    `lobe` (radius), `arc` (radius) and `offset` (from the cell's centre) are fractions of the
+    cell's radius, `bridge` (half-width) of the lobe's; `span` is the arc's angle in degrees.
+    """
+
+    lobes: Range
+    lobe: Range
+    stain: Stain
+    arc: Range = (0.0, 0.0)
+    span: Range = (0.0, 0.0)
+    bridge: Range = (1.0, 1.0)
+    offset: Range = (0.0, 0.1)
+    folds: Range = (0.01, 0.03)  # of the outline, as a fraction of the cell's radius
+    gaps: Range = (0.75, 1.0)  # how light the gaps between clumps of chromatin are
+    grain: Range = (4.8, 6.0)  # width of clumps in pixels
+
+
+@dataclass(frozen=True)
+class Granules:
+    """Granules of one kind: how many in a cell, their radius in pixels, how opaque, what colour."""
+
+    number: Range
+    radius: Range
+    stain: Stain
+    opacity: Range = (0.5, 0.8)
+    margin: float = 0.0  # pixels that they keep away from the edge of the cell
+    over_nucleus: bool = False
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of a cell. `radius` and `fringe` are in pixels, `bulges` a fraction of the radius."""
+
+    radius: Range
+    cytoplasm: Stain
+    nucleus: Nucleus | None = None
+    granules: tuple[Granules, ...] = ()
+    elongation: Range = (1.0, 1.12)
+    bulges: Range = (0.01, 0.04)
+    fringe: Range = (0.3, 0.8)
+    mottling: Range = (0.05, 0.12)  # relative spread of the cytoplasm's optical density
+    vacuoles: Range = (0, 0)
+
+
+_DARK_VIOLET: Stain = ((56, 18, 118), (66, 24, 126))
+_VIOLET: Stain = ((64, 22, 124), (82, 33, 136))
+_DENSE: Stain = ((52, 19, 110), (62, 26, 122))
+
+_NEUTROPHIL_GRANULES = (
+    Granules((300, 600), (1.5, 2.1), ((140, 74, 146), (178, 112, 156)), (0.5, 0.85)),
+)
+_SEGMENTED = Form(
+    radius=(62, 74),
+    cytoplasm=((207, 168, 178), (222, 190, 184)),
+    nucleus=Nucleus(
+        lobes=(3, 5),
+        lobe=(0.27, 0.33),
+        stain=_DARK_VIOLET,
+        arc=(0.38, 0.5),
+        span=(150, 290),
+        bridge=(0.15, 0.5),
+        offset=(0.0, 0.15),
+    ),
+    granules=_NEUTROPHIL_GRANULES,
+)
+_BAND = Form(
+    radius=(62, 74),
+    cytoplasm=_SEGMENTED.cytoplasm,
+    nucleus=Nucleus(
+        lobes=(4, 5),
+        lobe=(0.26, 0.32),
+        stain=_DARK_VIOLET,
+        arc=(0.36, 0.46),
+        span=(150, 280),
+        bridge=(0.75, 1.0),
+        offset=(0.0, 0.15),
+    ),
+    granules=_NEUTROPHIL_GRANULES,
+)
+_EOSINOPHIL = Form(
+    radius=(62, 75),
+    cytoplasm=((196, 142, 164), (216, 174, 178)),
+    nucleus=Nucleus(
+        lobes=(2, 3),
+        lobe=(0.35, 0.42),
+        stain=_VIOLET,
+        arc=(0.42, 0.52),
+        span=(100, 170),
+        bridge=(0.15, 0.5),
+        offset=(0.1, 0.3),
+    ),
+    granules=(Granules((500, 750), (2.4, 3.0), ((160, 70, 118), (182, 96, 128)), (0.75, 0.95)),),
+)
+_BASOPHIL = Form(
+    radius=(56, 67),
+    cytoplasm=((166, 126, 164), (196, 160, 178)),
+    nucleus=Nucleus(
+        lobes=(2, 3),
+        lobe=(0.45, 0.55),
+        stain=_VIOLET,
+        arc=(0.35, 0.45),
+        span=(100, 200),
+        bridge=(0.6, 1.0),
+        offset=(0.0, 0.15),
+    ),
+    granules=(
+        Granules(
+            (450, 700), (2.4, 3.2), ((54, 18, 114), (70, 28, 124)), (0.8, 0.95), over_nucleus=True
+        ),
+    ),
+    fringe=(0.6, 1.4),
+)
+_POLYCHROMATIC_ERYTHROBLAST = Form(
+    radius=(43, 54),
+    cytoplasm=((130, 110, 158), (170, 142, 168)),
+    nucleus=Nucleus(
+        lobes=(1, 1),
+        lobe=(0.6, 0.72),
+        stain=_DENSE,
+        gaps=(0.2, 0.7),
+        offset=(0.05, 0.2),
+    ),
+)
+_ORTHOCHROMATIC_ERYTHROBLAST = Form(
+    radius=(40, 50),
+    cytoplasm=((172, 142, 172), (196, 166, 178)),
+    nucleus=Nucleus(
+        lobes=(1, 2),
+        lobe=(0.45, 0.58),
+        stain=_DENSE,
+        gaps=(0.2, 0.7),
+        arc=(0.2, 0.3),
+        span=(60, 100),
+        offset=(0.1, 0.35),
+    ),
+)
+_IG_GRANULES = Granules((300, 650), (1.8, 2.4), ((120, 66, 146), (150, 92, 158)), (0.4, 0.75))
+_PROMYELOCYTE = Form(
+    radius=(68, 82),
+    cytoplasm=((150, 130, 180), (176, 148, 184)),
+    nucleus=Nucleus(
+        lobes=(1, 1),
+        lobe=(0.68, 0.78),
+        stain=_VIOLET,
+        offset=(0.1, 0.22),
+    ),
+    granules=(
+        Granules(
+            (250, 500), (1.9, 2.5), ((92, 36, 130), (120, 60, 146)), (0.5, 0.8), over_nucleus=True
+        ),
+    ),
+)
+_MYELOCYTE = Form(
+    radius=(62, 76),
+    cytoplasm=((176, 146, 178), (196, 166, 184)),
+    nucleus=Nucleus(
+        lobes=(1, 2),
+        lobe=(0.58, 0.68),
+        stain=_VIOLET,
+        arc=(0.15, 0.25),
+        span=(60, 100),
+        offset=(0.2, 0.32),
+    ),
+    granules=(_IG_GRANULES,),
+)
+_METAMYELOCYTE = Form(
+    radius=(60, 74),
+    cytoplasm=((184, 152, 180), (206, 174, 184)),
+    nucleus=Nucleus(
+        lobes=(3, 3),
+        lobe=(0.38, 0.46),
+        stain=_VIOLET,
+        arc=(0.38, 0.46),
+        span=(110, 150),
+        bridge=(0.85, 1.0),
+        offset=(0.2, 0.3),
+    ),
+    granules=(_IG_GRANULES,),
+)
+_LYMPHOCYTE = Form(
+    radius=(48, 57),
+    cytoplasm=((128, 116, 166), (184, 168, 186)),
+    nucleus=Nucleus(
+        lobes=(1, 1),
+        lobe=(0.82, 0.94),
+        stain=_DARK_VIOLET,
+        gaps=(0.5, 0.75),
+        offset=(0.0, 0.12),
+    ),
+    fringe=(0.3, 1.0),
+)
+_MONOCYTE = Form(
+    radius=(70, 84),
+    cytoplasm=((152, 124, 170), (186, 162, 184)),
+    nucleus=Nucleus(
+        lobes=(3, 4),
+        lobe=(0.42, 0.5),
+        stain=((76, 26, 132), (96, 40, 142)),
+        grain=(3.8, 4.8),
+        arc=(0.32, 0.42),
+        span=(110, 220),
+        bridge=(0.8, 1.0),
+        offset=(0.05, 0.2),
+        folds=(0.03, 0.06),
+    ),
+    bulges=(0.02, 0.07),
+    fringe=(0.8, 2.0),
+    mottling=(0.12, 0.22),
+    vacuoles=(0, 14),
+)
+PLATELET = Form(
+    radius=(24, 35),
+    cytoplasm=((178, 166, 196), (204, 188, 200)),
+    granules=(
+        Granules((110, 200), (2.0, 2.8), ((70, 20, 124), (98, 40, 138)), (0.8, 0.95), margin=3),
+    ),
+    elongation=(1.0, 1.3),
+    bulges=(0.03, 0.08),
+    fringe=(1.0, 2.5),
+)
+
+FORMS: dict[str, tuple[Form, ...]] = {
+    "basophil": (_BASOPHIL,),
+    "eosinophil": (_EOSINOPHIL,),
+    "erythroblast": (_POLYCHROMATIC_ERYTHROBLAST, _ORTHOCHROMATIC_ERYTHROBLAST),
+    "ig": (_PROMYELOCYTE, _MYELOCYTE, _METAMYELOCYTE),
+    "lymphocyte": (_LYMPHOCYTE,),
+    "monocyte": (_MONOCYTE,),
+    "neutrophil": (_SEGMENTED, _BAND),
+    "platelet": (PLATELET,),
+}
+"""The forms that a cell of each class is drawn in, each as often as the others."""

@@ -1,0 +1,158 @@
+"""Augmentation and the cache that feeds it."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hemascope.data.augment import POLICIES, Policy, affine_maps, augment, recolour, to_images
+from hemascope.data.augment import colour_matrices as matrices
+from hemascope.data.cache import open_cache
+from hemascope.data.dataset import CellDataset, EpochShuffle, train_loader
+from hemascope.preprocess import ImageError, InputSpec
+
+
+def frames(n: int = 4, size: int = 32) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8))
+
+
+def test_no_augmentation_changes_nothing() -> None:
+    plain = augment(frames(), 32, 1.0, POLICIES["none"])
+    assert torch.allclose(plain, to_images(frames()), atol=1e-5)
+
+
+def test_inner_is_the_middle_of_the_frame() -> None:
+    middle = augment(frames(), 16, 0.5, POLICIES["none"])
+    assert torch.allclose(middle, to_images(frames())[:, :, 8:24, 8:24], atol=1e-5)
+
+
+def test_flips_are_flips() -> None:
+    torch.manual_seed(0)
+    image = frames(1)
+    plain = to_images(image)[0]
+    turned = {0: plain, 1: plain.flip(1), 2: plain.flip(2), 3: plain.flip(1, 2)}
+    seen = set()
+    for flipped in augment(image.expand(40, -1, -1, -1), 32, 1.0, POLICIES["flips"]):
+        matching = [k for k, v in turned.items() if torch.allclose(flipped, v, atol=1e-4)]
+        assert len(matching) == 1
+        seen |= set(matching)
+    assert seen == {0, 1, 2, 3}
+
+
+def test_a_quarter_turn_is_a_quarter_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    quarter = torch.tensor([[[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]])
+    monkeypatch.setattr("hemascope.data.augment.affine_maps", lambda n, policy: quarter)
+    turned = augment(frames(1), 32, 1.0, Policy())[0]
+    assert torch.allclose(turned, to_images(frames(1))[0].rot90(1, (1, 2)), atol=1e-4)
+
+
+def test_maps_keep_to_the_policy() -> None:
+    policy = replace(POLICIES["full"], shear=0.0)
+    maps = affine_maps(2000, policy)
+    scale = maps[:, :, :2].det().abs().sqrt()
+    assert 1 / 1.1 - 1e-5 <= scale.min() < scale.max() <= 1 / 0.9 + 1e-5
+    angles = torch.rad2deg(torch.atan2(maps[:, 1, 0].abs(), maps[:, 0, 0].abs()))
+    assert 28 < angles.max() <= 30.001
+    assert 0.18 < maps[:, :, 2].abs().max() <= 0.2
+
+
+@pytest.mark.parametrize("field", ["brightness", "saturation", "contrast", "hue"])
+def test_colour_changes_what_it_says(field: str) -> None:
+    torch.manual_seed(1)
+    images = to_images(frames(200, 4)) * 0.5 + 0.2  # away from the clamp
+    policy = replace(Policy(), **{field: 0.05})
+    changed = recolour(images, matrices(200, policy), policy.contrast)
+    grey = torch.tensor([0.299, 0.587, 0.114])
+    luma, before = (torch.einsum("nchw,c->nhw", x, grey) for x in (changed, images))
+    if field in ("saturation", "hue"):
+        assert torch.allclose(luma, before, atol=1e-3)
+    elif field == "brightness":
+        assert torch.allclose(luma / before, (luma / before)[:, :1, :1], atol=1e-3)
+    else:
+        assert torch.allclose(luma.mean((1, 2)), before.mean((1, 2)), atol=1e-3)
+    assert (changed - images).abs().max() > 0.01
+
+
+def test_hue_follows_hsv_for_small_angles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hemascope.data.augment._around", lambda n, c, s: torch.full((n,), c + s))
+    colour = torch.tensor([0.55, 0.35, 0.65])  # a stained nucleus
+    turned = (matrices(1, Policy(hue=0.03))[0] @ colour).tolist()
+    hue = colorsys.rgb_to_hsv(*turned)[0] - colorsys.rgb_to_hsv(*colour.tolist())[0]
+    assert abs(hue) == pytest.approx(0.03, abs=0.015)
+
+
+def test_a_seed_gives_the_same_images() -> None:
+    torch.manual_seed(3)
+    once = augment(frames(), 24, 0.7, POLICIES["full"])
+    torch.manual_seed(3)
+    assert torch.equal(once, augment(frames(), 24, 0.7, POLICIES["full"]))
+    assert not torch.equal(once, augment(frames(), 24, 0.7, POLICIES["full"]))
+
+
+def test_epochs_have_their_own_order_and_lose_no_image() -> None:
+    shuffle = EpochShuffle(50, seed=1)
+    first = list(shuffle)
+    shuffle.set_epoch(1)
+    second = list(shuffle)
+    assert first != second
+    assert sorted(first) == sorted(second) == list(range(50))
+
+
+def test_a_batch_holds_the_right_targets() -> None:
+    images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    for batch, targets in train_loader(CellDataset(images, range(10)), batch_size=3, seed=0):
+        assert torch.equal(batch[:, 0, 0, 0].long(), targets)
+    with pytest.raises(ValueError, match="10 frames but 3 targets"):
+        CellDataset(images, [0, 1, 2])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    paths = []
+    for number in range(5):
+        paths.append(tmp_path / f"{number}.png")
+        Image.new("RGB", (20, 20), (number * 40, 0, 0)).save(paths[-1])
+    return paths
+
+
+def test_cache_is_made_once_and_again_when_stale(files: list[Path], tmp_path: Path) -> None:
+    folder, spec = tmp_path / "cache", InputSpec(16)
+    images = open_cache(files, spec, folder)
+    assert [int(image[0, 0, 0]) for image in images] == [0, 40, 80, 120, 160]
+    (stored,) = folder.glob("*.npy")
+    made = stored.stat().st_mtime_ns
+    open_cache(files, spec, folder)
+    assert stored.stat().st_mtime_ns == made
+    Image.new("RGB", (20, 20), (7, 0, 0)).save(files[0])  # an image that changed
+    assert int(open_cache(files, spec, folder)[0, 0, 0, 0]) == 7
+    assert open_cache(files, InputSpec(18), folder).shape == (5, 18, 18, 3)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "headless"])
+def test_damaged_cache_is_made_again(files: list[Path], tmp_path: Path, damage: str) -> None:
+    folder, spec = tmp_path / "cache", InputSpec(16)
+    whole = np.array(open_cache(files, spec, folder))
+    (stored,) = folder.glob("*.npy")
+    content = bytearray(stored.read_bytes())
+    if damage == "truncated":
+        del content[-100:]
+    elif damage == "altered":
+        content[-1] ^= 255
+    else:
+        next(folder.glob("*.json")).unlink()
+    stored.write_bytes(content)
+    assert np.array_equal(open_cache(files, spec, folder), whole)
+
+
+def test_cache_names_the_file_that_cannot_be_read(files: list[Path], tmp_path: Path) -> None:
+    files[2].write_bytes(files[2].read_bytes()[:60])
+    with pytest.raises(ImageError, match=r"2\.png: "):
+        open_cache(files, InputSpec(16), tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())

@@ -1,0 +1,63 @@
+"""The house rules: who may import whom, and where torch may be."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "hemascope"
+# From the bottom up; folders on one row never import each other.
+ROWS = (
+    {"classes", "preprocess", "results", "provenance"},
+    {"data", "models", "scoring"},
+    {"bundle"},
+    {"training"},
+    {"study", "smear", "reports"},
+    {"serve"},
+    {"cli"},
+    {"__init__", "__main__"},
+)
+TORCH = {"data/dataset.py", "data/augment.py", "models", "training", "bundle/export.py", "study"}
+TORCH_FREE = {"training/recipe.py", "training/folder.py"}  # the command line reads these
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def station(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def row_of(name: str) -> int:
+    return next(place for place, row in enumerate(ROWS) if name in row)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_down(path: Path) -> None:
+    here = station(path)
+    for name in imported(path):
+        if name.startswith("hemascope."):
+            there = name.split(".")[1]
+            assert there == here or row_of(there) < row_of(here), f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_torch_stays_where_it_belongs(path: Path) -> None:
+    inside = path.relative_to(SOURCE).as_posix()
+    allowed = inside not in TORCH_FREE and (inside in TORCH or inside.split("/")[0] in TORCH)
+    heavy = {"torch", "accelerate", "safetensors"}
+    assert allowed or not {name.split(".")[0] for name in imported(path)} & heavy
+
+
+def test_no_file_is_a_drawer_for_everything() -> None:
+    assert not {path.stem for path in FILES} & {"utils", "util", "helpers", "base", "common"}

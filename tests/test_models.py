@@ -1,0 +1,106 @@
+"""Networks: the study's parameter counts, shapes, class maps against Grad-CAM, switches."""
+
+from __future__ import annotations
+
+from typing import get_args, get_type_hints
+
+import pytest
+import torch
+
+from hemascope.data.augment import POLICIES
+from hemascope.models import MODELS, Switches, build_model
+from hemascope.models.blocks import SqueezeExcite, StochasticDepth
+from hemascope.models.network import CellNetwork
+from hemascope.training.recipe import Recipe
+
+PARAMETERS = {
+    "simple_cnn": 26_084_104,
+    "resnet18": 11_180_616,
+    "deep_efficientnet": 1_840_228,
+    "deep_efficientnet_printed": 564_664,
+}
+ALL = sorted(MODELS)
+
+
+def count(network: CellNetwork) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
+def test_parameters_are_those_the_study_reports(name: str, parameters: int) -> None:
+    assert count(build_model(name)) == parameters
+
+
+def test_the_small_one_has_about_what_the_study_reports() -> None:
+    assert 545_000 <= count(build_model("efficientnet_lite")) <= 555_000
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("size", [64, 90])
+def test_outputs_agree_with_the_forward_pass(name: str, size: int) -> None:
+    network = build_model(name, num_classes=3).eval()
+    images = torch.rand(2, 3, size, size)
+    with torch.no_grad():
+        logits, features, class_map = network.outputs(images)
+        assert torch.allclose(logits, network(images), atol=1e-5)
+        assert torch.allclose(logits, network.head(features), atol=1e-5)
+    assert class_map.shape[:2] == (2, 3)
+    assert class_map.shape[2] == class_map.shape[3]
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "simple_cnn"])
+def test_class_map_averages_to_the_logit(name: str) -> None:
+    network = build_model(name, num_classes=3).eval()
+    logits, _, class_map = network.outputs(torch.rand(2, 3, 64, 64))
+    assert torch.allclose(class_map.mean((2, 3)) + network.head.bias, logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_class_map_is_grad_cam(name: str) -> None:
+    """Selvaraju et al.: channels weighted by the mean gradient; here by the gradient itself
+    where a hidden layer makes it differ from place to place (HiResCAM)."""
+    network = build_model(name, num_classes=4).eval()
+    images = torch.rand(2, 3, 64, 64)
+    maps = network.feature_maps(images).detach().requires_grad_()
+    network.feature_maps = lambda _: maps  # type: ignore[method-assign]
+    ours = network.outputs(images).class_map
+    for c in range(4):
+        (gradient,) = torch.autograd.grad(network(images)[:, c].sum(), maps)
+        if name != "simple_cnn":
+            gradient = gradient.mean((2, 3), keepdim=True)
+        theirs = (gradient * maps).sum(1) * maps.shape[2] * maps.shape[3]
+        assert torch.allclose(ours[:, c], theirs, atol=1e-4)
+
+
+def test_squeeze_excite_can_be_left_out() -> None:
+    network = build_model("deep_efficientnet", switches=Switches(squeeze_excite=False))
+    assert not any(isinstance(module, SqueezeExcite) for module in network.modules())
+    assert count(network) < PARAMETERS["deep_efficientnet"]
+
+
+def test_stochastic_depth_rises_and_drops_whole_branches() -> None:
+    network = build_model("deep_efficientnet", switches=Switches(stochastic_depth=0.2))
+    rates = [module.rate for module in network.modules() if isinstance(module, StochasticDepth)]
+    assert rates[0] == 0
+    assert rates[-1] == pytest.approx(0.2)
+    assert rates == sorted(rates)
+    drop = StochasticDepth(0.4).train()
+    kept = drop(torch.ones(20_000, 1, 1, 1)).flatten()
+    assert kept.unique().tolist() == [0.0, pytest.approx(1 / 0.6)]
+    assert kept.mean().item() == pytest.approx(1.0, abs=0.03)
+    assert torch.equal(drop.eval()(kept), kept)
+
+
+def test_names_in_recipes_are_the_names_there_are() -> None:
+    hints = get_type_hints(Recipe)
+    assert get_args(hints["model"]) == tuple(MODELS)
+    assert get_args(hints["augmentation"]) == tuple(POLICIES)
+
+
+def test_unknown_names_and_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown model 'resnet19'"):
+        build_model("resnet19")
+    with pytest.raises(ValueError, match="at least two classes"):
+        build_model("resnet18", num_classes=1)
+    with pytest.raises(ValueError, match="dropout"):
+        Switches(dropout=1.0)
