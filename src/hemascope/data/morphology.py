@@ -23,7 +23,7 @@ RED_CELL: Stain = ((192, 158, 164), (214, 170, 165))
 RED_CELL_RADIUS: Range = (33, 38)
 RED_CELLS: Range = (30, 90)  # tries to place one; a third or so find room
 PALLOR: Range = (0.1, 1.0)  # of the stain that is missing in the middle of a red cell
-PARACHROMATIN: Colour = (150, 120, 152)  # between the clumps of chromatin
+PARACHROMATIN: Colour = (168, 136, 158)  # between the clumps of chromatin
 VACUOLE: Colour = (236, 222, 212)
 
 
@@ -44,7 +44,7 @@ class Nucleus:
     offset: Range = (0.0, 0.1)
     folds: Range = (0.01, 0.03)  # of the outline, as a fraction of the cell's radius
     gaps: Range = (0.75, 1.0)  # how light the gaps between clumps of chromatin are
-    grain: Range = (4.8, 6.0)  # width of clumps in pixels
+    grain: Range = (4.0, 5.2)  # width of clumps in pixels
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Form:
     elongation: Range = (1.0, 1.12)
     bulges: Range = (0.01, 0.04)
     fringe: Range = (0.3, 0.8)
-    mottling: Range = (0.05, 0.12)  # relative spread of the cytoplasm's optical density
+    mottling: Range = (0.08, 0.15)  # relative spread of the cytoplasm's optical density
     vacuoles: Range = (0, 0)
 
 
@@ -86,11 +86,11 @@ _SEGMENTED = Form(
     cytoplasm=((207, 168, 178), (222, 190, 184)),
     nucleus=Nucleus(
         lobes=(3, 5),
-        lobe=(0.27, 0.33),
+        lobe=(0.25, 0.31),
         stain=_DARK_VIOLET,
-        arc=(0.38, 0.5),
-        span=(150, 290),
-        bridge=(0.15, 0.5),
+        arc=(0.42, 0.54),
+        span=(180, 290),
+        bridge=(0.12, 0.4),
         offset=(0.0, 0.15),
     ),
     granules=_NEUTROPHIL_GRANULES,
@@ -125,7 +125,7 @@ _EOSINOPHIL = Form(
 )
 _BASOPHIL = Form(
     radius=(56, 67),
-    cytoplasm=((166, 126, 164), (196, 160, 178)),
+    cytoplasm=((176, 120, 164), (214, 184, 186)),
     nucleus=Nucleus(
         lobes=(2, 3),
         lobe=(0.45, 0.55),
@@ -137,7 +137,7 @@ _BASOPHIL = Form(
     ),
     granules=(
         Granules(
-            (450, 700), (2.4, 3.2), ((54, 18, 114), (70, 28, 124)), (0.8, 0.95), over_nucleus=True
+            (450, 700), (2.4, 3.2), ((44, 12, 104), (60, 20, 116)), (0.85, 1.0), over_nucleus=True
         ),
     ),
     fringe=(0.6, 1.4),
@@ -149,7 +149,7 @@ _POLYCHROMATIC_ERYTHROBLAST = Form(
         lobes=(1, 1),
         lobe=(0.6, 0.72),
         stain=_DENSE,
-        gaps=(0.2, 0.7),
+        gaps=(0.25, 0.6),
         offset=(0.05, 0.2),
     ),
 )
@@ -160,16 +160,16 @@ _ORTHOCHROMATIC_ERYTHROBLAST = Form(
         lobes=(1, 2),
         lobe=(0.45, 0.58),
         stain=_DENSE,
-        gaps=(0.2, 0.7),
+        gaps=(0.25, 0.6),
         arc=(0.2, 0.3),
         span=(60, 100),
         offset=(0.1, 0.35),
     ),
 )
-_IG_GRANULES = Granules((300, 650), (1.8, 2.4), ((120, 66, 146), (150, 92, 158)), (0.4, 0.75))
+_IG_GRANULES = Granules((300, 650), (1.8, 2.4), ((100, 44, 136), (140, 80, 156)), (0.5, 0.85))
 _PROMYELOCYTE = Form(
     radius=(68, 82),
-    cytoplasm=((150, 130, 180), (176, 148, 184)),
+    cytoplasm=((160, 138, 180), (190, 164, 186)),
     nucleus=Nucleus(
         lobes=(1, 1),
         lobe=(0.68, 0.78),
@@ -184,7 +184,7 @@ _PROMYELOCYTE = Form(
 )
 _MYELOCYTE = Form(
     radius=(62, 76),
-    cytoplasm=((176, 146, 178), (196, 166, 184)),
+    cytoplasm=((186, 158, 184), (208, 178, 188)),
     nucleus=Nucleus(
         lobes=(1, 2),
         lobe=(0.58, 0.68),
@@ -197,7 +197,7 @@ _MYELOCYTE = Form(
 )
 _METAMYELOCYTE = Form(
     radius=(60, 74),
-    cytoplasm=((184, 152, 180), (206, 174, 184)),
+    cytoplasm=((194, 164, 184), (216, 188, 190)),
     nucleus=Nucleus(
         lobes=(3, 3),
         lobe=(0.38, 0.46),
@@ -214,9 +214,9 @@ _LYMPHOCYTE = Form(
     cytoplasm=((128, 116, 166), (184, 168, 186)),
     nucleus=Nucleus(
         lobes=(1, 1),
-        lobe=(0.82, 0.94),
-        stain=_DARK_VIOLET,
-        gaps=(0.5, 0.75),
+        lobe=(0.84, 0.96),
+        stain=((60, 20, 118), (72, 28, 128)),
+        gaps=(0.6, 0.85),
         offset=(0.0, 0.12),
     ),
     fringe=(0.3, 1.0),
@@ -228,7 +228,7 @@ _MONOCYTE = Form(
         lobes=(3, 4),
         lobe=(0.42, 0.5),
         stain=((76, 26, 132), (96, 40, 142)),
-        grain=(3.8, 4.8),
+        grain=(3.4, 4.4),
         arc=(0.32, 0.42),
         span=(110, 220),
         bridge=(0.8, 1.0),
@@ -237,14 +237,14 @@ _MONOCYTE = Form(
     ),
     bulges=(0.02, 0.07),
     fringe=(0.8, 2.0),
-    mottling=(0.12, 0.22),
-    vacuoles=(0, 14),
+    mottling=(0.14, 0.22),
+    vacuoles=(0, 20),
 )
 PLATELET = Form(
     radius=(24, 35),
-    cytoplasm=((178, 166, 196), (204, 188, 200)),
+    cytoplasm=((160, 140, 182), (196, 178, 194)),
     granules=(
-        Granules((110, 200), (2.0, 2.8), ((70, 20, 124), (98, 40, 138)), (0.8, 0.95), margin=3),
+        Granules((130, 240), (2.0, 2.8), ((70, 20, 124), (98, 40, 138)), (0.8, 0.95), margin=3),
     ),
     elongation=(1.0, 1.3),
     bulges=(0.03, 0.08),

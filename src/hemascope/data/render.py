@@ -109,7 +109,7 @@ def _paint_red_cells(density: Floats, rng: Rng, centre: Floats, radius: float) -
             continue
         placed.append((place, size))
         view, x, y = _window(density, place, size * 1.4)
-        depth = _disc(rng, x, y, size, (1.0, 1.2), (0.01, 0.03))
+        depth = _disc(rng, x, y, size, (1.0, 1.2), (0.01, 0.05))
         # The dimple: flat in the middle, full at half the radius.
         dimple = _smooth(depth, 0.5 * size, 0.25 * size) * pallor * rng.uniform(0.8, 1.0)
         rim = 1 + 0.12 * np.exp(-np.square((depth - 4) / 5))
@@ -130,9 +130,9 @@ def _paint_cell(density: Floats, rng: Rng, form: Form, centre: Floats, radius: f
     view, x, y = _window(density, centre, radius * 1.35 + 4)
     cell = _disc(rng, x, y, radius, form.elongation, form.bulges)
     cell += rng.uniform(*form.fringe) * _noise(rng, cell.shape, 7.0)
-    mottling = 1 + rng.uniform(*form.mottling) * _noise(rng, cell.shape, 4.0)
-    # (h,w,3); a membrane seen edge on is a little darker
-    layers = _mix(rng, form.cytoplasm) * (mottling * (1 + 0.2 * _edge(cell)))[..., None]
+    mottling = _noise(rng, cell.shape, 3.5) + 0.7 * _noise(rng, cell.shape, 16.0)
+    mottling = 1 + rng.uniform(*form.mottling) * mottling
+    layers = _mix(rng, form.cytoplasm) * mottling[..., None]
     nucleus = np.full_like(cell, -radius)
     if form.nucleus is not None:
         nucleus = np.minimum(_nucleus_depth(rng, form.nucleus, x, y, radius), cell - 1.5)
@@ -146,7 +146,7 @@ def _paint_cell(density: Floats, rng: Rng, form: Form, centre: Floats, radius: f
     for granules in form.granules:
         if granules.over_nucleus:
             _paint_granules(layers, rng, granules, cell)
-    _lay(view, _cover(cell), layers)
+    _lay(view, _cover(cell, 4.0), layers)
 
 
 def _nucleus_depth(rng: Rng, nucleus: Nucleus, x: Floats, y: Floats, radius: float) -> Floats:
@@ -170,7 +170,8 @@ def _nucleus_depth(rng: Rng, nucleus: Nucleus, x: Floats, y: Floats, radius: flo
 def _chromatin(rng: Rng, nucleus: Nucleus, depth: Floats) -> Floats:
     """The nucleus's optical density (h,w,3): dark clumps, lighter gaps, a membrane without gaps."""
     texture = _noise(rng, depth.shape, rng.uniform(*nucleus.grain))
-    gaps = rng.uniform(*nucleus.gaps) * _smooth(texture, 0.45, 1.45) * (1 - _edge(depth - 1))
+    texture += 0.5 * _noise(rng, depth.shape, 2.2)
+    gaps = rng.uniform(*nucleus.gaps) * _smooth(texture, 0.5, 1.5) * (1 - _edge(depth - 2))
     chromatin = np.broadcast_to(_mix(rng, nucleus.stain), (*depth.shape, 3)).copy()
     _lay(chromatin, gaps, _density(PARACHROMATIN))
     return chromatin
@@ -194,7 +195,7 @@ def _spots(rng: Rng, depth: Floats, number: int, radius: float) -> Floats:
     bump = np.exp(-(((step[:, None] ** 2 + step**2) / radius**2) ** 1.5)).astype(np.float32)
     row = np.clip(rows[chosen, None, None] + step[:, None], 0, depth.shape[0] - 1)
     column = np.clip(columns[chosen, None, None] + step, 0, depth.shape[1] - 1)
-    heights = rng.uniform(0.35, 1.0, (number, 1, 1)).astype(np.float32) * bump
+    heights = rng.uniform(0.4, 1.0, (number, 1, 1)).astype(np.float32) * bump
     np.maximum.at(
         spots.reshape(-1), (row * depth.shape[1] + column).reshape(-1), heights.reshape(-1)
     )
@@ -264,7 +265,7 @@ def _smooth(depth: Floats, middle: float, width: float) -> Floats:
 
 
 def _edge(depth: Floats) -> Floats:
-    return np.exp(-np.abs(depth) / 2)
+    return np.exp(-np.abs(depth) / 2.5)
 
 
 def _lay(density: Floats, cover: Floats, stain: Floats) -> None:
@@ -287,16 +288,15 @@ def _count(rng: Rng, numbers: Range) -> int:
 
 
 def _photograph(density: Floats, rng: Rng) -> Image.Image:
-    """What the camera makes of it: uneven light, a soft lens, sharpening, noise, JPEG."""
+    """What the camera makes of it: uneven light, a soft lens, noise, JPEG."""
     ground = np.array(GROUND) + rng.normal(0, 1, 3)
     slope = rng.uniform(-0.012, 0.012, 2)
     ramp = np.linspace(-1, 1, FIELD)
     light = 1 + slope[0] * ramp[:, None] + slope[1] * ramp  # (h,w)
     picture = light[..., None] * ground * np.power(10, -density)
-    picture += rng.normal(0, 1.2, picture.shape)
+    picture += rng.normal(0, 3.0, picture.shape)
     image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
-    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 0.9)))
-    image = image.filter(ImageFilter.UnsharpMask(radius=2, percent=80, threshold=0))
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.35, 0.65)))
     encoded = io.BytesIO()
     image.save(encoded, "JPEG", quality=75, subsampling=0)
     return Image.open(encoded).convert("RGB")

@@ -71,9 +71,7 @@ def load_checkpoint(
         for name, parameter in model.named_parameters():
             state = under(tensors, f"optimizer/{name}")
             optimizer.state[parameter] = {
-                # Adam keeps its step counts where its kernels want them, beside the moments.
-                key: value.to(parameter.device, copy=True)
-                for key, value in state.items()
+                key: _laid_out_like(parameter, value) for key, value in state.items()
             }
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"{path}: does not fit this recipe's model: {error}") from None
