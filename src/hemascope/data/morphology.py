@@ -79,7 +79,8 @@ _VIOLET: Stain = ((64, 22, 124), (82, 33, 136))
 _DENSE: Stain = ((52, 19, 110), (62, 26, 122))
 
 _NEUTROPHIL_GRANULES = (
-    Granules((300, 600), (1.5, 2.1), ((140, 74, 146), (178, 112, 156)), (0.5, 0.85)),
+    Granules((300, 600), (1.5, 2.1), ((146, 80, 148), (182, 116, 158)), (0.5, 0.8)),
+    Granules((0, 90), (1.5, 2.1), ((96, 40, 130), (130, 64, 146)), (0.5, 0.8)),
 )
 _SEGMENTED = Form(
     radius=(62, 74),
@@ -100,10 +101,10 @@ _BAND = Form(
     cytoplasm=_SEGMENTED.cytoplasm,
     nucleus=Nucleus(
         lobes=(4, 5),
-        lobe=(0.26, 0.32),
+        lobe=(0.24, 0.29),
         stain=_DARK_VIOLET,
-        arc=(0.36, 0.46),
-        span=(150, 280),
+        arc=(0.4, 0.48),
+        span=(180, 290),
         bridge=(0.75, 1.0),
         offset=(0.0, 0.15),
     ),
@@ -111,7 +112,7 @@ _BAND = Form(
 )
 _EOSINOPHIL = Form(
     radius=(62, 75),
-    cytoplasm=((196, 142, 164), (216, 174, 178)),
+    cytoplasm=((200, 152, 170), (222, 190, 188)),
     nucleus=Nucleus(
         lobes=(2, 3),
         lobe=(0.35, 0.42),
@@ -121,7 +122,10 @@ _EOSINOPHIL = Form(
         bridge=(0.15, 0.5),
         offset=(0.1, 0.3),
     ),
-    granules=(Granules((500, 750), (2.4, 3.0), ((160, 70, 118), (182, 96, 128)), (0.75, 0.95)),),
+    granules=(
+        Granules((450, 650), (2.5, 3.1), ((172, 76, 112), (192, 100, 126)), (0.8, 1.0)),
+        Granules((80, 250), (2.0, 2.6), ((136, 48, 112), (160, 72, 124)), (0.5, 0.8)),
+    ),
 )
 _BASOPHIL = Form(
     radius=(56, 67),
@@ -147,14 +151,15 @@ _POLYCHROMATIC_ERYTHROBLAST = Form(
     cytoplasm=((130, 110, 158), (170, 142, 168)),
     nucleus=Nucleus(
         lobes=(1, 1),
-        lobe=(0.6, 0.72),
+        lobe=(0.56, 0.68),
         stain=_DENSE,
         gaps=(0.25, 0.6),
         offset=(0.05, 0.2),
     ),
+    mottling=(0.03, 0.08),
 )
 _ORTHOCHROMATIC_ERYTHROBLAST = Form(
-    radius=(40, 50),
+    radius=(42, 52),
     cytoplasm=((172, 142, 172), (196, 166, 178)),
     nucleus=Nucleus(
         lobes=(1, 2),
@@ -165,22 +170,19 @@ _ORTHOCHROMATIC_ERYTHROBLAST = Form(
         span=(60, 100),
         offset=(0.1, 0.35),
     ),
+    mottling=(0.03, 0.08),
 )
-_IG_GRANULES = Granules((300, 650), (1.8, 2.4), ((100, 44, 136), (140, 80, 156)), (0.5, 0.85))
+_IG_GRANULES = Granules((250, 550), (1.6, 2.2), ((100, 44, 136), (140, 80, 156)), (0.5, 0.85))
 _PROMYELOCYTE = Form(
     radius=(68, 82),
-    cytoplasm=((160, 138, 180), (190, 164, 186)),
+    cytoplasm=((150, 130, 178), (212, 176, 186)),
     nucleus=Nucleus(
         lobes=(1, 1),
         lobe=(0.68, 0.78),
         stain=_VIOLET,
         offset=(0.1, 0.22),
     ),
-    granules=(
-        Granules(
-            (250, 500), (1.9, 2.5), ((92, 36, 130), (120, 60, 146)), (0.5, 0.8), over_nucleus=True
-        ),
-    ),
+    granules=(Granules((200, 400), (1.8, 2.4), ((88, 30, 124), (120, 56, 142)), (0.5, 0.8)),),
 )
 _MYELOCYTE = Form(
     radius=(62, 76),
@@ -236,7 +238,7 @@ _MONOCYTE = Form(
         folds=(0.03, 0.06),
     ),
     bulges=(0.02, 0.07),
-    fringe=(0.8, 2.0),
+    fringe=(0.5, 1.6),
     mottling=(0.14, 0.22),
     vacuoles=(0, 20),
 )
@@ -244,7 +246,7 @@ PLATELET = Form(
     radius=(24, 35),
     cytoplasm=((160, 140, 182), (196, 178, 194)),
     granules=(
-        Granules((130, 240), (2.0, 2.8), ((70, 20, 124), (98, 40, 138)), (0.8, 0.95), margin=3),
+        Granules((160, 280), (1.8, 2.5), ((74, 22, 124), (104, 44, 140)), (0.75, 0.95), margin=3),
     ),
     elongation=(1.0, 1.3),
     bulges=(0.03, 0.08),

@@ -101,13 +101,13 @@ def _paint_red_cells(density: Floats, rng: Rng, centre: Floats, radius: float) -
     """Red cells wherever there is room, some under each other and under the rim of the cell."""
     stain, typical = _mix(rng, RED_CELL), rng.uniform(*RED_CELL_RADIUS)
     pallor, blur = rng.uniform(*PALLOR), rng.uniform(1.5, 3.0)
-    placed: list[tuple[NDArray[np.float64], float]] = [(centre, radius)]
+    places, sizes = np.array([centre]), np.array([radius])
     for _ in range(_count(rng, RED_CELLS)):
         place, size = rng.uniform(-30, FIELD + 30, 2), typical * rng.normal(1, 0.06)
-        room = min(float(np.hypot(*(place - p))) - r for p, r in placed)
+        room = np.min(np.hypot(*(places - place).T) - sizes)
         if room < size * (0.45 if rng.random() < 0.15 else 0.95):
             continue
-        placed.append((place, size))
+        places, sizes = np.vstack([places, place]), np.append(sizes, size)
         view, x, y = _window(density, place, size * 1.4)
         depth = _disc(rng, x, y, size, (1.0, 1.2), (0.01, 0.05))
         # The dimple: flat in the middle, full at half the radius.
@@ -129,24 +129,30 @@ def _paint_cell(density: Floats, rng: Rng, form: Form, centre: Floats, radius: f
     """One nucleated cell or platelet over what is there already."""
     view, x, y = _window(density, centre, radius * 1.35 + 4)
     cell = _disc(rng, x, y, radius, form.elongation, form.bulges)
-    cell += rng.uniform(*form.fringe) * _noise(rng, cell.shape, 7.0)
-    mottling = _noise(rng, cell.shape, 3.5) + 0.7 * _noise(rng, cell.shape, 16.0)
-    mottling = 1 + rng.uniform(*form.mottling) * mottling
-    layers = _mix(rng, form.cytoplasm) * mottling[..., None]
-    nucleus = np.full_like(cell, -radius)
+    cell = cell + rng.uniform(*form.fringe) * _noise(rng, cell.shape, 7.0)
+    layers = _cytoplasm(rng, form, cell.shape)
+    free, above = cell, [granules for granules in form.granules if granules.over_nucleus]
     if form.nucleus is not None:
         nucleus = np.minimum(_nucleus_depth(rng, form.nucleus, x, y, radius), cell - 1.5)
-    for _ in range(_count(rng, form.vacuoles)):
-        _lay(layers, _spots(rng, cell - 6, 1, rng.uniform(2, 5)), _density(VACUOLE))
+        free = np.minimum(cell, -nucleus)
     for granules in form.granules:
         if not granules.over_nucleus:
-            _paint_granules(layers, rng, granules, np.minimum(cell, -nucleus))
+            _paint_granules(layers, rng, granules, free)
     if form.nucleus is not None:
         _lay(layers, _cover(nucleus), _chromatin(rng, form.nucleus, nucleus))
-    for granules in form.granules:
-        if granules.over_nucleus:
-            _paint_granules(layers, rng, granules, cell)
+    for granules in above:
+        _paint_granules(layers, rng, granules, cell)
+    for _ in range(_count(rng, form.vacuoles)):
+        _lay(layers, _spots(rng, free - 3, 1, rng.uniform(2, 6), faintest=1.0), _density(VACUOLE))
     _lay(view, _cover(cell, 4.0), layers)
+
+
+def _cytoplasm(rng: Rng, form: Form, shape: tuple[int, ...]) -> Floats:
+    """The cytoplasm's optical density (h,w,3): mottled, and of uneven hue."""
+    hue = np.clip(rng.uniform() + 0.25 * _noise(rng, shape, 20.0), 0, 1)[..., None]
+    stain = hue * _density(form.cytoplasm[0]) + (1 - hue) * _density(form.cytoplasm[1])
+    mottling = 1 + rng.uniform(*form.mottling) * _noise(rng, shape, 3.5)
+    return stain * mottling[..., None]
 
 
 def _nucleus_depth(rng: Rng, nucleus: Nucleus, x: Floats, y: Floats, radius: float) -> Floats:
@@ -170,7 +176,7 @@ def _nucleus_depth(rng: Rng, nucleus: Nucleus, x: Floats, y: Floats, radius: flo
 def _chromatin(rng: Rng, nucleus: Nucleus, depth: Floats) -> Floats:
     """The nucleus's optical density (h,w,3): dark clumps, lighter gaps, a membrane without gaps."""
     texture = _noise(rng, depth.shape, rng.uniform(*nucleus.grain))
-    texture += 0.5 * _noise(rng, depth.shape, 2.2)
+    texture = texture + 0.5 * _noise(rng, depth.shape, 2.2)
     gaps = rng.uniform(*nucleus.gaps) * _smooth(texture, 0.5, 1.5) * (1 - _edge(depth - 2))
     chromatin = np.broadcast_to(_mix(rng, nucleus.stain), (*depth.shape, 3)).copy()
     _lay(chromatin, gaps, _density(PARACHROMATIN))
@@ -183,7 +189,7 @@ def _paint_granules(layers: Floats, rng: Rng, granules: Granules, depth: Floats)
     _lay(layers, rng.uniform(*granules.opacity) * cover, _mix(rng, granules.stain))
 
 
-def _spots(rng: Rng, depth: Floats, number: int, radius: float) -> Floats:
+def _spots(rng: Rng, depth: Floats, number: int, radius: float, faintest: float = 0.4) -> Floats:
     """That many round spots at random inside a shape, as a coverage (h,w)."""
     rows, columns = np.nonzero(depth > 0)
     spots = np.zeros(depth.shape, np.float32)
@@ -195,7 +201,7 @@ def _spots(rng: Rng, depth: Floats, number: int, radius: float) -> Floats:
     bump = np.exp(-(((step[:, None] ** 2 + step**2) / radius**2) ** 1.5)).astype(np.float32)
     row = np.clip(rows[chosen, None, None] + step[:, None], 0, depth.shape[0] - 1)
     column = np.clip(columns[chosen, None, None] + step, 0, depth.shape[1] - 1)
-    heights = rng.uniform(0.4, 1.0, (number, 1, 1)).astype(np.float32) * bump
+    heights = rng.uniform(faintest, 1.0, (number, 1, 1)).astype(np.float32) * bump
     np.maximum.at(
         spots.reshape(-1), (row * depth.shape[1] + column).reshape(-1), heights.reshape(-1)
     )
@@ -288,15 +294,15 @@ def _count(rng: Rng, numbers: Range) -> int:
 
 
 def _photograph(density: Floats, rng: Rng) -> Image.Image:
-    """What the camera makes of it: uneven light, a soft lens, noise, JPEG."""
-    ground = np.array(GROUND) + rng.normal(0, 1, 3)
-    slope = rng.uniform(-0.012, 0.012, 2)
-    ramp = np.linspace(-1, 1, FIELD)
-    light = 1 + slope[0] * ramp[:, None] + slope[1] * ramp  # (h,w)
-    picture = light[..., None] * ground * np.power(10, -density)
-    picture += rng.normal(0, 3.0, picture.shape)
+    """What the camera makes of it: uneven light, noise, a soft lens, JPEG."""
+    ground = np.array(GROUND, np.float32) + rng.normal(0, 1, 3).astype(np.float32)
+    slope_x, slope_y = rng.uniform(-0.012, 0.012, 2).astype(np.float32)
+    ramp = np.linspace(-1, 1, FIELD, dtype=np.float32)
+    light = 1 + slope_x * ramp + slope_y * ramp[:, None]  # (h,w)
+    picture = light[..., None] * ground * np.exp(density * np.float32(-np.log(10)))
+    picture += 3 * rng.standard_normal(picture.shape, np.float32)
     image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.35, 0.65)))
     encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=75, subsampling=0)
+    image.save(encoded, "JPEG", quality=75, subsampling=0)  # as PBC's images are
     return Image.open(encoded).convert("RGB")

@@ -50,7 +50,7 @@ def fit(
     last full epoch to the same weights that it would have reached. Raises TrainingError where the
     loss is no longer a number; the last good checkpoint stays.
     """
-    run = _Run(recipe, data)
+    run = Run(recipe, data)
     done = run.restore(folder) if folder.last.exists() else Progress(recipe.digest(), data.digest)
     records = folder.read_metrics()[: done.epochs_done]
     for epoch in range(done.epochs_done, recipe.epochs):
@@ -98,7 +98,7 @@ def _with_epoch(done: Progress, record: EpochRecord) -> Progress:
     )
 
 
-class _Run:
+class Run:
     """The moving parts of a run: accelerator, loaders, model, optimiser, average."""
 
     def __init__(self, recipe: Recipe, data: TrainingData) -> None:

@@ -1,0 +1,38 @@
+# make demo    classify drawn cells, or IMAGES=folder, with the model that comes with the package
+# make test    everything that continuous integration checks
+
+PYTHON ?= python3
+BIN := .venv/bin
+IMAGES ?=
+
+.PHONY: demo test clean
+
+demo: .venv/installed
+ifeq ($(IMAGES),)
+	$(BIN)/hemascope data draw demo/cells --per-class 5 --force
+endif
+	$(BIN)/hemascope classify $(or $(IMAGES),demo/cells) \
+		--out demo/predictions.csv --report demo/report.html --force
+
+test: .venv/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+
+.venv/installed: pyproject.toml | .venv/bin/pip
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+# medmnist asks for torchvision, which it does not import.
+.venv/tested: pyproject.toml constraints.txt | .venv/bin/pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,parquet]' --group dev
+	$(BIN)/pip install --quiet --no-deps medmnist
+	touch $@ .venv/installed
+
+clean:
+	rm -rf .venv demo
