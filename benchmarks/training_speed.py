@@ -3,7 +3,7 @@
 Both train `deep_efficientnet` with the full augmentation at 224 px, batch 32, on the same drawn
 cells. The plain way: JPEG files, PIL and torchvision transforms in a DataLoader, single
 precision, contiguous memory. Hemascope: frames from its cache, augmentation of whole batches,
-bfloat16 where that is faster, channels-last.
+bfloat16 where that is faster, channels-last; with --compile, its network compiled.
 
     pip install 'hemascope[train]' torchvision
     python benchmarks/training_speed.py
@@ -73,8 +73,10 @@ def plain_epoch(folder: Path, size: int, batch: int) -> Callable[[], None]:
     return epoch
 
 
-def our_epoch(folder: Path, cache: Path, size: int, batch: int) -> Callable[[], None]:
-    recipe = Recipe(image_size=size, batch_size=batch, val_fraction=0.0)
+def our_epoch(
+    folder: Path, cache: Path, size: int, batch: int, compiled: bool
+) -> Callable[[], None]:
+    recipe = Recipe(image_size=size, batch_size=batch, val_fraction=0.0, compile=compiled)
     run = Run(recipe, prepare_data(recipe, manifest_from_folder(folder), cache))
 
     def epoch() -> None:
@@ -89,13 +91,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--per-class", type=int, default=16, help="drawn cells a class")
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="compile Hemascope's network")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "cells")
         draw_jpegs(folder, given.per_class)
         ways = {
             "plain": plain_epoch(folder, given.size, given.batch),
-            "hemascope": our_epoch(folder, Path(temporary, "cache"), given.size, given.batch),
+            "hemascope": our_epoch(
+                folder, Path(temporary, "cache"), given.size, given.batch, given.compile
+            ),
         }
         images = given.per_class * len(BLOOD_CELLS) // given.batch * given.batch
         speeds: dict[str, list[float]] = {name: [] for name in ways}

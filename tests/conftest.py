@@ -21,3 +21,30 @@ def real_data() -> Path:
             pytest.fail(f"{folder} has no pbc/splits.csv; set HEMASCOPE_DATA")
         pytest.skip("no real images here; set HEMASCOPE_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a bundle of three classes and 64 pixels, whose network never learnt."""
+    import torch
+
+    from hemascope.bundle.bundle import Card, write_bundle
+    from hemascope.bundle.export import drawn_sample, export
+    from hemascope.classes import ClassSet
+    from hemascope.models import build_model
+    from hemascope.preprocess import InputSpec
+
+    torch.manual_seed(0)
+    spec = InputSpec(64)
+    card = Card(
+        name="tiny",
+        classes=ClassSet.from_names(("basophil", "monocyte", "zebra")),
+        input=spec,
+        architecture="efficientnet_lite",
+        parameters=1,
+        model_sha256="",
+        training_data="nothing",
+    )
+    folder = tmp_path_factory.mktemp("tiny") / "bundle"
+    write_bundle(export(build_model("efficientnet_lite", 3), card, drawn_sample(spec)), folder)
+    return folder

@@ -67,29 +67,32 @@ def decode(source: ImageSource) -> Image.Image:
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    if isinstance(source, Image.Image):
-        return _to_rgb(source)
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(
-                    f"too large: {image.width}×{image.height} pixels, the limit is "
-                    f"{MAX_PIXELS // 1_000_000} million"
-                )
-            return _to_rgb(image)
+        return _to_rgb(source) if isinstance(source, Image.Image) else _from_file(source)
     except ImageError:
         raise
-    except UnidentifiedImageError:
-        raise ImageError(_why_unidentified(source)) from None
     except FileNotFoundError:
         raise ImageError("no such file") from None
     except PermissionError:
         raise ImageError("no permission to read it") from None
     except IsADirectoryError:
         raise ImageError("a folder, not an image") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        # Pillow's decoders raise all of these for damaged files.
+    except Exception as error:  # Pillow's decoders raise nearly anything for damaged files
         raise ImageError(f"damaged image: {error}") from None
+
+
+def _from_file(source: str | Path | bytes) -> Image.Image:
+    try:
+        opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except UnidentifiedImageError:
+        raise ImageError(_why_unidentified(source)) from None
+    with opened as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ImageError(
+                f"too large: {image.width}×{image.height} pixels, the limit is "
+                f"{MAX_PIXELS // 1_000_000} million"
+            )
+        return _to_rgb(image)
 
 
 def _why_unidentified(source: str | Path | bytes) -> str:
@@ -100,7 +103,7 @@ def _why_unidentified(source: str | Path | bytes) -> str:
 def _to_rgb(image: Image.Image) -> Image.Image:
     upright = ImageOps.exif_transpose(image)
     mode = upright.mode
-    if mode == "RGB":
+    if mode == "RGB" and "transparency" not in upright.info:
         upright.load()
         return upright
     if mode.startswith("I") or mode == "F":

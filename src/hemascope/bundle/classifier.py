@@ -15,7 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemascope.bundle.bundle import MODEL_FILE, Bundle, BundleError, read_bundle
+from hemascope.bundle.bundle import CARD_FILE, MODEL_FILE, Bundle, BundleError, read_bundle
 from hemascope.preprocess import ImageError, ImageSource
 from hemascope.results import Prediction
 from hemascope.scoring.calibration import softmax
@@ -53,6 +53,7 @@ class Classifier:
         except Exception as error:  # onnxruntime has no common error class
             first_line = str(error).splitlines()[0]
             raise BundleError(f"{MODEL_FILE} cannot be loaded: {first_line}") from None
+        self._check_fit()
 
     def predict(
         self, images: ImageSource | Iterable[ImageSource], class_maps: bool = False
@@ -86,6 +87,16 @@ class Classifier:
     def scores(self, batch: NDArray[np.uint8]) -> Scores:
         """The graph's outputs for preprocessed images (N,S,S,3) uint8."""
         return Scores(*self._session.run(["logits", "features", "class_map"], {"images": batch}))
+
+    def _check_fit(self) -> None:
+        size, num_classes = self.card.input.size, len(self.card.classes)
+        taken = {node.name: node.shape[1:] for node in self._session.get_inputs()}
+        given = {node.name: node.shape[1:] for node in self._session.get_outputs()}
+        if taken != {"images": [size, size, 3]} or given.get("logits") != [num_classes]:
+            raise BundleError(
+                f"{MODEL_FILE} does not fit {CARD_FILE}: it must take images of {size} pixels and "
+                f"give logits of {num_classes} classes; export the bundle again"
+            )
 
     def _classify(
         self, batch: list[tuple[str | None, Future[NDArray[np.uint8]]]], class_maps: bool

@@ -1,8 +1,8 @@
 """Drawn cells: single blood cells among red cells, by seed, for demos and tests.
 
-They look like the cells of the PBC data set to the eye and to a classifier, and need no download.
-They are drawn from the eight records' worth of haematology in `morphology.py`, not from data: no
-model may be trained on them, and a score on them says nothing about accuracy on real cells.
+They look much like the cells of the PBC data set, to people and to classifiers, and need no
+download. They are never for claims about accuracy: they show what the records in `morphology.py`
+say of each class, and nothing of what makes real cells hard to tell apart.
 
 Everything is a layer of dye: a coverage (h,w) in 0..1 and an optical density (3,), so that
 overlapping cells darken each other as in a stained smear (Beer and Lambert's law). A shape is its
@@ -11,10 +11,11 @@ depth (h,w): pixels inside the outline, negative outside.
 
 from __future__ import annotations
 
+import errno
 import io
 import zlib
 from collections.abc import Iterable
-from math import pi
+from math import cos, pi, radians, sin, sqrt
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,13 +27,9 @@ from hemascope.classes import BLOOD_CELLS
 from hemascope.data.morphology import (
     FORMS,
     GROUND,
-    PALLOR,
     PARACHROMATIN,
     PLATELET,
-    RED_CELL,
-    RED_CELL_RADIUS,
     RED_CELLS,
-    VACUOLE,
     Colour,
     Form,
     Granules,
@@ -43,6 +40,7 @@ from hemascope.data.morphology import (
 from hemascope.results import written_whole
 
 Floats: TypeAlias = NDArray[np.float32]
+Point: TypeAlias = NDArray[np.float64]
 Rng: TypeAlias = np.random.Generator
 
 FIELD = 360  # pixels a side that are drawn, whatever size is asked for
@@ -54,17 +52,13 @@ def draw_cell(label: str, seed: int, size: int = 360) -> Image.Image:
     The field is that of PBC's images, 360 px, whatever its size in pixels. Raises ValueError for
     a class that it cannot draw, a negative seed, and a size below one.
     """
-    cell_class = BLOOD_CELLS.find(label)
-    if cell_class is None or cell_class.name not in FORMS:
-        raise ValueError(f"cannot draw a '{label}'; the classes are {', '.join(FORMS)}")
+    name = _drawable(label)
     if seed < 0 or size < 1:
         raise ValueError(f"seed must be at least 0 and size at least 1, not {seed} and {size}")
-    rng = np.random.default_rng([zlib.crc32(cell_class.name.encode()), seed])
-    forms = FORMS[cell_class.name]
-    form = forms[rng.integers(len(forms))]
+    rng = np.random.default_rng([zlib.crc32(name.encode()), seed])
+    form = FORMS[name][rng.integers(len(FORMS[name]))]
     density = np.zeros((FIELD, FIELD, 3), np.float32)
-    centre = FIELD / 2 + rng.normal(0, 2.5, 2)
-    radius = rng.uniform(*form.radius)
+    centre, radius = FIELD / 2 + rng.normal(0, 2.5, 2), rng.uniform(*form.radius)
     _paint_red_cells(density, rng, centre, radius)
     _paint_stray_platelets(density, rng, centre, radius)
     _paint_cell(density, rng, form, centre, radius)
@@ -82,14 +76,20 @@ def draw_folder(
 ) -> tuple[Path, ...]:
     """Drawn cells as PNG files, one folder a class; the paths written, in order.
 
-    Seeds run from `seed` on, `per_class` of them; a file is named `<label>_<seed>.png`. Raises
-    ValueError for a class that cannot be drawn, FileExistsError before anything is written where
-    a file exists and is not to be overwritten.
+    Seeds run from `seed` on, `per_class` of them; a file is named `<label>_<seed>.png`. Before
+    anything is written, raises ValueError for a class that cannot be drawn or for fewer than one
+    cell a class, and FileExistsError for a file that exists, unless it may be overwritten.
     """
-    cells = [(label, number) for label in classes for number in range(seed, seed + per_class)]
+    if per_class < 1:
+        raise ValueError(f"at least one cell a class must be drawn, not {per_class}")
+    labels = tuple(classes)
+    for label in labels:
+        _drawable(label)
+    cells = [(label, number) for label in labels for number in range(seed, seed + per_class)]
     paths = tuple(folder / label / f"{label}_{number}.png" for label, number in cells)
-    if not overwrite and (existing := [path for path in paths if path.exists()]):
-        raise FileExistsError(17, "exists already", str(existing[0]))
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise FileExistsError(errno.EEXIST, "exists already", str(path))
     for (label, number), path in zip(cells, paths, strict=True):
         image = draw_cell(label, number, size)
         with written_whole(path) as temporary:
@@ -97,20 +97,26 @@ def draw_folder(
     return paths
 
 
-def _paint_red_cells(density: Floats, rng: Rng, centre: Floats, radius: float) -> None:
+def _drawable(label: str) -> str:
+    cell_class = BLOOD_CELLS.find(label)
+    if cell_class is None or cell_class.name not in FORMS:
+        raise ValueError(f"cannot draw a '{label}'; the classes are {', '.join(FORMS)}")
+    return cell_class.name
+
+
+def _paint_red_cells(density: Floats, rng: Rng, centre: Point, radius: float) -> None:
     """Red cells wherever there is room, some under each other and under the rim of the cell."""
-    stain, typical = _mix(rng, RED_CELL), rng.uniform(*RED_CELL_RADIUS)
-    pallor, blur = rng.uniform(*PALLOR), rng.uniform(1.5, 3.0)
+    stain, typical = _mix(rng, RED_CELLS.stain), rng.uniform(*RED_CELLS.radius)
+    pallor, blur = rng.uniform(*RED_CELLS.pallor), rng.uniform(*RED_CELLS.blur)
     places, sizes = np.array([centre]), np.array([radius])
-    for _ in range(_count(rng, RED_CELLS)):
+    for _ in range(_count(rng, RED_CELLS.tries)):
         place, size = rng.uniform(-30, FIELD + 30, 2), typical * rng.normal(1, 0.06)
         room = np.min(np.hypot(*(places - place).T) - sizes)
-        if room < size * (0.45 if rng.random() < 0.15 else 0.95):
+        if room < size * (0.45 if rng.random() < RED_CELLS.overlapping else 0.95):
             continue
         places, sizes = np.vstack([places, place]), np.append(sizes, size)
         view, x, y = _window(density, place, size * 1.4)
-        depth = _disc(rng, x, y, size, (1.0, 1.2), (0.01, 0.05))
-        # The dimple: flat in the middle, full at half the radius.
+        depth = _disc(rng, x, y, size, RED_CELLS.elongation, RED_CELLS.bulges)
         dimple = _smooth(depth, 0.5 * size, 0.25 * size) * pallor * rng.uniform(0.8, 1.0)
         rim = 1 + 0.12 * np.exp(-np.square((depth - 4) / 5))
         layer = (_cover(depth, blur) * rim * (1 - dimple))[..., None] * stain
@@ -118,59 +124,57 @@ def _paint_red_cells(density: Floats, rng: Rng, centre: Floats, radius: float) -
         view[:] = np.maximum(view, layer) + 0.3 * np.minimum(view, layer)
 
 
-def _paint_stray_platelets(density: Floats, rng: Rng, centre: Floats, radius: float) -> None:
-    for _ in range(rng.poisson(0.8)):
-        angle, distance = rng.uniform(0, 2 * pi), rng.uniform(radius + 30, FIELD / 2)
-        place = centre + distance * np.array([np.cos(angle), np.sin(angle)])
-        _paint_cell(density, rng, PLATELET, place, rng.uniform(8, 16))
+def _paint_stray_platelets(density: Floats, rng: Rng, centre: Point, radius: float) -> None:
+    """A few small platelets on free ground, away from the cell."""
+    for _ in range(rng.poisson(1.5)):
+        angle, distance = rng.uniform(0, 2 * pi), rng.uniform(radius + 30, FIELD / 2 - 10)
+        place = centre + distance * np.array([cos(angle), sin(angle)])
+        column, row = np.clip(place, 0, FIELD - 1).astype(int)
+        if density[row, column].sum() < 0.02:
+            _paint_cell(density, rng, PLATELET, place, rng.uniform(8, 16))
 
 
-def _paint_cell(density: Floats, rng: Rng, form: Form, centre: Floats, radius: float) -> None:
+def _paint_cell(density: Floats, rng: Rng, form: Form, centre: Point, radius: float) -> None:
     """One nucleated cell or platelet over what is there already."""
     view, x, y = _window(density, centre, radius * 1.35 + 4)
     cell = _disc(rng, x, y, radius, form.elongation, form.bulges)
     cell = cell + rng.uniform(*form.fringe) * _noise(rng, cell.shape, 7.0)
-    layers = _cytoplasm(rng, form, cell.shape)
-    free, above = cell, [granules for granules in form.granules if granules.over_nucleus]
+    layers, cytoplasm = _cytoplasm(rng, form, cell.shape), cell
     if form.nucleus is not None:
         nucleus = np.minimum(_nucleus_depth(rng, form.nucleus, x, y, radius), cell - 1.5)
-        free = np.minimum(cell, -nucleus)
-    for granules in form.granules:
-        if not granules.over_nucleus:
-            _paint_granules(layers, rng, granules, free)
-    if form.nucleus is not None:
+        cytoplasm = np.minimum(cell, -nucleus)
         _lay(layers, _cover(nucleus), _chromatin(rng, form.nucleus, nucleus))
-    for granules in above:
-        _paint_granules(layers, rng, granules, cell)
-    for _ in range(_count(rng, form.vacuoles)):
-        _lay(layers, _spots(rng, free - 3, 1, rng.uniform(2, 6), faintest=1.0), _density(VACUOLE))
+    for granules in form.granules:
+        _paint_granules(layers, rng, granules, cell if granules.over_nucleus else cytoplasm)
     _lay(view, _cover(cell, 4.0), layers)
 
 
 def _cytoplasm(rng: Rng, form: Form, shape: tuple[int, ...]) -> Floats:
     """The cytoplasm's optical density (h,w,3): mottled, and of uneven hue."""
-    hue = np.clip(rng.uniform() + 0.25 * _noise(rng, shape, 20.0), 0, 1)[..., None]
-    stain = hue * _density(form.cytoplasm[0]) + (1 - hue) * _density(form.cytoplasm[1])
-    mottling = 1 + rng.uniform(*form.mottling) * _noise(rng, shape, 3.5)
-    return stain * mottling[..., None]
+    pale = np.clip(rng.uniform() + 0.25 * _noise(rng, shape, 20.0), 0, 1)
+    cytoplasm = np.broadcast_to(_density(form.cytoplasm[0]), (*shape, 3)).copy()
+    _lay(cytoplasm, pale, _density(form.cytoplasm[1]))
+    cytoplasm *= 1 + rng.uniform(*form.mottling) * _noise(rng, shape, 3.5)[..., None]
+    return cytoplasm
 
 
 def _nucleus_depth(rng: Rng, nucleus: Nucleus, x: Floats, y: Floats, radius: float) -> Floats:
     """Lobes along an arc and the bridges between them, melted together, as a depth (h,w)."""
     lobes, fold = _count(rng, nucleus.lobes), radius * rng.uniform(*nucleus.folds)
     x, y = _warped(rng, x, y, fold, radius / 3)
-    turn, span = rng.uniform(0, 2 * pi), np.radians(rng.uniform(*nucleus.span))
+    turn, span = rng.uniform(0, 2 * pi), radians(rng.uniform(*nucleus.span))
     angles = turn + (np.linspace(-0.5, 0.5, lobes) if lobes > 1 else np.zeros(1)) * span
     arc = radius * rng.uniform(*nucleus.arc) * rng.normal(1, 0.12, lobes)
     middles = np.stack([arc * np.cos(angles), arc * np.sin(angles)], axis=1)  # (lobes,2)
     away, offset = rng.uniform(0, 2 * pi), radius * rng.uniform(*nucleus.offset)
-    middles += offset * np.array([np.cos(away), np.sin(away)]) - middles.mean(axis=0)
+    middles += offset * np.array([cos(away), sin(away)]) - middles.mean(axis=0)
     sizes = radius * rng.uniform(*nucleus.lobe) * rng.normal(1, 0.06, lobes)
-    parts = [s - np.hypot(x - mx, y - my) for s, (mx, my) in zip(sizes, middles, strict=True)]
+    parts = [size - _distance_to(x, y, m, m) for size, m in zip(sizes, middles, strict=True)]
     for start, end, size in zip(middles[:-1], middles[1:], sizes[:-1], strict=True):
         parts.append(size * rng.uniform(*nucleus.bridge) - _distance_to(x, y, start, end))
     melt = 2.5  # pixels over which two parts flow together
-    return melt * np.log(np.sum([np.exp(part / melt) for part in parts], axis=0))
+    depth: Floats = melt * np.log(sum(np.exp(part / melt) for part in parts))
+    return depth
 
 
 def _chromatin(rng: Rng, nucleus: Nucleus, depth: Floats) -> Floats:
@@ -184,31 +188,24 @@ def _chromatin(rng: Rng, nucleus: Nucleus, depth: Floats) -> Floats:
 
 
 def _paint_granules(layers: Floats, rng: Rng, granules: Granules, depth: Floats) -> None:
-    depth = depth - granules.margin
-    cover = _spots(rng, depth, _count(rng, granules.number), rng.uniform(*granules.radius))
-    _lay(layers, rng.uniform(*granules.opacity) * cover, _mix(rng, granules.stain))
-
-
-def _spots(rng: Rng, depth: Floats, number: int, radius: float, faintest: float = 0.4) -> Floats:
-    """That many round spots at random inside a shape, as a coverage (h,w)."""
-    rows, columns = np.nonzero(depth > 0)
-    spots = np.zeros(depth.shape, np.float32)
+    """Round spots at random places inside a shape."""
+    rows, columns = np.nonzero(depth > granules.margin)
     if not len(rows):
-        return spots
+        return
+    number, radius = _count(rng, granules.number), rng.uniform(*granules.radius)
     chosen = rng.integers(len(rows), size=number)
-    reach = int(2 * radius) + 1
-    step = np.arange(-reach, reach + 1)
-    bump = np.exp(-(((step[:, None] ** 2 + step**2) / radius**2) ** 1.5)).astype(np.float32)
+    step = np.arange(-int(2 * radius) - 1, int(2 * radius) + 2)
+    spot = np.exp(-(((step[:, None] ** 2 + step**2) / radius**2) ** 1.5)).astype(np.float32)
     row = np.clip(rows[chosen, None, None] + step[:, None], 0, depth.shape[0] - 1)
     column = np.clip(columns[chosen, None, None] + step, 0, depth.shape[1] - 1)
-    heights = rng.uniform(faintest, 1.0, (number, 1, 1)).astype(np.float32) * bump
-    np.maximum.at(
-        spots.reshape(-1), (row * depth.shape[1] + column).reshape(-1), heights.reshape(-1)
-    )
-    return spots
+    opacity = rng.uniform(*granules.opacity, (number, 1, 1)).astype(np.float32)
+    cover = np.zeros(depth.size, np.float32)
+    # (number,k,k) spots into the flat image; the most opaque of those on a pixel shows.
+    np.maximum.at(cover, (row * depth.shape[1] + column).ravel(), (opacity * spot).ravel())
+    _lay(layers, cover.reshape(depth.shape) * _cover(depth), _mix(rng, granules.stain))
 
 
-def _window(density: Floats, centre: Floats, reach: float) -> tuple[Floats, Floats, Floats]:
+def _window(density: Floats, centre: Point, reach: float) -> tuple[Floats, Floats, Floats]:
     """The part of the field around a place, and x (1,w) and y (h,1) from there, in pixels."""
     (left, top) = (max(0, int(c - reach)) for c in centre)
     (right, bottom) = (min(FIELD, max(0, int(c + reach) + 1)) for c in centre)
@@ -222,9 +219,9 @@ def _disc(
 ) -> Floats:
     """A round cell's outline with its irregularities, as a depth (h,w)."""
     x, y = _warped(rng, x, y, radius * rng.uniform(*bulges), radius * 0.8)
-    turn, stretch = rng.uniform(0, pi), np.sqrt(rng.uniform(*elongation))
-    along = (x * np.cos(turn) + y * np.sin(turn)) / stretch
-    across = (y * np.cos(turn) - x * np.sin(turn)) * stretch
+    turn, stretch = rng.uniform(0, pi), sqrt(rng.uniform(*elongation))
+    along = (x * cos(turn) + y * sin(turn)) / stretch
+    across = (y * cos(turn) - x * sin(turn)) * stretch
     return np.float32(radius) - np.hypot(along, across)
 
 
@@ -234,12 +231,13 @@ def _warped(rng: Rng, x: Floats, y: Floats, amount: float, grain: float) -> tupl
     return x + amount * _noise(rng, shape, grain), y + amount * _noise(rng, shape, grain)
 
 
-def _distance_to(x: Floats, y: Floats, start: Floats, end: Floats) -> Floats:
-    """Distance of every point from the straight line between two points."""
-    dx, dy = end - start
-    along = ((x - start[0]) * dx + (y - start[1]) * dy) / max(dx * dx + dy * dy, 1e-6)
+def _distance_to(x: Floats, y: Floats, start: Point, end: Point) -> Floats:
+    """Distance of every point from the straight line between two points, (h,w)."""
+    (x0, y0), (dx, dy) = start.tolist(), (end - start).tolist()
+    along = ((x - x0) * dx + (y - y0) * dy) / max(dx * dx + dy * dy, 1e-6)
     along = np.clip(along, 0, 1)
-    return np.hypot(x - start[0] - along * dx, y - start[1] - along * dy)
+    distance: Floats = np.hypot(x - x0 - along * dx, y - y0 - along * dy)
+    return distance
 
 
 def _noise(rng: Rng, shape: tuple[int, ...], grain: float) -> Floats:
@@ -252,34 +250,38 @@ def _noise(rng: Rng, shape: tuple[int, ...], grain: float) -> Floats:
     white = rng.standard_normal((2, *squared.shape), np.float32)
     # A Gaussian blur, done on the spectrum; 0.3 makes the blobs' full width at half maximum 1.
     low_pass = np.exp(-2 * np.square(pi * 0.3 * grain / step) * squared).astype(np.float32)
-    smooth = np.fft.irfft2((white[0] + 1j * white[1]) * low_pass, (rows, columns))
-    smooth = ((smooth - smooth.mean()) / max(float(smooth.std()), 1e-12)).astype(np.float32)
+    blobs = np.fft.irfft2((white[0] + 1j * white[1]) * low_pass, (rows, columns))
+    smooth = ((blobs - blobs.mean()) / blobs.std()).astype(np.float32)
     if step > 1:
-        image = Image.fromarray(smooth)
-        smooth = np.asarray(image.resize(shape[::-1], Image.Resampling.BICUBIC))
+        image = Image.fromarray(smooth).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
+        return np.asarray(image, np.float32)
     return smooth[: shape[0], : shape[1]]
 
 
 def _cover(depth: Floats, blur: float = 1.5) -> Floats:
-    """1 inside a shape, 0 outside, with an edge that many pixels wide."""
+    """1 inside a shape, 0 outside, with an edge `blur` pixels wide on either side."""
     return _smooth(depth, 0.0, blur)
 
 
 def _smooth(depth: Floats, middle: float, width: float) -> Floats:
-    t = np.clip((depth - middle) / width / 2 + 0.5, 0, 1)
+    """From 0 to 1 as the depth goes from `middle - width` to `middle + width`."""
+    t: Floats = np.clip((depth - middle) / (2 * width) + 0.5, 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def _edge(depth: Floats) -> Floats:
-    return np.exp(-np.abs(depth) / 2.5)
+    """1 on an outline, falling off within a few pixels on both sides."""
+    near: Floats = np.exp(-np.abs(depth) / 2.5)
+    return near
 
 
 def _lay(density: Floats, cover: Floats, stain: Floats) -> None:
-    """Cover part of a density (h,w,3) by another, in place."""
+    """Replace a density (h,w,3) by another, (h,w,3) or (3,), where that covers it; in place."""
     density += cover[..., None] * (stain - density)
 
 
 def _mix(rng: Rng, stain: Stain) -> Floats:
+    """One mixture of the stain's two colours, as optical density (3,)."""
     part = rng.uniform()
     return _density(stain[0]) * part + _density(stain[1]) * (1 - part)
 

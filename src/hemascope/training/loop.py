@@ -120,6 +120,8 @@ class Run:
         self.model, self.optimizer, self.train_loader = self.accelerator.prepare(
             self.network, self.raw_optimizer, train_loader
         )
+        if recipe.compile:
+            self.network.compile(dynamic=False)
         self.val_loader: DataLoader[Batch] | None = (
             None if val_loader is None else self.accelerator.prepare(val_loader)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args, get_type_hints
 
@@ -66,6 +66,9 @@ class Recipe:
     """Decay a step of the weights' exponential moving average, which is then what is kept."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     """Autocast precision; fp16 needs a GPU."""
+    compile: bool = False
+    """Compile the network first, which takes minutes for each image size and then runs faster;
+    on a processor it needs a C++ compiler."""
     seed: int = 0
     """Seed of the initial weights, the validation split, the order and the augmentation."""
 
@@ -107,8 +110,16 @@ class Recipe:
         return self.image_size if growth == 1.0 else int(size) // 16 * 16
 
     def digest(self) -> str:
-        """A short hash of all fields, the same for equal recipes."""
-        return hashlib.sha256(to_json(self)).hexdigest()[:12]
+        """A short hash of the fields that are not at their default.
+
+        So that it stays what it was when a later version adds a field.
+        """
+        set_here = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        }
+        return hashlib.sha256(to_json(set_here)).hexdigest()[:12]
 
 
 def read_recipe(path: Path) -> Recipe:

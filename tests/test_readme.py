@@ -1,0 +1,46 @@
+"""The figures in the README are those of the evaluation that is committed beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hemascope import Evaluation
+from hemascope.bundle.bundle import read_bundle
+from hemascope.results import Estimate, Proportion, from_json
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    return from_json((ROOT / "docs/evaluation/evaluation.json").read_bytes(), Evaluation)
+
+
+def written(figure: Proportion | Estimate) -> str:
+    assert figure.value is not None
+    assert figure.low is not None
+    assert figure.high is not None
+    return f"{100 * figure.value:.1f} % | {100 * figure.low:.1f} – {100 * figure.high:.1f} %"
+
+
+def test_figures_are_the_measured_ones(evaluation: Evaluation) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, figure in {
+        "accuracy": evaluation.accuracy,
+        "balanced accuracy": evaluation.balanced_accuracy,
+        "macro F1": evaluation.macro_f1,
+        "macro AUROC": evaluation.macro_auroc,
+        "expected calibration error": evaluation.expected_calibration_error,
+    }.items():
+        assert f"| {name} | {written(figure)} |" in readme
+    for scores in evaluation.per_class:
+        row = f"| {scores.label} | {scores.recall.n} | {written(scores.recall)} |"
+        assert row in readme
+
+
+def test_the_evaluation_is_of_the_model_that_ships(evaluation: Evaluation) -> None:
+    card = read_bundle().card
+    assert evaluation.provenance["model_sha256"] == card.model_sha256
+    assert card.figures[-1].result == evaluation.accuracy
