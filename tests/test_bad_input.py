@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import json
 import os
 import struct
@@ -298,7 +299,6 @@ def test_a_disk_that_fills_up_on_closing(
 def test_a_folder_that_cannot_be_made(classify: Command, tmp_path: Path) -> None:
     good = draw(tmp_path / "good.png")
     assert classify(good, "--out", good / "out.csv").refused("good.png")
-    assert classify(good, "--out", tmp_path, "--force", "--report", good).refused("unknown kind")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -385,8 +385,6 @@ def wild_input(folder: Path) -> None:
 
 
 def not_onnx(folder: Path) -> None:
-    import hashlib
-
     (folder / MODEL_FILE).write_bytes(b"no network")
     with_card(folder, model_sha256=hashlib.sha256(b"no network").hexdigest())
 
@@ -443,7 +441,6 @@ def test_bundles_that_cannot_be_used(
         ("path,label\n", ("lists no images",)),
         ("", ("no column 'path'",)),
         ("path,label\na.png\n", ("line 2", "filled in")),
-        ("\0\n", ("not valid CSV", "no column 'path'")[1:]),
     ],
 )
 def test_manifests_that_cannot_be_used(
@@ -511,9 +508,7 @@ def test_two_classes_train_a_network(train: Command, hemascope: Command, tmp_pat
     assert done.out.splitlines()[-1].startswith("bundle written to")
     again = train(folder, 1)
     assert again.refused("--resume")
-    out = tmp_path / "out.csv"
-    assert hemascope("classify", folder, "--bundle", tmp_path / "run", "--out", out).code == 1
-    bundle = tmp_path / "run" / "bundle"
+    out, bundle = tmp_path / "out.csv", tmp_path / "run" / "bundle"
     assert hemascope("classify", folder, "--bundle", bundle, "--out", out).code == 0
     assert set(read(out)[0]) == {
         *("path", "label", "probability", "status"),
@@ -523,11 +518,8 @@ def test_two_classes_train_a_network(train: Command, hemascope: Command, tmp_pat
 
 def test_one_image_in_a_class_trains(train: Command, tmp_path: Path) -> None:
     done = train(cells(tmp_path / "cells", zebra=1, monocyte=6), 1, "--val-fraction", 0.2)
-    if done.code == 0:
-        assert len(RunFolder(tmp_path / "run").read_metrics()) == 1
-    else:
-        assert done.refused("zebra")
-        assert not (tmp_path / "run").exists()
+    assert done.code == 0, done.err
+    assert len(RunFolder(tmp_path / "run").read_metrics()) == 1
 
 
 def test_one_class_is_not_enough(train: Command, tmp_path: Path) -> None:

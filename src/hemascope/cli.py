@@ -46,6 +46,7 @@ app = App(
     name="hemascope",
     help=f"Classifies single blood cells in microscope images. {RESEARCH_USE_ONLY}",
     version=__version__,
+    suppress_keyboard_interrupt=False,  # main() says what is left
 )
 data = App(name="data", help="Check, split and draw sets of images.")
 app.command(data)
@@ -161,7 +162,9 @@ def train(
             on_read=on_read,
             on_step=on_step,
             on_epoch=print_epoch,
-            on_done=lambda run: out.print(f"bundle written to {escape(str(run.bundle))}"),
+            on_done=lambda run: out.print(
+                f"bundle written to {escape(str(run.bundle))}", soft_wrap=True
+            ),
         )
     return 0
 
@@ -252,7 +255,10 @@ def export(
     if evaluation is not None:
         bundle = with_evaluation(bundle, from_json(evaluation.read_bytes(), Evaluation))
     write_bundle(bundle, out_folder)
-    out.print(f"bundle written to {escape(str(out_folder))}, {len(bundle.model) / 1e6:.1f} MB")
+    out.print(
+        f"bundle written to {escape(str(out_folder))}, {len(bundle.model) / 1e6:.1f} MB",
+        soft_wrap=True,
+    )
     return 0
 
 
@@ -281,8 +287,8 @@ def info(bundle: Path | None = None) -> int:
             f"{_share(result.value)} ({_share(result.low)} – {_share(result.high)}), "
             f"n = {result.n}, {escape(figure.measured_on)}",
         )
-    table.add_row("licence", card.licence)
-    table.add_row("intended use", card.intended_use)
+    table.add_row("licence", escape(card.licence))
+    table.add_row("intended use", escape(card.intended_use))
     table.add_row("SHA-256", card.model_sha256)
     out.print(table)
     return 0
@@ -318,7 +324,8 @@ def data_check(
     _print_check(report)
     if out_file is not None:
         write_manifest(below(report.manifest, out_file.parent), out_file, overwrite=force)
-        out.print(f"manifest of {len(report.manifest.rows)} images written to {out_file}")
+        n = len(report.manifest.rows)
+        out.print(f"manifest of {n} images written to {escape(str(out_file))}", soft_wrap=True)
     check_splits(report.manifest)
     return 0
 
@@ -473,7 +480,7 @@ def _print_tally(tally: Tally) -> None:
 
 
 def _print_evaluation(found: Evaluation) -> None:
-    table = Table("figure", "value", "95 % interval", title=f"{found.name}, n = {found.n}")
+    table = Table("figure", "value", "95 % interval", title=f"{escape(found.name)}, n = {found.n}")
     figures: dict[str, Proportion | Estimate] = {
         "accuracy": found.accuracy,
         "balanced accuracy": found.balanced_accuracy,

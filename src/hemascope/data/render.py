@@ -251,7 +251,7 @@ def _noise(rng: Rng, shape: tuple[int, ...], grain: float) -> Floats:
     # A Gaussian blur, done on the spectrum; 0.3 makes the blobs' full width at half maximum 1.
     low_pass = np.exp(-2 * np.square(pi * 0.3 * grain / step) * squared).astype(np.float32)
     blobs = np.fft.irfft2((white[0] + 1j * white[1]) * low_pass, (rows, columns))
-    smooth = ((blobs - blobs.mean()) / blobs.std()).astype(np.float32)
+    smooth: Floats = ((blobs - blobs.mean()) / blobs.std()).astype(np.float32)
     if step > 1:
         image = Image.fromarray(smooth).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
         return np.asarray(image, np.float32)
