@@ -8,16 +8,19 @@ bfloat16 where that is faster, channels-last; with --compile, its network compil
     pip install 'hemascope[train]' torchvision
     python benchmarks/training_speed.py
 
-They take turns, so that a drift of the machine's speed meets both; the ratio is by pairs of turns.
+Each is a process of its own, and they take turns, so that a drift of the machine's speed meets
+both; the ratio is by pairs of turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -85,6 +88,19 @@ def our_epoch(
     return epoch
 
 
+def work(way: str, folder: Path, given: argparse.Namespace, pipe: Connection) -> None:
+    """One way, in a process of its own: trains an epoch whenever asked, and says how long."""
+    if way == "plain":
+        epoch = plain_epoch(folder, given.size, given.batch)
+    else:
+        cache = folder.parent / "cache"
+        epoch = our_epoch(folder, cache, given.size, given.batch, given.compile)
+    while pipe.recv():
+        started = time.perf_counter()
+        epoch()
+        pipe.send(time.perf_counter() - started)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=224)
@@ -93,25 +109,26 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="compile Hemascope's network")
     given = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    speeds: dict[str, list[float]] = {"plain": [], "hemascope": []}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "cells")
         draw_jpegs(folder, given.per_class)
-        ways = {
-            "plain": plain_epoch(folder, given.size, given.batch),
-            "hemascope": our_epoch(
-                folder, Path(temporary, "cache"), given.size, given.batch, given.compile
-            ),
-        }
         images = given.per_class * len(BLOOD_CELLS) // given.batch * given.batch
-        speeds: dict[str, list[float]] = {name: [] for name in ways}
+        pipes = {}
+        for way in speeds:
+            pipes[way], theirs = context.Pipe()
+            context.Process(target=work, args=(way, folder, given, theirs), daemon=True).start()
         for turn in range(given.turns + 1):
-            for name, epoch in ways.items():
-                started = time.perf_counter()
-                epoch()
+            for way, pipe in pipes.items():
+                pipe.send(True)
+                seconds = pipe.recv()
                 if turn > 0:  # the first warms up
-                    speeds[name].append(images / (time.perf_counter() - started))
-    for name, found in speeds.items():
-        print(f"{name}: {statistics.median(found):.1f} images/s, median of {len(found)} turns")
+                    speeds[way].append(images / seconds)
+        for pipe in pipes.values():
+            pipe.send(False)
+    for way, found in speeds.items():
+        print(f"{way}: {statistics.median(found):.1f} images/s, median of {len(found)} turns")
     ratios = [
         ours / plain for ours, plain in zip(speeds["hemascope"], speeds["plain"], strict=True)
     ]

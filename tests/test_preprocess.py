@@ -144,6 +144,15 @@ def test_16_bit_grey_keeps_its_high_byte(kind: str) -> None:
     assert np.array_equal(pixels(encoded(Image.fromarray(WIDE), kind)), expected)
 
 
+def test_16_bit_grey_in_32_bit_integers() -> None:
+    expected = three((WIDE // 256).astype(np.uint8))
+    assert np.array_equal(pixels(encoded(Image.fromarray(WIDE.astype(np.int32)), "TIFF")), expected)
+    for value in (-1, 70_000):
+        tiff = encoded(Image.fromarray(np.full((5, 7), value, np.int32)), "TIFF")
+        with pytest.raises(ImageError, match=f"from {value} to {value}"):
+            decode(tiff)
+
+
 def test_16_bit_colour_keeps_its_high_bytes() -> None:
     wide = RNG.integers(0, 65536, (5, 7, 3), dtype=np.uint16)
     assert np.array_equal(pixels(png_16_bit_rgb(wide)), wide // 256)
@@ -203,8 +212,9 @@ def test_a_floating_point_tiff() -> None:
         (np.full((5, 5), 255.0), "between 0 and 1"),
         (np.full((5, 5), -0.1), "between 0 and 1"),
         (np.full((5, 5), np.nan), "between 0 and 1"),
-        (np.full((5, 5), 70_000, np.int32), "70000"),
-        (np.full((5, 5), -1, np.int16), "-1"),
+        (np.full((5, 5), 200, np.int64), "int64"),
+        (np.full((5, 5), 200, np.uint32), "uint32"),
+        (np.full((5, 5), 200, np.int16), "int16"),
         (np.zeros((5, 5), np.complex64), "complex64"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -57,7 +58,7 @@ BundlePath = Annotated[Path | None, Parameter(name="--bundle")]
 
 @app.command
 def classify(
-    images: list[str],
+    images: Annotated[list[str], Parameter(allow_leading_hyphen=True, negative="")],
     *,
     out_file: Annotated[Path, Parameter(name="--out")] = Path("predictions.csv"),
     report: Path | None = None,
@@ -74,7 +75,7 @@ def classify(
         path a line from standard input.
     out_file
         The table: .csv, .jsonl or .parquet. One row an image: path, label, probability, status
-        ("ok", or what is wrong with the file), and p_<class> for every class.
+        ("ok", or what is wrong with the file), and p_CLASS for every class.
     report
         Write a page to look at as well (.html): counts and a gallery with activation maps.
     bundle
@@ -87,6 +88,8 @@ def classify(
     _refuse_existing(force, out_file, report)
     classifier = Classifier(bundle)
     paths = _lines(sys.stdin) if images == ["-"] else find_images(images)
+    if not paths:
+        raise ValueError("standard input names no images")
     gallery = Gallery() if report is not None else None
     each = gallery.add if gallery is not None else None
     with _progress("classifying") as progress:
@@ -417,6 +420,7 @@ def data_draw(
 
 def main() -> None:
     """The `hemascope` command. Errors that a user can mend end in one sentence and exit code 1."""
+    _let_names_through()
     try:
         code = app(result_action="return_value")
     except KeyboardInterrupt:
@@ -436,6 +440,13 @@ def main() -> None:
         _print_error(str(error))
         code = 1
     sys.exit(code)
+
+
+def _let_names_through() -> None:
+    """File names may be of any bytes: reading and printing them must not fail."""
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def _print_error(text: str) -> None:
@@ -462,8 +473,9 @@ def _bundle_folder(path: Path | None) -> Path | None:
 @contextmanager
 def _progress(label: str) -> Iterator[Any]:
     """A bar on the terminal's error stream, so that output can be piped; gives (done, total)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as bar:
+    text, left = TextColumn("{task.description}"), TimeRemainingColumn()
+    columns = (text, BarColumn(), MofNCompleteColumn(), left)
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(label, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 

@@ -107,12 +107,22 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         upright.load()
         return upright
     if mode.startswith("I") or mode == "F":
-        return _from_array(np.asarray(upright))
+        return _from_array(_narrowed(np.asarray(upright)))
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
         coloured = upright.convert("RGBA")
         ground = Image.new("RGBA", coloured.size, "white")
         return Image.alpha_composite(ground, coloured).convert("RGB")
     return upright.convert("RGB")
+
+
+def _narrowed(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """16-bit grey that Pillow holds in 32-bit integers, as 16-bit integers; others as they are."""
+    if array.dtype.kind != "i":
+        return array
+    wide = array.astype(np.int64)
+    if wide.min() < 0 or wide.max() > 65535:
+        raise ImageError(f"pixel values from {wide.min()} to {wide.max()}; expected 0 to 65535")
+    return wide.astype(np.uint16)
 
 
 def _from_array(array: NDArray[np.generic]) -> Image.Image:
@@ -130,11 +140,8 @@ def _to_uint8(array: NDArray[np.generic]) -> NDArray[np.uint8]:
         return values.astype(np.uint8, copy=False)
     if kind == "b":
         return values.astype(np.uint8) * np.uint8(255)
-    if kind in "ui":  # 16-bit grey, which Pillow may hold in 32-bit integers
-        wide = values.astype(np.int64)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise ImageError(f"pixel values from {wide.min()} to {wide.max()}; expected 0 to 65535")
-        return (wide >> 8).astype(np.uint8)
+    if kind == "u" and values.dtype.itemsize == 2:
+        return (values >> 8).astype(np.uint8)
     if kind == "f":
         real = values.astype(np.float64)
         if not np.isfinite(real).all() or real.min() < 0 or real.max() > 1:
