@@ -254,6 +254,18 @@ def test_a_file_with_wrong_bytes_is_an_image_error_or_an_image(kind: str) -> Non
             assert decode(bytes(spoilt)).mode == "RGB"
 
 
+@pytest.mark.parametrize("error", [TypeError, AttributeError, struct.error])
+def test_whatever_a_decoder_raises_is_an_image_error(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(image: Image.Image) -> Image.Image:
+        raise error("wrong tag")
+
+    monkeypatch.setattr("hemascope.preprocess.ImageOps.exif_transpose", fail)
+    with pytest.raises(ImageError, match="damaged image: wrong tag"):
+        decode(encoded(Image.fromarray(RGB)))
+
+
 def test_an_opened_image_that_is_damaged_is_an_image_error(tmp_path: Path) -> None:
     noise = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
     (tmp_path / "cut.jpg").write_bytes(encoded(Image.fromarray(noise), "JPEG")[:2000])

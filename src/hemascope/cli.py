@@ -79,14 +79,14 @@ def classify(
     report
         Write a page to look at as well (.html): counts and a gallery with activation maps.
     bundle
-        Folder of the model; by default the one that comes with the package.
+        Folder of the model, or of a run; by default the model that comes with the package.
     strict
         Exit with 1 if any image cannot be read.
     force
         Replace files that exist.
     """
     _refuse_existing(force, out_file, report)
-    classifier = Classifier(bundle)
+    classifier = Classifier(_bundle_folder(bundle))
     paths = _lines(sys.stdin) if images == ["-"] else find_images(images)
     if not paths:
         raise ValueError("standard input names no images")
