@@ -40,6 +40,18 @@ def test_figures_are_the_measured_ones(evaluation: Evaluation) -> None:
         assert row in readme
 
 
+def test_what_another_laboratory_gave_is_said() -> None:
+    found = from_json((ROOT / "docs/evaluation/bccd_crops.json").read_bytes(), Evaluation)
+    accuracy = found.accuracy
+    assert accuracy.value is not None
+    assert accuracy.low is not None
+    assert accuracy.high is not None
+    share = f"{100 * accuracy.value:.1f} % ({100 * accuracy.low:.1f} – {100 * accuracy.high:.1f} %)"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"of {found.n} tightly cropped white cells of BCCD it names {share}" in readme
+    assert found.provenance["model_sha256"] == read_bundle().card.model_sha256
+
+
 def test_the_evaluation_is_of_the_model_that_ships(evaluation: Evaluation) -> None:
     card = read_bundle().card
     assert evaluation.provenance["model_sha256"] == card.model_sha256

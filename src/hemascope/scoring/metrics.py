@@ -38,19 +38,9 @@ def confusion_matrix(
     return confusion[0] if weights is None else confusion
 
 
-def accuracy(confusion: Integers) -> Floats:
-    """The share of images named rightly: confusion (...,C,C) → (...)."""
-    return _ratio(_hits(confusion).sum(-1), confusion.sum((-2, -1)))
-
-
 def recall(confusion: Integers) -> Floats:
     """The share of a class's images that are named so: confusion (...,C,C) → (...,C)."""
     return _ratio(_hits(confusion), confusion.sum(-1))
-
-
-def precision(confusion: Integers) -> Floats:
-    """The share of the images named as a class that are of it: confusion (...,C,C) → (...,C)."""
-    return _ratio(_hits(confusion), confusion.sum(-2))
 
 
 def f1(confusion: Integers) -> Floats:
