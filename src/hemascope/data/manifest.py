@@ -126,13 +126,18 @@ def _row(
             f"{where}: '{sha256}' is no SHA-256 (64 hexadecimal digits); correct it or leave it out"
         )
     if classes is not None:
-        known = classes.find(label)
-        if known is None:
-            raise ManifestError(
-                f"{where}: unknown class '{label}'; the classes are {', '.join(classes.names)}"
-            )
-        label = known.name
+        label = spelled(label, where, classes)
     return ManifestRow(PurePosixPath(path).as_posix(), label, subtype, split, sha256)
+
+
+def spelled(label: str, where: str, classes: ClassSet) -> str:
+    """The label in the class set's spelling. Raises ManifestError, with `where`, if unknown."""
+    known = classes.find(label)
+    if known is None:
+        raise ManifestError(
+            f"{where}: unknown class '{label}'; the classes are {', '.join(classes.names)}"
+        )
+    return known.name
 
 
 def _is_outside(path: str, root: str) -> bool:

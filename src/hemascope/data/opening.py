@@ -9,9 +9,9 @@ from hemascope.classes import ClassSet
 from hemascope.data.manifest import (
     Manifest,
     ManifestError,
-    ManifestRow,
     manifest_from_folder,
     read_manifest,
+    spelled,
 )
 from hemascope.data.sources import unpack_bloodmnist
 
@@ -32,16 +32,8 @@ def open_manifest(
         return read_manifest(path, root, classes)
     if classes is None:
         return manifest
-    return replace(manifest, rows=tuple(_spelled(row, classes) for row in manifest.rows))
-
-
-def _spelled(row: ManifestRow, classes: ClassSet) -> ManifestRow:
-    known = classes.find(row.label)
-    if known is None:
-        raise ManifestError(
-            f"{row.path}: unknown class '{row.label}'; the classes are {', '.join(classes.names)}"
-        )
-    return replace(row, label=known.name)
+    rows = (replace(row, label=spelled(row.label, row.path, classes)) for row in manifest.rows)
+    return replace(manifest, rows=tuple(rows))
 
 
 def below(manifest: Manifest, folder: Path) -> Manifest:

@@ -6,7 +6,7 @@ import base64
 import heapq
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +87,7 @@ def evaluation_page(
     worst = evaluation.mistakes[:60]
     predictions = classifier.predict([root / mistake.path for mistake in worst], class_maps=True)
     tiles = [
-        Tile(mistake.path, f"{mistake.label} → {tile.title}", *_rest(tile))
+        replace(tile, path=mistake.path, title=f"{mistake.label} → {tile.title}")
         for mistake, tile in zip(worst, _tiles(predictions, classifier), strict=True)
     ]
     return _render(
@@ -97,10 +97,6 @@ def evaluation_page(
         tiles=tiles,
         card=classifier.card,
     )
-
-
-def _rest(tile: Tile) -> tuple[str, str, str, str]:
-    return tile.detail, tile.colour, tile.cell, tile.heat
 
 
 def _tiles(predictions: Sequence[Prediction], classifier: Classifier) -> Iterator[Tile]:

@@ -59,8 +59,8 @@ def prepare_data(
     such, every row is trained on and `val_fraction` of them is held out. Raises ManifestError for
     too few images and LeakageError where an image of the test split is also in train.
     """
-    check_splits(manifest)
     manifest = with_hashes(manifest)
+    check_splits(manifest)
     classes = classes or ClassSet.from_names(manifest.class_names())
     train, val = manifest.rows, tuple[ManifestRow, ...]()
     if any(row.split for row in manifest.rows):
