@@ -8,6 +8,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from hemascope.models.gradients import spatial_mean
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -49,7 +51,7 @@ class CellNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N,3,S,S) in 0..1 → logits (N,C)."""
-        features = self.feature_maps(images).mean((2, 3))
+        features = spatial_mean(self.feature_maps(images)).flatten(1)
         return cast(Tensor, self.head(self.dropout(features)))
 
     def outputs(self, images: Tensor) -> Outputs:

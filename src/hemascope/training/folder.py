@@ -23,6 +23,8 @@ class EpochRecord:
     val_accuracy: float | None
     seconds: float
     images_per_second: float
+    memory_mb: float
+    """The most memory that the process has had so far: the GPU's, or the main memory."""
 
 
 @dataclass(frozen=True)
@@ -109,4 +111,5 @@ def _record(row: dict[str, str]) -> EpochRecord:
         val_accuracy=optional("val_accuracy"),
         seconds=float(row["seconds"]),
         images_per_second=float(row["images_per_second"]),
+        memory_mb=float(row["memory_mb"]),
     )

@@ -21,7 +21,7 @@ from hemascope.data.dataset import Batch
 from hemascope.models import Switches, build_model
 from hemascope.models.network import CellNetwork
 from hemascope.results import written_whole
-from hemascope.training.allocator import keep_memory
+from hemascope.training.allocator import keep_memory, peak_memory
 from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hemascope.training.events import write_events
 from hemascope.training.folder import EpochRecord, RunFolder
@@ -68,6 +68,7 @@ def fit(
             val_accuracy=val_accuracy,
             seconds=seconds,
             images_per_second=len(run.train_loader) * recipe.batch_size / seconds,
+            memory_mb=peak_memory() / 1e6,
         )
         records.append(record)
         done = _with_epoch(done, record)
