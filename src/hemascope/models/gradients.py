@@ -18,7 +18,7 @@ def spatial_mean(x: Tensor) -> Tensor:
     further down, which then costs several times as much.
     """
     if torch.is_grad_enabled() and x.requires_grad:
-        return _SpatialMean.apply(x)
+        return cast(Tensor, _SpatialMean.apply(x))  # type: ignore[no-untyped-call]
     return x.mean((2, 3), keepdim=True)
 
 
@@ -33,7 +33,7 @@ def excite(x: Tensor, reduce: nn.Conv2d, expand: nn.Conv2d) -> Tensor:
         return x * torch.sigmoid(expand(gate))
     with torch.autocast(x.device.type, enabled=False):
         weights = (reduce.weight, reduce.bias, expand.weight, expand.bias)
-        return _Excite.apply(x, *weights)
+        return cast(Tensor, _Excite.apply(x, *weights))  # type: ignore[no-untyped-call]
 
 
 def strided_depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -42,7 +42,7 @@ def strided_depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     Its gradient is taken as that of stride 1, with zeros at the places that the stride leaves
     out: oneDNN's own takes up to ten times as long in bfloat16.
     """
-    return _StridedDepthwise.apply(x, weight, stride)
+    return cast(Tensor, _StridedDepthwise.apply(x, weight, stride))  # type: ignore[no-untyped-call]
 
 
 class _SpatialMean(torch.autograd.Function):

@@ -62,7 +62,7 @@ def bootstrap(
     rows = max(1, BLOCK // max(1, n))
     for start in range(0, resamples if n else 0, rows):
         block = figures[start : start + rows]
-        block[:] = statistic(_draw(random, len(block), n))
+        block[:] = statistic(resample(random, len(block), n))
     return tuple(_estimate(value, figures[:, k], n) for k, value in enumerate(values.tolist()))
 
 
@@ -81,8 +81,8 @@ def reflected(estimate: Estimate) -> Estimate:
     return Estimate(value, estimate.n, min(value, low), max(value, high))
 
 
-def _draw(random: np.random.Generator, rows: int, n: int) -> NDArray[np.float64]:
-    """How often each of n images occurs among n drawn with replacement, (rows,n)."""
+def resample(random: np.random.Generator, rows: int, n: int) -> NDArray[np.float64]:
+    """How often each of n images occurs among n drawn with replacement: (rows,n)."""
     drawn = random.integers(0, n, size=(rows, n)) + np.arange(rows)[:, None] * n
     return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
 

@@ -13,8 +13,9 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of the GNU C library
 def keep_memory() -> None:
     """Has the C library keep freed memory for the process instead of handing it back.
 
-    Training frees and asks for the same large blocks again at every step. By default every one goes
-    back to the system, which then clears the pages of the next: a sixth of a training step on two cores. Does nothing where there is no mallopt.
+    Training frees and asks for the same large blocks again at every step. By default every one
+    goes back to the system, which then clears the pages of the next: a sixth of a training step
+    on two cores. Does nothing where there is no mallopt.
     """
     if sys.platform != "linux":
         return

@@ -27,9 +27,6 @@ class Progress:
     epochs_done: int = 0
     average_steps: int = 0
     loss_scale: float | None = None
-    best_epoch: int = 0
-    best_accuracy: float = -1.0
-    best_loss: float = 1e9
 
 
 def save_checkpoint(

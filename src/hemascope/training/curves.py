@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from hemascope.training.folder import EpochRecord
+from hemascope.training.folder import EpochRecord, best_record
 
 
 def draw_curves(records: Sequence[EpochRecord], title: str) -> bytes:
@@ -24,7 +24,7 @@ def draw_curves(records: Sequence[EpochRecord], title: str) -> bytes:
     accuracy.plot(epochs, [r.train_accuracy for r in records], "-", color="#0072B2")
     accuracy.plot(val_epochs, [r.val_accuracy for r in validated], "--", color="#D55E00")
     if validated:
-        best = max(validated, key=lambda r: (r.val_accuracy or 0, -(r.val_loss or 0)))
+        best = best_record(records)
         accuracy.axvline(best.epoch, color="black", linewidth=0.8, linestyle=":")
         accuracy.set_title(f"best: {best.val_accuracy:.4f} in epoch {best.epoch}", fontsize=10)
     rate.plot(epochs, [r.learning_rate for r in records], "-", color="#0072B2")

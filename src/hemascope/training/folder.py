@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -95,6 +96,18 @@ class RunFolder:
             return []
         with self.metrics.open(newline="", encoding="utf-8") as file:
             return [_record(row) for row in csv.DictReader(file)]
+
+
+def best_record(records: Sequence[EpochRecord]) -> EpochRecord:
+    """The epoch whose weights are kept: highest validation accuracy, then lowest loss, then first.
+
+    Without validation it is the last. Raises ValueError where there are none.
+    """
+    if not records:
+        raise ValueError("no epoch is finished yet")
+    if records[-1].val_accuracy is None:
+        return records[-1]
+    return max(records, key=lambda record: (record.val_accuracy or 0, -(record.val_loss or 0)))
 
 
 def _record(row: dict[str, str]) -> EpochRecord:

@@ -24,7 +24,7 @@ from hemascope.results import written_whole
 from hemascope.training.allocator import keep_memory, peak_memory
 from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hemascope.training.events import write_events
-from hemascope.training.folder import EpochRecord, RunFolder
+from hemascope.training.folder import EpochRecord, RunFolder, best_record
 from hemascope.training.images import TrainingData
 from hemascope.training.optim import WeightAverage, build_optimizer, learning_rate
 from hemascope.training.recipe import Recipe
@@ -71,9 +71,9 @@ def fit(
             memory_mb=peak_memory() / 1e6,
         )
         records.append(record)
-        done = _with_epoch(done, record)
+        done = replace(done, epochs_done=record.epoch)
         if run.accelerator.is_main_process:
-            if done.best_epoch == record.epoch:
+            if best_record(records) is record:
                 run.save_weights(folder.best)
             folder.write_metrics(records)
             write_events(folder.events, record)
@@ -82,21 +82,6 @@ def fit(
         if on_epoch is not None and run.accelerator.is_main_process:
             on_epoch(record)
     return done
-
-
-def _with_epoch(done: Progress, record: EpochRecord) -> Progress:
-    """Best is the highest validation accuracy, then the lowest loss; without either, the last."""
-    done = replace(done, epochs_done=record.epoch)
-    if record.val_accuracy is None or record.val_loss is None:
-        return replace(done, best_epoch=record.epoch)
-    if (record.val_accuracy, -record.val_loss) <= (done.best_accuracy, -done.best_loss):
-        return done
-    return replace(
-        done,
-        best_epoch=record.epoch,
-        best_accuracy=record.val_accuracy,
-        best_loss=record.val_loss,
-    )
 
 
 class Run:

@@ -19,7 +19,7 @@ from hemascope.provenance import provenance
 from hemascope.results import Evaluation, from_json, to_json, written_whole
 from hemascope.scoring.statistics import wilson
 from hemascope.training.curves import draw_curves
-from hemascope.training.folder import EpochRecord, RunFacts, RunFolder
+from hemascope.training.folder import EpochRecord, RunFacts, RunFolder, best_record
 from hemascope.training.images import prepare_data
 from hemascope.training.loop import OnEpoch, OnStep, TrainingError, fit, network_of
 from hemascope.training.recipe import Recipe, read_recipe
@@ -104,10 +104,10 @@ def with_evaluation(bundle: Bundle, evaluation: Evaluation) -> Bundle:
 
 def _validation(records: list[EpochRecord], facts: RunFacts) -> tuple[Figure, ...]:
     """The best epoch's accuracy on the images held out of training."""
-    accuracies = [record.val_accuracy for record in records if record.val_accuracy is not None]
-    if not accuracies:
+    accuracy = best_record(records).val_accuracy
+    if accuracy is None:
         return ()
-    correct = round(max(accuracies) * facts.val_images)
+    correct = round(accuracy * facts.val_images)
     measured_on = "images held out of training, by which the epoch was chosen"
     return (Figure(measured_on, "accuracy", wilson(correct, facts.val_images)),)
 

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import io
 import sys
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from hemascope import __version__
 from hemascope.bundle.batch import Tally, classify_to, find_images
 from hemascope.bundle.bundle import CARD_FILE, read_bundle, write_bundle
 from hemascope.bundle.classifier import Classifier
-from hemascope.classes import BLOOD_CELLS
-from hemascope.data.check import DataReport, check
-from hemascope.data.manifest import write_manifest
-from hemascope.data.opening import below, open_manifest
-from hemascope.data.render import draw_folder
-from hemascope.data.splits import check_splits, split_counts, split_fractions, with_hashes
+from hemascope.cli.data import app as data_app
+from hemascope.cli.study import app as study_app
+from hemascope.cli.terminal import (
+    Force,
+    err,
+    out,
+    print_error,
+    progress_bar,
+    refuse_existing,
+)
+from hemascope.data.opening import open_manifest
 from hemascope.reports.pages import Gallery, classification_page
 from hemascope.results import (
     RESEARCH_USE_ONLY,
@@ -40,20 +40,24 @@ from hemascope.training.recipe import Recipe, read_recipe
 if TYPE_CHECKING:
     from hemascope.training.folder import EpochRecord
 
-out = Console()
-err = Console(stderr=True)
-
 app = App(
     name="hemascope",
     help=f"Classifies single blood cells in microscope images. {RESEARCH_USE_ONLY}",
     version=__version__,
     suppress_keyboard_interrupt=False,  # main() says what is left
 )
-data = App(name="data", help="Check, split and draw sets of images.")
-app.command(data)
+app.command(data_app)
+app.command(study_app)
 
-Force = Annotated[bool, Parameter(name="--force", negative="")]
 BundlePath = Annotated[Path | None, Parameter(name="--bundle")]
+
+# Which extra brings a package that may be missing; `train` brings the others.
+EXTRAS = {
+    "matplotlib": "evaluate",
+    "scipy": "evaluate",
+    "statsmodels": "study",
+    "ray": "cluster",
+}
 
 
 @app.command
@@ -85,14 +89,14 @@ def classify(
     force
         Replace files that exist.
     """
-    _refuse_existing(force, out_file, report)
+    refuse_existing(force, out_file, report)
     classifier = Classifier(_bundle_folder(bundle))
     paths = _lines(sys.stdin) if images == ["-"] else find_images(images)
     if not paths:
         raise ValueError("standard input names no images")
     gallery = Gallery() if report is not None else None
     each = gallery.add if gallery is not None else None
-    with _progress("classifying") as progress:
+    with progress_bar("classifying") as progress:
         tally = classify_to(out_file, classifier, paths, each, progress)
     if report is not None and gallery is not None:
         page = classification_page(gallery, tally, classifier)
@@ -155,7 +159,7 @@ def train(
             f"{record.images_per_second:.0f} images/s"
         )
 
-    with _progress("reading") as on_read, _progress("training") as on_step:
+    with progress_bar("reading") as on_read, progress_bar("training") as on_step:
         run_training(
             chosen,
             images,
@@ -207,13 +211,13 @@ def evaluate(
     from hemascope.reports.evaluate import evaluate as measure
     from hemascope.reports.evaluate import write_evaluation
 
-    _refuse_existing(force, out_folder / "evaluation.json")
+    refuse_existing(force, out_folder / "evaluation.json")
     classifier = Classifier(_bundle_folder(bundle))
     images = open_manifest(manifest, root, classifier.card.classes)
     if split is not None:
         images = images.select(split)
     title = name or " ".join(filter(None, [manifest.resolve().parent.name, split]))
-    with _progress("evaluating") as progress:
+    with progress_bar("evaluating") as progress:
         found = measure(classifier, images, title, progress)
     write_evaluation(found, classifier, images.root, out_folder)
     _print_evaluation(found)
@@ -253,7 +257,7 @@ def export(
     from hemascope.training.folder import RunFolder
     from hemascope.training.run import bundle_of, with_evaluation
 
-    _refuse_existing(force, out_folder / CARD_FILE)
+    refuse_existing(force, out_folder / CARD_FILE)
     bundle = bundle_of(RunFolder(run), name, trained_on)
     if evaluation is not None:
         bundle = with_evaluation(bundle, from_json(evaluation.read_bytes(), Evaluation))
@@ -297,127 +301,6 @@ def info(bundle: Path | None = None) -> int:
     return 0
 
 
-@data.command(name="check")
-def data_check(
-    images: Path,
-    *,
-    out_file: Annotated[Path | None, Parameter(name="--out")] = None,
-    root: Path | None = None,
-    force: Force = False,
-) -> int:
-    """Look for what is wrong with a set of images, and write its manifest.
-
-    Counts classes, subtypes, sizes and modes; finds unreadable files, copies, the same image
-    under two labels, near-duplicates, and images in two splits.
-
-    Parameters
-    ----------
-    images
-        Folder with one folder a class, manifest CSV, or a BloodMNIST .npz file.
-    out_file
-        Write the manifest of the images that can be read, with their SHA-256 (.csv).
-    root
-        What a manifest's paths are relative to; by default its own folder.
-    force
-        Replace a manifest that exists.
-    """
-    _refuse_existing(force, out_file)
-    with _progress("reading") as progress:
-        report = check(open_manifest(images, root), progress)
-    _print_check(report)
-    if out_file is not None:
-        write_manifest(below(report.manifest, out_file.parent), out_file, overwrite=force)
-        n = len(report.manifest.rows)
-        out.print(f"manifest of {n} images written to {escape(str(out_file))}", soft_wrap=True)
-    check_splits(report.manifest)
-    return 0
-
-
-@data.command(name="split")
-def data_split(
-    images: Path,
-    *,
-    out_file: Annotated[Path, Parameter(name="--out")],
-    test: float = 0.2,
-    val: float = 0.0,
-    paper: Annotated[bool, Parameter(negative="")] = False,
-    train_per_class: int = 400,
-    test_per_class: int = 125,
-    seed: int = 0,
-    root: Path | None = None,
-    force: Force = False,
-) -> int:
-    """Divide images into train, val and test, by class and subtype, copies kept together.
-
-    Parameters
-    ----------
-    images
-        Folder with one folder a class, or manifest CSV (its own splits are replaced).
-    out_file
-        The manifest with its splits (.csv).
-    test
-        Part for testing.
-    val
-        Part for validation; the rest is for training.
-    paper
-        The study's protocol instead: so many images a class to train on and to test on, the
-        rest `pool`.
-    train_per_class
-        Images a class to train on, with --paper.
-    test_per_class
-        Images a class to test on, with --paper.
-    seed
-        Another seed gives another split.
-    root
-        What a manifest's paths are relative to; by default its own folder.
-    force
-        Replace a manifest that exists.
-    """
-    _refuse_existing(force, out_file)
-    manifest = with_hashes(open_manifest(images, root))
-    if paper:
-        done = split_counts(manifest, seed, train_per_class, test_per_class)
-    else:
-        parts = {"train": 1 - val - test, "val": val, "test": test}
-        done = split_fractions(manifest, {k: v for k, v in parts.items() if v}, seed)
-    check_splits(done)
-    write_manifest(below(done, out_file.parent), out_file, overwrite=force)
-    counts = Counter(row.split for row in done.rows)
-    listed = ", ".join(f"{n} {split}" for split, n in sorted(counts.items()))
-    out.print(f"{listed}; written to {escape(str(out_file))}", soft_wrap=True)
-    return 0
-
-
-@data.command(name="draw")
-def data_draw(
-    folder: Path,
-    *,
-    per_class: int = 5,
-    seed: int = 0,
-    size: int = 360,
-    force: Force = False,
-) -> int:
-    """Draw cells of the eight classes, for demos and tests; never for accuracy claims.
-
-    Parameters
-    ----------
-    folder
-        Where the images go, one folder a class.
-    per_class
-        Cells a class.
-    seed
-        Another seed draws other cells.
-    size
-        Side of the images in pixels.
-    force
-        Replace images that exist.
-    """
-    draw_folder(folder, per_class, seed, size=size, overwrite=force)
-    n = per_class * len(BLOOD_CELLS)
-    out.print(f"{n} cells drawn in {escape(str(folder))}", soft_wrap=True)
-    return 0
-
-
 def main() -> None:
     """The `hemascope` command. Errors that a user can mend end in one sentence and exit code 1."""
     _let_names_through()
@@ -429,15 +312,15 @@ def main() -> None:
     except BrokenPipeError:
         code = 141
     except ModuleNotFoundError as error:
-        extra = "evaluate" if error.name in ("matplotlib", "scipy") else "train"
-        _print_error(f"{error.name} is not installed; pip install 'hemascope[{extra}]'")
+        extra = EXTRAS.get(error.name or "", "train")
+        print_error(f"{error.name} is not installed; pip install 'hemascope[{extra}]'")
         code = 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _print_error(f"{where}{error.strerror or error}")
+        print_error(f"{where}{error.strerror or error}")
         code = 1
     except (ValueError, RuntimeError) as error:
-        _print_error(str(error))
+        print_error(str(error))
         code = 1
     sys.exit(code)
 
@@ -449,18 +332,8 @@ def _let_names_through() -> None:
             stream.reconfigure(errors=errors)
 
 
-def _print_error(text: str) -> None:
-    err.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True, highlight=False)
-
-
 def _lines(stream: Any) -> list[str]:
     return [line.rstrip("\n") for line in stream if line.strip()]
-
-
-def _refuse_existing(force: bool, *paths: Path | None) -> None:
-    for path in paths:
-        if path is not None and path.exists() and not force:
-            raise ValueError(f"{path}: exists already; use --force to replace it")
 
 
 def _bundle_folder(path: Path | None) -> Path | None:
@@ -468,16 +341,6 @@ def _bundle_folder(path: Path | None) -> Path | None:
     if path is not None and not (path / CARD_FILE).exists() and (path / "bundle").is_dir():
         return path / "bundle"
     return path
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Any]:
-    """A bar on the terminal's error stream, so that output can be piped; gives (done, total)."""
-    text, left = TextColumn("{task.description}"), TimeRemainingColumn()
-    columns = (text, BarColumn(), MofNCompleteColumn(), left)
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(label, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 def _share(value: float | None) -> str:
@@ -511,37 +374,3 @@ def _print_evaluation(found: Evaluation) -> None:
     out.print(classes)
     if found.unreadable:
         out.print(f"{len(found.unreadable)} images could not be read and are left out")
-
-
-def _print_check(report: DataReport) -> None:
-    table = Table("class", "images", "subtypes")
-    for label, count in report.per_class.items():
-        subtypes = {sub: n for (name, sub), n in report.per_subtype.items() if name == label}
-        listed = ", ".join(f"{subtype} {n}" for subtype, n in subtypes.items())
-        table.add_row(escape(label), str(count), escape(listed))
-    out.print(table)
-    facts = {
-        "sizes": ", ".join(f"{size} ({n})" for size, n in list(report.sizes.items())[:6]),
-        "modes": ", ".join(f"{mode} ({n})" for mode, n in report.modes.items()),
-        "hidden files passed over": str(report.hidden),
-        "unreadable files": str(len(report.unreadable)),
-        "groups of identical files": str(len(report.identical)),
-        "of them under two labels": str(len(report.two_labels)),
-        "of them in two splits": str(len(report.two_splits)),
-        "changed since the manifest was written": str(len(report.changed)),
-        "near-duplicates": str(len(report.near_duplicates)),
-    }
-    for name, value in facts.items():
-        out.print(f"{name}: {value}", highlight=False)
-    for path, problem in report.unreadable:
-        out.print(f"  unreadable: {escape(path)}: {escape(problem)}", soft_wrap=True)
-    groups = {
-        "changed": tuple((path,) for path in report.changed),
-        "two labels": report.two_labels,
-        "two splits": report.two_splits,
-        "identical": report.identical,
-        "near-duplicates": report.near_duplicates,
-    }
-    for name, found in groups.items():
-        for paths in found:
-            out.print(f"  {name}: {escape(' = '.join(paths))}", soft_wrap=True)

@@ -1,0 +1,176 @@
+"""`hemascope data`: check, split and draw sets of images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.markup import escape
+from rich.table import Table
+
+from hemascope.classes import BLOOD_CELLS
+from hemascope.cli.terminal import Force, out, progress_bar, refuse_existing
+from hemascope.data.check import DataReport, check
+from hemascope.data.manifest import write_manifest
+from hemascope.data.opening import below, open_manifest
+from hemascope.data.render import draw_folder
+from hemascope.data.splits import check_splits, split_counts, split_fractions, with_hashes
+
+app = App(name="data", help="Check, split and draw sets of images.")
+
+
+@app.command(name="check")
+def data_check(
+    images: Path,
+    *,
+    out_file: Annotated[Path | None, Parameter(name="--out")] = None,
+    root: Path | None = None,
+    force: Force = False,
+) -> int:
+    """Look for what is wrong with a set of images, and write its manifest.
+
+    Counts classes, subtypes, sizes and modes; finds unreadable files, copies, the same image
+    under two labels, near-duplicates, and images in two splits.
+
+    Parameters
+    ----------
+    images
+        Folder with one folder a class, manifest CSV, or a BloodMNIST .npz file.
+    out_file
+        Write the manifest of the images that can be read, with their SHA-256 (.csv).
+    root
+        What a manifest's paths are relative to; by default its own folder.
+    force
+        Replace a manifest that exists.
+    """
+    refuse_existing(force, out_file)
+    with progress_bar("reading") as progress:
+        report = check(open_manifest(images, root), progress)
+    _print_check(report)
+    if out_file is not None:
+        write_manifest(below(report.manifest, out_file.parent), out_file, overwrite=force)
+        n = len(report.manifest.rows)
+        out.print(f"manifest of {n} images written to {escape(str(out_file))}", soft_wrap=True)
+    check_splits(report.manifest)
+    return 0
+
+
+@app.command(name="split")
+def data_split(
+    images: Path,
+    *,
+    out_file: Annotated[Path, Parameter(name="--out")],
+    test: float = 0.2,
+    val: float = 0.0,
+    paper: Annotated[bool, Parameter(negative="")] = False,
+    train_per_class: int = 400,
+    test_per_class: int = 125,
+    seed: int = 0,
+    root: Path | None = None,
+    force: Force = False,
+) -> int:
+    """Divide images into train, val and test, by class and subtype, copies kept together.
+
+    Parameters
+    ----------
+    images
+        Folder with one folder a class, or manifest CSV (its own splits are replaced).
+    out_file
+        The manifest with its splits (.csv).
+    test
+        Part for testing.
+    val
+        Part for validation; the rest is for training.
+    paper
+        The study's protocol instead: so many images a class to train on and to test on, the
+        rest `pool`.
+    train_per_class
+        Images a class to train on, with --paper.
+    test_per_class
+        Images a class to test on, with --paper.
+    seed
+        Another seed gives another split.
+    root
+        What a manifest's paths are relative to; by default its own folder.
+    force
+        Replace a manifest that exists.
+    """
+    refuse_existing(force, out_file)
+    manifest = with_hashes(open_manifest(images, root))
+    if paper:
+        done = split_counts(manifest, seed, train_per_class, test_per_class)
+    else:
+        parts = {"train": 1 - val - test, "val": val, "test": test}
+        done = split_fractions(manifest, {k: v for k, v in parts.items() if v}, seed)
+    check_splits(done)
+    write_manifest(below(done, out_file.parent), out_file, overwrite=force)
+    counts = Counter(row.split for row in done.rows)
+    listed = ", ".join(f"{n} {split}" for split, n in sorted(counts.items()))
+    out.print(f"{listed}; written to {escape(str(out_file))}", soft_wrap=True)
+    return 0
+
+
+@app.command(name="draw")
+def data_draw(
+    folder: Path,
+    *,
+    per_class: int = 5,
+    seed: int = 0,
+    size: int = 360,
+    force: Force = False,
+) -> int:
+    """Draw cells of the eight classes, for demos and tests; never for accuracy claims.
+
+    Parameters
+    ----------
+    folder
+        Where the images go, one folder a class.
+    per_class
+        Cells a class.
+    seed
+        Another seed draws other cells.
+    size
+        Side of the images in pixels.
+    force
+        Replace images that exist.
+    """
+    draw_folder(folder, per_class, seed, size=size, overwrite=force)
+    n = per_class * len(BLOOD_CELLS)
+    out.print(f"{n} cells drawn in {escape(str(folder))}", soft_wrap=True)
+    return 0
+
+
+def _print_check(report: DataReport) -> None:
+    table = Table("class", "images", "subtypes")
+    for label, count in report.per_class.items():
+        subtypes = {sub: n for (name, sub), n in report.per_subtype.items() if name == label}
+        listed = ", ".join(f"{subtype} {n}" for subtype, n in subtypes.items())
+        table.add_row(escape(label), str(count), escape(listed))
+    out.print(table)
+    facts = {
+        "sizes": ", ".join(f"{size} ({n})" for size, n in list(report.sizes.items())[:6]),
+        "modes": ", ".join(f"{mode} ({n})" for mode, n in report.modes.items()),
+        "hidden files passed over": str(report.hidden),
+        "unreadable files": str(len(report.unreadable)),
+        "groups of identical files": str(len(report.identical)),
+        "of them under two labels": str(len(report.two_labels)),
+        "of them in two splits": str(len(report.two_splits)),
+        "changed since the manifest was written": str(len(report.changed)),
+        "near-duplicates": str(len(report.near_duplicates)),
+    }
+    for name, value in facts.items():
+        out.print(f"{name}: {value}", highlight=False)
+    for path, problem in report.unreadable:
+        out.print(f"  unreadable: {escape(path)}: {escape(problem)}", soft_wrap=True)
+    groups = {
+        "changed": tuple((path,) for path in report.changed),
+        "two labels": report.two_labels,
+        "two splits": report.two_splits,
+        "identical": report.identical,
+        "near-duplicates": report.near_duplicates,
+    }
+    for name, found in groups.items():
+        for paths in found:
+            out.print(f"  {name}: {escape(' = '.join(paths))}", soft_wrap=True)

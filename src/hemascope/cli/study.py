@@ -1,0 +1,177 @@
+"""`hemascope study`: the paper's experiments, run, followed and reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+from rich.markup import escape
+from rich.table import Table
+
+from hemascope.cli.terminal import out, print_error, progress_bar
+from hemascope.data.opening import open_manifest
+from hemascope.results import RESEARCH_USE_ONLY
+from hemascope.study.experiments import PROFILES, plan
+
+app = App(name="study", help="Run the paper's experiments, and see whether its claims hold.")
+
+ProfileName = Literal["paper", "cpu"]
+Only = Annotated[list[str] | None, Parameter(name="--only", consume_multiple=True, negative="")]
+
+
+@app.command(name="run")
+def study_run(
+    manifest: Path,
+    *,
+    out_folder: Annotated[Path, Parameter(name="--out")],
+    profile: ProfileName = "cpu",
+    only: Only = None,
+    seeds: str = "",
+    ray: Annotated[bool, Parameter(negative="")] = False,
+    root: Path | None = None,
+    cache: Path | None = None,
+) -> int:
+    """Train and score every experiment of the paper. Needs 'hemascope[study]'.
+
+    Each run is a recipe in a folder named by its hash. Finished ones are never run again, and
+    interrupted ones go on from their last full epoch: give the same command again.
+
+    Parameters
+    ----------
+    manifest
+        Manifest CSV with the splits train and test (`data split --paper` makes one).
+    out_folder
+        Folder of the study.
+    profile
+        paper: to the letter of the paper's protocol, for a GPU. cpu: every model and ablation
+        alike, smaller and shorter, for two processors.
+    only
+        Names of the experiments to run; by default all.
+    seeds
+        Seeds of every experiment, such as 0,1,2; by default 0, and 0,1,2 for the models and
+        for squeeze-and-excitation.
+    ray
+        Run on a Ray cluster, by RAY_ADDRESS or else one started here; the folders must be on a
+        disk that all its machines share. Needs 'hemascope[cluster]'.
+    root
+        What the manifest's paths are relative to; by default its own folder.
+    cache
+        Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE.
+    """
+    runs = plan(PROFILES[profile], only or (), _seeds(seeds))
+    from hemascope.study.run import run_here, run_study
+
+    runner = run_here
+    if ray:
+        from hemascope.study.cluster import run_on_ray
+
+        runner = run_on_ray
+    with progress_bar("epochs") as on_epochs:
+        failures = run_study(
+            PROFILES[profile],
+            runs,
+            open_manifest(manifest, root),
+            out_folder,
+            runner=runner,
+            cache=cache,
+            on_epochs=on_epochs,
+        )
+    for failure in failures:
+        seed = failure.run.recipe.seed
+        print_error(f"{failure.run.experiment.name}, seed {seed}: {failure.reason}")
+    out.print(
+        f"{len(runs) - len(failures)} of {len(runs)} runs are finished in "
+        f"{escape(str(out_folder))}; 'hemascope study report' makes the tables",
+        soft_wrap=True,
+    )
+    return 1 if failures else 0
+
+
+@app.command(name="status")
+def study_status(
+    folder: Path, *, profile: ProfileName | None = None, only: Only = None, seeds: str = ""
+) -> int:
+    """Show what is done, what is under way, and how long the rest will take.
+
+    Parameters
+    ----------
+    folder
+        Folder of the study.
+    profile
+        As given to `study run`; by default the one that the folder was made with.
+    only
+        As given to `study run`.
+    seeds
+        As given to `study run`.
+    """
+    from hemascope.study.results import StudyFolder
+    from hemascope.study.status import study_status as look
+
+    study = StudyFolder(folder)
+    facts = study.facts()
+    if facts is None:
+        raise ValueError(f"{folder}: no study is here; make one with 'hemascope study run'")
+    found = look(study, plan(PROFILES[profile or facts.profile], only or (), _seeds(seeds)))
+    table = Table("experiment", "seed", "folder", "state", "epochs", "time left")
+    for status in found:
+        recipe = status.run.recipe
+        table.add_row(
+            status.run.experiment.name,
+            str(recipe.seed),
+            status.run.digest,
+            status.state,
+            f"{status.epochs_done}/{recipe.epochs}",
+            _duration(status.seconds_left),
+        )
+    out.print(table)
+    left = [status.seconds_left for status in found if status.seconds_left is not None]
+    done = sum(status.state == "done" for status in found)
+    total = _duration(sum(left) if len(left) == len(found) else None)
+    out.print(f"{done} of {len(found)} runs done, time left: {total or 'none'}")
+    return 0
+
+
+@app.command(name="report")
+def study_report(
+    folder: Path, *, out_folder: Annotated[Path, Parameter(name="--out")] = Path("docs")
+) -> int:
+    """Write STUDY.md, study.html and the figures from a study's results. Needs 'hemascope[study]'.
+
+    The results are collected in the folder `study` beside STUDY.md, without weights, small
+    enough to be committed; given that folder, the pages are written anew from it.
+
+    Parameters
+    ----------
+    folder
+        Folder of the study.
+    out_folder
+        Where the pages go.
+    """
+    from hemascope.study.report import write_report
+
+    study = write_report(folder, out_folder)
+    runs = sum(len(found) for found in study.runs.values())
+    out.print(
+        f"tables of {runs} runs written to {escape(str(out_folder / 'STUDY.md'))} and "
+        f"study.html. {RESEARCH_USE_ONLY}",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """0,1,2 as numbers. Raises ValueError for anything else."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise ValueError(f"--seeds takes numbers with commas between, not '{text}'") from None
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    if seconds == 0:
+        return ""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

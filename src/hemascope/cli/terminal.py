@@ -1,0 +1,38 @@
+"""What every command shares: the two consoles, progress, and how errors and shares are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+out = Console()
+err = Console(stderr=True)
+
+Force = Annotated[bool, Parameter(name="--force", negative="")]
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Any]:
+    """A bar on the terminal's error stream, so that output can be piped; gives (done, total)."""
+    text, left = TextColumn("{task.description}"), TimeRemainingColumn()
+    columns = (text, BarColumn(), MofNCompleteColumn(), left)
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(label, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+def print_error(text: str) -> None:
+    err.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True, highlight=False)
+
+
+def refuse_existing(force: bool, *paths: Path | None) -> None:
+    for path in paths:
+        if path is not None and path.exists() and not force:
+            raise ValueError(f"{path}: exists already; use --force to replace it")

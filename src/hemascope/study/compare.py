@@ -1,0 +1,115 @@
+"""Is one recipe better than another? Differences with intervals, exact tests, and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from statsmodels.stats.multitest import multipletests
+
+from hemascope.results import Estimate
+from hemascope.scoring.statistics import resample
+
+Verdict = Literal["holds", "contradicted", "cannot be told at this size"]
+Right = NDArray[np.bool_]
+
+RESAMPLES = 10_000
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two recipes on the same n images.
+
+    `difference` is the first's accuracy less the second's, over all seeds. `better` and `worse`
+    are the images on which the first was right more often and less often than the second;
+    `p_value` is their exact test, and `adjusted` that after Holm's correction.
+    """
+
+    title: str
+    seeds: int
+    difference: Estimate
+    better: int
+    worse: int
+    p_value: float
+    adjusted: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the claim that the first is the better one holds.
+
+        It takes both a corrected p-value below 0.05 and an interval without 0.
+        """
+        low, high = self.difference.low, self.difference.high
+        if self.adjusted < LEVEL and low is not None and high is not None:
+            if low > 0:
+                return "holds"
+            if high < 0:
+                return "contradicted"
+        return "cannot be told at this size"
+
+
+def compare(pairs: Sequence[tuple[str, Right, Right]]) -> tuple[Comparison, ...]:
+    """Comparisons that are reported together: (title, first right, second right), each (S,N).
+
+    Raises ValueError where the two of a pair have other shapes.
+    """
+    found = [(title, first, second, *sign_test(first, second)) for title, first, second in pairs]
+    adjusted = holm([p_value for *_, p_value in found])
+    return tuple(
+        Comparison(
+            title=title,
+            seeds=len(first),
+            difference=paired_difference(first, second),
+            better=better,
+            worse=worse,
+            p_value=p_value,
+            adjusted=corrected,
+        )
+        for (title, first, second, better, worse, p_value), corrected in zip(
+            found, adjusted, strict=True
+        )
+    )
+
+
+def paired_difference(first: Right, second: Right, seed: int = 0) -> Estimate:
+    """Difference of accuracies (S,N) - (S,N) with its 95 % percentile bootstrap interval.
+
+    Images are resampled in pairs, and seeds as clusters: with one seed the interval speaks of
+    the two trained networks, with several of their recipes, as far as so few can. Davison and
+    Hinkley, "Bootstrap Methods and their Application" (1997), section 3.8.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"answers of shapes {first.shape} and {second.shape} are not pairs")
+    gain = first.astype(np.float64) - second  # (S,N)
+    num_seeds, n = gain.shape
+    random = np.random.default_rng(seed)
+    images = resample(random, RESAMPLES, n)  # (R,N)
+    seeds = resample(random, RESAMPLES, num_seeds)  # (R,S)
+    drawn = ((images @ gain.T) * seeds).sum(axis=1) / (n * num_seeds)
+    low, high = np.percentile(drawn, (2.5, 97.5)).tolist()
+    return Estimate(float(gain.mean()), n, low, high)
+
+
+def sign_test(first: Right, second: Right) -> tuple[int, int, float]:
+    """Images on which first was right more often, and less often, than second; two-sided p-value.
+
+    With one seed this is McNemar's exact test; with several, each image counts once, by the
+    sign of the difference over its seeds. McNemar, Psychometrika 12 (1947).
+    """
+    gain = first.astype(np.int64).sum(axis=0) - second.sum(axis=0)  # (N,)
+    better, worse = int((gain > 0).sum()), int((gain < 0).sum())
+    if better + worse == 0:
+        return 0, 0, 1.0
+    return better, worse, float(binomtest(better, better + worse).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number. Holm, Scand. J. Statist. 6 (1979)."""
+    if not p_values:
+        return []
+    return [float(value) for value in multipletests(p_values, LEVEL, method="holm")[1]]

@@ -1,0 +1,176 @@
+"""Results → STUDY.md, study.html and the figures: everything on them comes from the files."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from hemascope.results import RESEARCH_USE_ONLY, written_whole
+from hemascope.study.architecture import layers_of
+from hemascope.study.experiments import ABLATIONS, EXPERIMENTS, MODELS, REFERENCE
+from hemascope.study.figures import (
+    AblationBar,
+    AblationGroup,
+    ModelBar,
+    draw_ablations,
+    draw_architecture,
+    draw_curves,
+    draw_models,
+    save,
+)
+from hemascope.study.findings import (
+    Study,
+    hours,
+    paper_hours,
+    read_study,
+    test_accuracy,
+    test_confusion,
+    validation,
+)
+from hemascope.study.results import RESULT, STUDY
+from hemascope.study.tables import tables
+from hemascope.training.folder import RunFolder
+from hemascope.training.loop import network_of
+
+RESULTS = "study"
+"""The folder beside STUDY.md that keeps the results it is written from, and the figures."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page, by the name of its files."""
+
+    name: str
+    caption: str
+
+
+PICTURES = (
+    Picture("architecture", "Figure 1: the architecture, drawn from the model itself"),
+    Picture("models", "Figure 2: accuracy of the models, and the reference's confusion matrix"),
+    Picture("curves", "Figure 3: training and validation, with the best epoch"),
+    Picture("ablations", "Figure 4: the four ablations; dashed, the reference"),
+)
+
+
+def write_report(folder: Path, out: Path) -> Study:
+    """Collects a study's results in OUT/study, and writes OUT/STUDY.md and OUT/study.html of them.
+
+    Raises ValueError where the folder holds no study, or the reference is not finished.
+    """
+    read_study(folder)
+    results = out / RESULTS
+    if results.resolve() != folder.resolve():
+        collect(folder, results)
+    study = read_study(results)
+    for name, figure in _figures(study).items():
+        save(figure, results, name)
+    with written_whole(out / "STUDY.md") as temporary:
+        temporary.write_text(markdown(study), encoding="utf-8")
+    with written_whole(out / "study.html") as temporary:
+        temporary.write_text(_page(study, results), encoding="utf-8")
+    return study
+
+
+def collect(folder: Path, results: Path) -> None:
+    """Copies what the tables need of a study, without weights, events and bundles."""
+    names = [Path(STUDY)]
+    for found in sorted(folder.glob(f"*/{RESULT}")):
+        metrics = RunFolder(found.parent).metrics
+        names += [found.relative_to(folder), metrics.relative_to(folder)]
+    for name in names:
+        with written_whole(results / name) as temporary:
+            shutil.copyfile(folder / name, temporary)
+
+
+def markdown(study: Study) -> str:
+    """The page as Markdown; its figures are files in `study/`."""
+    return _render("study.md.j2", study) + "\n"
+
+
+def _page(study: Study, results: Path) -> str:
+    images = {
+        picture.name: "data:image/svg+xml;base64,"
+        + base64.b64encode((results / f"{picture.name}.svg").read_bytes()).decode()
+        for picture in PICTURES
+    }
+    return _render("study.html.j2", study, images)
+
+
+def _render(template: str, study: Study, images: dict[str, str] | None = None) -> str:
+    environment = Environment(
+        loader=PackageLoader("hemascope.study"),
+        autoescape=template.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["bold"] = _bold
+    missing = [experiment.title for experiment in EXPERIMENTS.values() if not study.of(experiment)]
+    return environment.get_template(template).render(
+        tables=tables(study),
+        pictures=PICTURES,
+        images=images,
+        folder=RESULTS,
+        profile=study.profile,
+        reference=study.of(REFERENCE)[0].result,
+        runs=sum(len(runs) for runs in study.runs.values()),
+        hours=hours(study),
+        paper_hours=paper_hours(study),
+        missing=missing,
+        notice=RESEARCH_USE_ONLY,
+    )
+
+
+def _bold(text: str) -> Markup:
+    """Markdown's **bold** as HTML."""
+    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(text)))
+
+
+def _figures(study: Study) -> dict[str, Figure]:
+    runs = study.of(REFERENCE)
+    result = runs[0].result
+    network, size = network_of(result.recipe, len(result.class_names)), result.recipe.image_size
+    bars = [
+        ModelBar(
+            experiment.title,
+            validation(study.of(experiment)),
+            test_accuracy(study, experiment),
+            experiment.paper_validation,
+            experiment.paper_test,
+        )
+        for experiment in (*MODELS.others, REFERENCE)
+        if study.of(experiment)
+    ]
+    return {
+        "architecture": draw_architecture(layers_of(network, size), REFERENCE.title, size),
+        "models": draw_models(
+            bars,
+            test_confusion(study, REFERENCE).tolist(),
+            result.class_names,
+            f"{REFERENCE.title}, seed {result.recipe.seed}, test",
+        ),
+        "curves": draw_curves(
+            [(f"{REFERENCE.title}, seed {run.result.recipe.seed}", run.epochs) for run in runs]
+        ),
+        "ablations": draw_ablations(_ablation_groups(study)),
+    }
+
+
+def _ablation_groups(study: Study) -> list[AblationGroup]:
+    groups = []
+    for group in ABLATIONS:
+        reference = AblationBar(group.reference, test_accuracy(study, REFERENCE), is_reference=True)
+        others = (
+            AblationBar(other.title, test_accuracy(study, other), is_reference=False)
+            for other in group.others
+            if study.of(other)
+        )
+        groups.append(AblationGroup(group.title, (reference, *others)))
+    return groups

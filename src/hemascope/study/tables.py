@@ -1,0 +1,273 @@
+"""The paper's tables with ours beside them: results → rows of text, with intervals and verdicts."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hemascope.bundle.bundle import read_bundle
+from hemascope.results import Estimate
+from hemascope.study.compare import Comparison
+from hemascope.study.experiments import ABLATIONS, FINAL, MODELS, OURS, REFERENCE, Experiment, Group
+from hemascope.study.findings import (
+    Figure,
+    Study,
+    class_figures,
+    comparisons,
+    test_accuracy,
+    test_macro_f1,
+    validation,
+)
+from hemascope.study.results import RunResult
+from hemascope.training.folder import EpochRecord
+
+NOT_RUN = "not run"
+PAPER_HARDWARE = "RTX 4080 Super"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text. `note` says how to read it."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def tables(study: Study) -> tuple[Table, ...]:
+    """Every table of the page."""
+    found = comparisons(study)
+    return (
+        _models(study, found),
+        _per_class(study, REFERENCE),
+        _ablations(study, found),
+        _final(study),
+        _efficiency(study),
+    )
+
+
+def _models(study: Study, found: dict[str, Comparison]) -> Table:
+    rows = []
+    for experiment in (*MODELS.others, REFERENCE, OURS):
+        runs = study.of(experiment)
+        shown = [experiment.title if experiment is not OURS else "ours (the paper's network)"]
+        if not runs:
+            rows.append((*shown, *[NOT_RUN] * 6, "", ""))
+            continue
+        result = runs[0].result
+        shown += [
+            f"{result.parameters:,}",
+            f"{result.multiply_accumulates / 1e6:,.0f} M",
+            str(len(runs)),
+            _paper(experiment.paper_validation),
+            percent(validation(runs)),
+            _paper(experiment.paper_test),
+            percent(test_accuracy(study, experiment)),
+            percent(test_macro_f1(runs)),
+        ]
+        rows.append(tuple(shown))
+    verdicts = [
+        comparison.title.removeprefix("Models: ") + f": **{comparison.verdict}**, by "
+        f"{points(comparison.difference)}, p = {p_value(comparison.adjusted)}"
+        for name, comparison in found.items()
+        if name in {experiment.name for experiment in (*MODELS.others, OURS)}
+    ]
+    return Table(
+        "Table 1, left: models",
+        (
+            "model",
+            "parameters",
+            "multiply-accumulates",
+            "seeds",
+            "paper, validation",
+            "validation",
+            "paper, test",
+            "test",
+            "macro F1, test",
+        ),
+        tuple(rows),
+        "; ".join(verdicts),
+    )
+
+
+def _per_class(study: Study, experiment: Experiment) -> Table:
+    result = study.of(experiment)[0].result
+    figures = class_figures(result.test, len(result.class_names))
+    rows = tuple(
+        (name, percent(found.precision), percent(found.recall), percent(found.f1))
+        for name, found in zip(result.class_names, figures, strict=True)
+    )
+    return Table(
+        f"Table 1, right: {experiment.title} by class",
+        ("class", "precision", "recall", "F1"),
+        rows,
+        f"Seed {result.recipe.seed}, test images.",
+    )
+
+
+def _ablations(study: Study, found: dict[str, Comparison]) -> Table:
+    rows = []
+    for group in ABLATIONS:
+        rows.append(_ablation_row(study, group, group.reference, REFERENCE, None))
+        rows += [
+            _ablation_row(study, group, other.title, other, found.get(other.name))
+            for other in group.others
+        ]
+    return Table(
+        "Table 2: ablations",
+        (
+            "group",
+            "setting",
+            "seeds",
+            "validation",
+            "test",
+            "reference better by",
+            "p",
+            "p, corrected",
+            "that the reference is better",
+        ),
+        tuple(rows),
+        "The first row of each group is the reference, which is one run in all four groups.",
+    )
+
+
+def _ablation_row(
+    study: Study, group: Group, title: str, experiment: Experiment, found: Comparison | None
+) -> tuple[str, ...]:
+    runs = study.of(experiment)
+    if not runs:
+        return (group.title, title, *[NOT_RUN] * 3, "", "", "", "")
+    judged = ("", "", "", "")
+    if found is not None:
+        judged = (
+            f"{points(found.difference)} (seeds: {found.seeds})",
+            p_value(found.p_value),
+            p_value(found.adjusted),
+            found.verdict,
+        )
+    accuracies = percent(validation(runs)), percent(test_accuracy(study, experiment))
+    return (group.title, title, str(len(runs)), *accuracies, *judged)
+
+
+def _final(study: Study) -> Table:
+    rows = []
+    for run in study.of(FINAL):
+        accuracy = test_accuracy(study, FINAL)
+        images = f"{run.result.train_images:,} images"
+        rows.append((f"{FINAL.title}, in this profile", images, percent(accuracy), "test"))
+    card = read_bundle(None).card
+    shipped = f"{card.name}, which comes with the package"
+    rows += [
+        (shipped, card.training_data, percent(figure.result), figure.measured_on)
+        for figure in card.figures
+    ]
+    rows.append(
+        (
+            "the paper's DeepEfficientNet",
+            "2,560 images",
+            _paper(REFERENCE.paper_test),
+            "1,000 images",
+        )
+    )
+    return Table(
+        "The final model: trained on all training images, scored once",
+        ("model", "trained on", "test accuracy", "measured on"),
+        tuple(rows),
+    )
+
+
+def _efficiency(study: Study) -> Table:
+    rows = []
+    for experiment in (*MODELS.others, REFERENCE, OURS):
+        runs = study.of(experiment)
+        if not runs:
+            continue
+        result = runs[0].result
+        rows.append(
+            (
+                experiment.title,
+                f"{result.parameters / 1e6:.2f} M",
+                f"{result.multiply_accumulates / 1e6:,.0f} M",
+                f"{statistics.median(e.seconds for run in runs for e in run.epochs):.1f} s",
+                f"{max(e.memory_mb for run in runs for e in run.epochs) / 1000:.2f} GB",
+                f"{statistics.median(run.result.milliseconds for run in runs):.1f} ms",
+                _each(_first_at(run.epochs, 0.95) for run in runs),
+                _each(str(run.result.best_epoch) for run in runs),
+                _hardware(result),
+            )
+        )
+    rows.append(
+        (
+            "DeepEfficientNet in the paper, 224 px",
+            "1.84 M",
+            "",
+            "9.6 s",
+            "4.2 GB",
+            "8.3 ms",
+            "",
+            "",
+            PAPER_HARDWARE,
+        )
+    )
+    return Table(
+        "Efficiency",
+        (
+            "model",
+            "parameters",
+            "multiply-accumulates",
+            "an epoch",
+            "memory",
+            "an image",
+            "95 % first reached in epoch",
+            "best epoch",
+            "hardware",
+        ),
+        tuple(rows),
+        f"At {study.profile.base.image_size} px; medians over epochs and seeds; memory is the most "
+        "that the process had in training. An image: one at a time, preprocessed, by onnxruntime.",
+    )
+
+
+def percent(figure: Figure | None) -> str:
+    """99.1 % (98.3 – 99.5, n = 1000), or a dash."""
+    if figure is None or figure.value is None:
+        return "–"
+    if figure.low is None or figure.high is None:
+        return f"{100 * figure.value:.1f} %"
+    return (
+        f"{100 * figure.value:.1f} % ({100 * figure.low:.1f} – {100 * figure.high:.1f}, "
+        f"n = {figure.n})"
+    )
+
+
+def points(difference: Estimate) -> str:
+    """+1.2 points (0.3 – 2.0)."""
+    if difference.value is None or difference.low is None or difference.high is None:
+        return "–"
+    value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
+    return f"{value:+.1f} points ({low:+.1f} – {high:+.1f})"
+
+
+def p_value(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
+
+
+def _paper(accuracy: float | None) -> str:
+    return "–" if accuracy is None else f"{100 * accuracy:.2f} %"
+
+
+def _first_at(epochs: Sequence[EpochRecord], accuracy: float) -> str:
+    reached = [epoch.epoch for epoch in epochs if (epoch.val_accuracy or 0) >= accuracy]
+    return str(reached[0]) if reached else "never"
+
+
+def _each(values: Iterable[str]) -> str:
+    """The seeds' values, once where they agree."""
+    return ", ".join(dict.fromkeys(values))
+
+
+def _hardware(result: RunResult) -> str:
+    device, processors = result.provenance["device"], result.provenance["processors"]
+    return f"{processors} processors" if device == "cpu" else device
