@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from statsmodels.stats.contingency_tables import mcnemar
 
 from hemascope.cli import main
@@ -36,6 +35,7 @@ from hemascope.study.status import study_status
 from hemascope.study.tables import tables
 from hemascope.training.folder import EpochRecord
 from hemascope.training.recipe import Recipe
+from samples import two_classes
 
 test_accuracy.__test__ = False  # type: ignore[attr-defined]
 ROOT = Path(__file__).parents[1]
@@ -159,12 +159,7 @@ def test_unknown_experiments_are_named() -> None:
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Two classes that differ in colour, 16 images each, half of them to train on."""
-    folder, rng = tmp_path_factory.mktemp("cells"), np.random.default_rng(0)
-    for label, shift in {"violet": (40, 0, 60), "orange": (60, 30, 0)}.items():
-        (folder / label).mkdir()
-        for number in range(16):
-            noise = rng.integers(60, 180, (70, 70, 3)) + np.array(shift)
-            Image.fromarray(noise.astype(np.uint8)).save(folder / label / f"{number}.png")
+    folder = two_classes(tmp_path_factory.mktemp("cells"), 16)
     return split_fractions(manifest_from_folder(folder), {"train": 0.75, "test": 0.25}, 0)
 
 
@@ -271,11 +266,12 @@ def test_tables_of_known_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert validation(study.of(EXPERIMENTS["flips"])) == wilson(int(one.sum()), 500)
     three = test_accuracy(study, REFERENCE)
     assert three.value == pytest.approx(study.right(REFERENCE, [0, 1, 2]).mean())
-    models, classes, ablations, _, efficiency = tables(study)
+    models, compared, classes, ablations, _, efficiency = tables(study)
     assert len(ablations.rows) == 15
     assert [row[-1] for row in ablations.rows if row[1] == "+ flips"] == ["contradicted"]
     assert [row[2] for row in ablations.rows if row[1] == "+ rotation"] == ["not run"]
     assert [row[0] for row in models.rows][3] == "DeepEfficientNet"
+    assert [row[-1] for row in compared.rows] == ["holds"]
     assert all(len(row) == len(table.header) for table in tables(study) for row in table.rows)
     assert len(classes.rows) == 2
     assert efficiency.rows[-1][3:6] == ("9.6 s", "4.2 GB", "8.3 ms")

@@ -7,10 +7,8 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-from PIL import Image
 
 from hemascope.data.manifest import Manifest, manifest_from_folder
 from hemascope.data.splits import split_fractions
@@ -19,6 +17,7 @@ from hemascope.study.experiments import Experiment, Planned
 from hemascope.study.results import StudyFolder
 from hemascope.study.run import Job, perform
 from hemascope.training.recipe import Recipe
+from samples import two_classes
 
 TINY = Recipe(
     model="efficientnet_lite",
@@ -37,12 +36,7 @@ def planned(seed: int, epochs: int) -> Planned:
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Two classes that differ in colour, 24 images each."""
-    folder, rng = tmp_path_factory.mktemp("cells"), np.random.default_rng(0)
-    for label, shift in {"violet": (40, 0, 60), "orange": (60, 30, 0)}.items():
-        (folder / label).mkdir()
-        for number in range(24):
-            noise = rng.integers(60, 180, (70, 70, 3)) + np.array(shift)
-            Image.fromarray(noise.astype(np.uint8)).save(folder / label / f"{number}.png")
+    folder = two_classes(tmp_path_factory.mktemp("cells"), 24)
     return split_fractions(manifest_from_folder(folder), {"train": 0.75, "test": 0.25}, 0)
 
 

@@ -12,10 +12,8 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from hemascope.bundle.bundle import read_bundle
@@ -28,6 +26,7 @@ from hemascope.training.loop import TrainingError
 from hemascope.training.optim import WeightAverage, learning_rate
 from hemascope.training.recipe import PAPER, Recipe, read_recipe
 from hemascope.training.run import train
+from samples import two_classes
 
 TINY = Recipe(
     model="efficientnet_lite",
@@ -44,13 +43,7 @@ TINY = Recipe(
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes that differ in colour, 20 images each."""
-    folder, rng = tmp_path_factory.mktemp("cells"), np.random.default_rng(0)
-    for label, shift in {"violet": (40, 0, 60), "orange": (60, 30, 0)}.items():
-        (folder / label).mkdir()
-        for number in range(20):
-            noise = rng.integers(60, 180, (70, 70, 3)) + np.array(shift)
-            Image.fromarray(noise.astype(np.uint8)).save(folder / label / f"{number}.png")
-    return folder
+    return two_classes(tmp_path_factory.mktemp("cells"), 20)
 
 
 @pytest.fixture

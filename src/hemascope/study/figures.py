@@ -52,7 +52,7 @@ class AblationGroup:
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Writes NAME.svg and NAME.png, the same bytes for the same figure."""
-    with matplotlib.rc_context({"svg.hashsalt": "hemascope", "hatch.linewidth": 0.6}):
+    with matplotlib.rc_context({"svg.hashsalt": "hemascope", "svg.fonttype": "none"}):
         for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             with written_whole(folder / f"{name}.{suffix}") as temporary:
                 figure.savefig(temporary, format=suffix, dpi=130, metadata=metadata)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from hemascope.results import RESEARCH_USE_ONLY, written_whole
@@ -111,7 +109,6 @@ def _render(template: str, study: Study, images: dict[str, str] | None = None) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["bold"] = _bold
     missing = [experiment.title for experiment in EXPERIMENTS.values() if not study.of(experiment)]
     return environment.get_template(template).render(
         tables=tables(study),
@@ -126,11 +123,6 @@ def _render(template: str, study: Study, images: dict[str, str] | None = None) -
         missing=missing,
         notice=RESEARCH_USE_ONLY,
     )
-
-
-def _bold(text: str) -> Markup:
-    """Markdown's **bold** as HTML."""
-    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(text)))
 
 
 def _figures(study: Study) -> dict[str, Figure]:

@@ -24,6 +24,7 @@ from hemascope.training.folder import EpochRecord
 
 NOT_RUN = "not run"
 PAPER_HARDWARE = "RTX 4080 Super"
+JUDGED = ("better by", "seeds of both", "p", "p, corrected", "claim")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def tables(study: Study) -> tuple[Table, ...]:
     """Every table of the page."""
     found = comparisons(study)
     return (
-        _models(study, found),
+        _models(study),
+        _comparisons(found),
         _per_class(study, REFERENCE),
         _ablations(study, found),
         _final(study),
@@ -48,7 +50,7 @@ def tables(study: Study) -> tuple[Table, ...]:
     )
 
 
-def _models(study: Study, found: dict[str, Comparison]) -> Table:
+def _models(study: Study) -> Table:
     rows = []
     for experiment in (*MODELS.others, REFERENCE, OURS):
         runs = study.of(experiment)
@@ -68,12 +70,6 @@ def _models(study: Study, found: dict[str, Comparison]) -> Table:
             percent(test_macro_f1(runs)),
         ]
         rows.append(tuple(shown))
-    verdicts = [
-        comparison.title.removeprefix("Models: ") + f": **{comparison.verdict}**, by "
-        f"{points(comparison.difference)}, p = {p_value(comparison.adjusted)}"
-        for name, comparison in found.items()
-        if name in {experiment.name for experiment in (*MODELS.others, OURS)}
-    ]
     return Table(
         "Table 1, left: models",
         (
@@ -88,8 +84,16 @@ def _models(study: Study, found: dict[str, Comparison]) -> Table:
             "macro F1, test",
         ),
         tuple(rows),
-        "; ".join(verdicts),
     )
+
+
+def _comparisons(found: dict[str, Comparison]) -> Table:
+    names = [experiment.name for experiment in (*MODELS.others, OURS)]
+    rows = tuple(
+        (comparison.title.removeprefix(f"{MODELS.title}: "), *_judged(comparison))
+        for comparison in (found[name] for name in names if name in found)
+    )
+    return Table("Models compared", ("claim", *JUDGED), rows)
 
 
 def _per_class(study: Study, experiment: Experiment) -> Table:
@@ -123,13 +127,11 @@ def _ablations(study: Study, found: dict[str, Comparison]) -> Table:
             "seeds",
             "validation",
             "test",
-            "reference better by",
-            "p",
-            "p, corrected",
-            "that the reference is better",
+            *JUDGED,
         ),
         tuple(rows),
-        "The first row of each group is the reference, which is one run in all four groups.",
+        "The first row of each group is the reference, the same runs in all four groups. The "
+        "claim: it is better than the row's setting.",
     )
 
 
@@ -138,17 +140,16 @@ def _ablation_row(
 ) -> tuple[str, ...]:
     runs = study.of(experiment)
     if not runs:
-        return (group.title, title, *[NOT_RUN] * 3, "", "", "", "")
-    judged = ("", "", "", "")
-    if found is not None:
-        judged = (
-            f"{points(found.difference)} (seeds: {found.seeds})",
-            p_value(found.p_value),
-            p_value(found.adjusted),
-            found.verdict,
-        )
+        return (group.title, title, *[NOT_RUN] * 3, *[""] * len(JUDGED))
+    judged = _judged(found) if found is not None else [""] * len(JUDGED)
     accuracies = percent(validation(runs)), percent(test_accuracy(study, experiment))
     return (group.title, title, str(len(runs)), *accuracies, *judged)
+
+
+def _judged(found: Comparison) -> list[str]:
+    """The columns of JUDGED."""
+    p_values = p_value(found.p_value), p_value(found.adjusted)
+    return [points(found.difference), str(found.seeds), *p_values, found.verdict]
 
 
 def _final(study: Study) -> Table:

@@ -1,0 +1,19 @@
+"""Images that several test files make for themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def two_classes(folder: Path, per_class: int) -> Path:
+    """Noise of two classes that differ in colour; the folder, with a folder a class."""
+    rng = np.random.default_rng(0)
+    for label, shift in {"violet": (40, 0, 60), "orange": (60, 30, 0)}.items():
+        (folder / label).mkdir()
+        for number in range(per_class):
+            noise = rng.integers(60, 180, (70, 70, 3)) + np.array(shift)
+            Image.fromarray(noise.astype(np.uint8)).save(folder / label / f"{number}.png")
+    return folder
