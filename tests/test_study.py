@@ -27,7 +27,7 @@ from hemascope.study.experiments import (
     Profile,
     plan,
 )
-from hemascope.study.findings import comparisons, read_study, test_accuracy, validation
+from hemascope.study.findings import accuracy_on_test, comparisons, read_study, validation
 from hemascope.study.report import markdown, write_report
 from hemascope.study.results import Answers, RunResult, StudyFacts, StudyFolder
 from hemascope.study.run import run_study
@@ -37,7 +37,6 @@ from hemascope.training.folder import EpochRecord
 from hemascope.training.recipe import Recipe
 from samples import two_classes
 
-test_accuracy.__test__ = False  # type: ignore[attr-defined]
 ROOT = Path(__file__).parents[1]
 TINY = Profile(
     "cpu",
@@ -268,9 +267,9 @@ def test_tables_of_known_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found["flips"].seeds == 1  # only the seeds that both have
     assert found["no_squeeze_excite"].seeds == 3
     one = study.right(EXPERIMENTS["flips"], [0])
-    assert test_accuracy(study, EXPERIMENTS["flips"]) == wilson(int(one.sum()), 500)
+    assert accuracy_on_test(study, EXPERIMENTS["flips"]) == wilson(int(one.sum()), 500)
     assert validation(study.of(EXPERIMENTS["flips"])) == wilson(int(one.sum()), 500)
-    three = test_accuracy(study, REFERENCE)
+    three = accuracy_on_test(study, REFERENCE)
     assert three.value == pytest.approx(study.right(REFERENCE, [0, 1, 2]).mean())
     models, compared, classes, ablations, _, efficiency = tables(study)
     assert len(ablations.rows) == sum(1 + len(group.others) for group in ABLATIONS)

@@ -134,7 +134,7 @@ def validation(runs: Sequence[Run]) -> Figure | None:
     return Estimate(float(means.mean()), right[0].size, low, high)
 
 
-def test_accuracy(study: Study, experiment: Experiment) -> Figure:
+def accuracy_on_test(study: Study, experiment: Experiment) -> Figure:
     """Accuracy on the test images over the experiment's seeds."""
     right = study.right(experiment, study.seeds(experiment))
     if len(right) == 1:
@@ -142,7 +142,7 @@ def test_accuracy(study: Study, experiment: Experiment) -> Figure:
     return paired_difference(right, np.zeros_like(right))
 
 
-def test_confusion(study: Study, experiment: Experiment) -> NDArray[np.int64]:
+def confusion_on_test(study: Study, experiment: Experiment) -> NDArray[np.int64]:
     """Counts (C,C) of the first seed's answers to the test images."""
     result = study.of(experiment)[0].result
     return _confusion(result.test, len(result.class_names))
@@ -193,7 +193,7 @@ def _macro_f1s(runs: Sequence[Run], weights: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(np.mean(scores, axis=0)[:, None])
 
 
-def test_macro_f1(runs: Sequence[Run]) -> Estimate:
+def macro_f1_on_test(runs: Sequence[Run]) -> Estimate:
     """Mean over the seeds; the interval is over the images only."""
     return bootstrap(partial(_macro_f1s, runs), len(runs[0].result.test.targets))[0]
 

@@ -25,11 +25,11 @@ from hemascope.study.figures import (
 )
 from hemascope.study.findings import (
     Study,
+    accuracy_on_test,
+    confusion_on_test,
     hours,
     paper_hours,
     read_study,
-    test_accuracy,
-    test_confusion,
     validation,
 )
 from hemascope.study.results import RESULT, STUDY
@@ -133,7 +133,7 @@ def _figures(study: Study) -> dict[str, Figure]:
         ModelBar(
             experiment.title,
             validation(study.of(experiment)),
-            test_accuracy(study, experiment),
+            accuracy_on_test(study, experiment),
             experiment.paper_validation,
             experiment.paper_test,
         )
@@ -144,7 +144,7 @@ def _figures(study: Study) -> dict[str, Figure]:
         "architecture": draw_architecture(layers_of(network, size), REFERENCE.title, size),
         "models": draw_models(
             bars,
-            test_confusion(study, REFERENCE).tolist(),
+            confusion_on_test(study, REFERENCE).tolist(),
             result.class_names,
             f"{REFERENCE.title}, seed {result.recipe.seed}, test",
         ),
@@ -158,9 +158,11 @@ def _figures(study: Study) -> dict[str, Figure]:
 def _ablation_groups(study: Study) -> list[AblationGroup]:
     groups = []
     for group in ABLATIONS:
-        reference = AblationBar(group.reference, test_accuracy(study, REFERENCE), is_reference=True)
+        reference = AblationBar(
+            group.reference, accuracy_on_test(study, REFERENCE), is_reference=True
+        )
         others = (
-            AblationBar(other.title, test_accuracy(study, other), is_reference=False)
+            AblationBar(other.title, accuracy_on_test(study, other), is_reference=False)
             for other in group.others
             if study.of(other)
         )

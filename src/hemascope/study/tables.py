@@ -13,10 +13,10 @@ from hemascope.study.experiments import ABLATIONS, FINAL, MODELS, OURS, REFERENC
 from hemascope.study.findings import (
     Figure,
     Study,
+    accuracy_on_test,
     class_figures,
     comparisons,
-    test_accuracy,
-    test_macro_f1,
+    macro_f1_on_test,
     validation,
 )
 from hemascope.study.results import RunResult
@@ -66,8 +66,8 @@ def _models(study: Study) -> Table:
             _paper(experiment.paper_validation),
             percent(validation(runs)),
             _paper(experiment.paper_test),
-            percent(test_accuracy(study, experiment)),
-            percent(test_macro_f1(runs)),
+            percent(accuracy_on_test(study, experiment)),
+            percent(macro_f1_on_test(runs)),
         ]
         rows.append(tuple(shown))
     return Table(
@@ -142,7 +142,7 @@ def _ablation_row(
     if not runs:
         return (group.title, title, *[NOT_RUN] * 3, *[""] * len(JUDGED))
     judged = _judged(found) if found is not None else [""] * len(JUDGED)
-    accuracies = percent(validation(runs)), percent(test_accuracy(study, experiment))
+    accuracies = percent(validation(runs)), percent(accuracy_on_test(study, experiment))
     return (group.title, title, str(len(runs)), *accuracies, *judged)
 
 
@@ -155,7 +155,7 @@ def _judged(found: Comparison) -> list[str]:
 def _final(study: Study) -> Table:
     rows = []
     for run in study.of(FINAL):
-        accuracy = test_accuracy(study, FINAL)
+        accuracy = accuracy_on_test(study, FINAL)
         images = f"{run.result.train_images:,} images"
         rows.append((f"{FINAL.title}, in this profile", images, percent(accuracy), "test"))
     card = read_bundle(None).card
