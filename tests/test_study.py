@@ -321,3 +321,11 @@ def test_the_command_line(
 def test_the_committed_page_is_made_from_the_committed_results() -> None:
     study = read_study(ROOT / "docs" / "study")
     assert markdown(study) == (ROOT / "docs" / "STUDY.md").read_text(encoding="utf-8")
+    for name in (
+        "deep_efficientnet",
+        "no_squeeze_excite",
+        "resnet18",
+        "efficientnet_lite",
+        "simple_cnn",
+    ):
+        assert len(study.runs[name]) >= 3

@@ -1,36 +1,40 @@
-"""The study on a local Ray cluster of two workers, one of which is killed while it trains."""
+"""The study on Ray: runs whose worker is killed, runs that fail, and a cluster of others."""
 
 from __future__ import annotations
 
 import os
-import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+import ray
+import torch
+from ray.cluster_utils import Cluster
+from safetensors.torch import load_file
 
 from hemascope.data.manifest import Manifest, manifest_from_folder
 from hemascope.data.splits import split_fractions
+from hemascope.study import cluster as study_cluster
 from hemascope.study.cluster import run_on_ray
 from hemascope.study.experiments import Experiment, Planned
 from hemascope.study.results import StudyFolder
-from hemascope.study.run import Job, perform
+from hemascope.study.run import Job, perform, run_here
+from hemascope.training.folder import EpochRecord
 from hemascope.training.recipe import Recipe
 from samples import two_classes
 
 TINY = Recipe(
     model="efficientnet_lite",
     image_size=64,
-    epochs=8,
     batch_size=8,
     val_fraction=0.25,
     precision="fp32",
 )
-
-
-def planned(seed: int, epochs: int) -> Planned:
-    return Planned(Experiment("tiny", "tiny"), replace(TINY, seed=seed, epochs=epochs))
 
 
 @pytest.fixture(scope="module")
@@ -40,48 +44,112 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return split_fractions(manifest_from_folder(folder), {"train": 0.75, "test": 0.25}, 0)
 
 
-def workers() -> list[psutil.Process]:
-    """The processes of ours that perform a run at this moment."""
-    found = []
+def job(manifest: Manifest, study: Path, seed: int, epochs: int) -> Job:
+    """A run with a cache of its own, by which the process that performs it is known."""
+    planned = Planned(Experiment("tiny", "tiny"), replace(TINY, seed=seed, epochs=epochs))
+    return Job(planned, manifest, StudyFolder(study), study / f"cache{seed}")
+
+
+def epochs_of(job: Job) -> list[EpochRecord]:
+    return job.study.epochs(job.run.digest)
+
+
+def same(one: Job, other: Job) -> bool:
+    """Whether both runs came to the same weights and answers."""
+    first, second = (job.study.result(job.run.digest) for job in (one, other))
+    assert first is not None
+    assert second is not None
+    weights = [load_file(job.study.run(job.run.digest).best) for job in (one, other)]
+    return (first.test, first.val) == (second.test, second.val) and all(
+        torch.equal(weights[0][name], weights[1][name]) for name in weights[0] | weights[1]
+    )
+
+
+def worker_of(job: Job) -> psutil.Process | None:
+    """The process of ours that has the job's images mapped, by its cache folder."""
     for process in psutil.Process().children(recursive=True):
         try:
-            if "ray::perform" in " ".join(process.cmdline()):
-                found.append(process)
+            if any(Path(found.path).parent == job.cache for found in process.memory_maps()):
+                return process
         except psutil.Error:
             continue
-    return found
+    return None
 
 
-def test_a_killed_workers_run_is_taken_up(
+@contextmanager
+def killer(victim: Job) -> Iterator[list[list[EpochRecord]]]:
+    """Kills the job's worker after its first epoch; gives the epochs that it had then, in a list.
+
+    It watches from a thread, since a callback a second would miss so short a run.
+    """
+    left: list[list[EpochRecord]] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set() and not left:
+            if epochs_of(victim) and (worker := worker_of(victim)) is not None:
+                worker.kill()
+                while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+                    time.sleep(0.01)
+                left.append(epochs_of(victim))
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield left
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_killed_workers_run_is_taken_up(cells: Manifest, tmp_path: Path) -> None:
+    torch.set_num_threads(1)  # as Ray gives a task of one processor
+    victim = job(cells, tmp_path / "study", seed=0, epochs=12)
+    other = job(cells, tmp_path / "study", seed=1, epochs=2)
+    broken = job(replace(cells, root=tmp_path / "nowhere"), tmp_path / "study", seed=2, epochs=1)
+    called: list[int] = []
+    with killer(victim) as left:
+        failures = run_on_ray([victim, other, broken], lambda: called.append(1), workers=2)
+    assert not ray.is_initialized()
+    assert called
+    assert [failure.run for failure in failures] == [broken.run]
+    assert "nowhere" in failures[0].reason
+    assert len(epochs_of(other)) == 2
+
+    (before,) = left
+    assert 1 <= len(before) < 12
+    assert epochs_of(victim)[: len(before)] == before  # with their seconds: not trained anew
+    whole = replace(victim, study=StudyFolder(tmp_path / "whole"))
+    perform(whole)
+    assert same(victim, whole)
+    losses = [[record.train_loss for record in epochs_of(run)] for run in (victim, whole)]
+    assert losses[0] == losses[1]
+
+
+def test_a_running_cluster_gives_the_same_and_goes_on(
     cells: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    cache = tmp_path / "cache"
-    study = StudyFolder(tmp_path / "study")
-    broken = replace(cells, root=tmp_path / "nowhere")
-    jobs = [Job(planned(seed, 8), cells, study, cache) for seed in (0, 1)]
-    jobs.append(Job(planned(2, 1), broken, study, cache))
-    killed: list[int] = []
-
-    def kill_one_under_way() -> None:
-        done = [len(study.epochs(job.run.digest)) for job in jobs[:2]]
-        if not killed and any(0 < n < 8 for n in done):
-            killed.append(workers()[0].pid)
-            os.kill(killed[0], signal.SIGKILL)
-
-    failures = run_on_ray(jobs, kill_one_under_way, workers=2)
-    assert killed
-    assert [failure.run for failure in failures] == [jobs[2].run]
-    assert "nowhere" in failures[0].reason
-
-    alone = StudyFolder(tmp_path / "alone")
-    for job in jobs[:2]:
-        perform(replace(job, study=alone))
-        ours, theirs = study.result(job.run.digest), alone.result(job.run.digest)
-        assert ours is not None
-        assert theirs is not None
-        assert (ours.test, ours.val) == (theirs.test, theirs.val)
-        losses = [record.train_loss for record in study.epochs(job.run.digest)]
-        assert losses == pytest.approx(
-            [record.train_loss for record in alone.epochs(job.run.digest)], abs=1e-4
-        )
+    monkeypatch.setattr(study_cluster, "RETRIES", 0)
+    (tmp_path / "of" / "others").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "of" / "others")
+    cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False})
+    try:
+        monkeypatch.chdir(tmp_path)
+        near = replace(cells, root=Path(os.path.relpath(cells.root)))
+        whole = job(near, Path("study"), seed=0, epochs=2)
+        victim = job(near, Path("study"), seed=1, epochs=12)
+        absolute = replace(victim, cache=victim.cache.absolute())
+        with killer(absolute) as left:
+            failures = run_on_ray([whole, victim], lambda: None, address=cluster.address)
+        assert left
+        assert [failure.run for failure in failures] == [victim.run]
+        assert "its worker died" in failures[0].reason
+        assert not ray.is_initialized()
+        assert not list(cluster.head_node.dead_processes())
+    finally:
+        cluster.shutdown()
+    here = replace(whole, study=StudyFolder(tmp_path / "here"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Ray gives a task of one processor
+    assert run_here([here], lambda: None) == []
+    assert same(whole, here)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,83 +13,140 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hemascope.models.blocks import ConvNormAct, MBConv, SqueezeExcite
 from hemascope.models.network import CellNetwork
+from hemascope.models.resnet import BasicBlock
+
+Shape = tuple[int, int, int]
+STRIDED = (nn.Conv2d, nn.MaxPool2d)
 
 
 @dataclass(frozen=True)
 class Layer:
     """One stage of a network. `shape` is its output's: (channels, height, width)."""
 
+    name: str
     kind: str
-    shape: tuple[int, int, int]
+    stride: int
+    squeeze_excite: bool
+    shape: Shape
     parameters: int
     multiply_accumulates: int
 
 
 def layers_of(network: CellNetwork, size: int) -> tuple[Layer, ...]:
-    """The stages of the feature maps in order, then what makes logits of them, for a size.
+    """The stages of the feature maps in order, their mean, and the linear layers.
 
-    Their parameters sum to the network's, and so do their multiply-accumulates.
+    Of one image (1,3,size,size). Their parameters sum to the network's, and their
+    multiply-accumulates to `multiply_accumulates(network, size)`.
     """
-    layers = []
-    with _evaluating(network):
-        x = torch.zeros(1, 3, size, size)
-        for stage in cast(nn.Sequential, network.maps):
-            with FlopCounterMode(display=False) as counter:
-                x = cast(Tensor, stage(x))
-            _, channels, height, width = x.shape
-            operations = counter.get_total_flops() // 2
-            layers.append(
-                Layer(_kind(stage), (channels, height, width), parameters_of(stage), operations)
-            )
-    hidden = sum(isinstance(module, nn.Linear) for module in network.modules()) > 1
-    last = Layer(
-        kind="hidden layer, linear" if hidden else "mean, linear",
-        shape=(network.head.out_features, 1, 1),
-        parameters=parameters_of(network) - sum(layer.parameters for layer in layers),
-        multiply_accumulates=multiply_accumulates(network, size)
-        - sum(layer.multiply_accumulates for layer in layers),
-    )
-    return (*layers, last)
+    linear = [module for module in network.children() if isinstance(module, nn.Linear)]
+    shapes: dict[nn.Module, Shape] = {}  # in the order in which they are called
+    note = partial(_note, shapes)
+    hooks = [stage.register_forward_hook(note) for stage in (*network.maps.children(), *linear)]
+    try:
+        operations = _counted(network, size).get_flop_counts()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    paths = {module: f"{type(network).__name__}.{path}" for path, module in network.named_modules()}
+    layers = [
+        Layer(
+            name=name,
+            kind=_kind(stage),
+            stride=_stride(stage),
+            squeeze_excite=any(isinstance(module, SqueezeExcite) for module in stage.modules()),
+            shape=shape,
+            parameters=parameters_of(stage),
+            multiply_accumulates=sum(operations.get(paths[stage], {}).values()) // 2,
+        )
+        for name, (stage, shape) in zip(_names(shapes), shapes.items(), strict=True)
+    ]
+    if len(linear) == 1:  # a hidden layer takes the maps as they are
+        layers.insert(-1, Layer("pool", "mean", 1, False, (linear[0].in_features, 1, 1), 0, 0))
+    return tuple(layers)
+
+
+def multiply_accumulates(network: nn.Module, size: int) -> int:
+    """Of one image of that size: half of the floating-point operations that torch counts."""
+    return int(_counted(network, size).get_total_flops()) // 2
 
 
 def parameters_of(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def multiply_accumulates(network: nn.Module, size: int) -> int:
-    """Of one image of that size: half of the floating-point operations that torch counts."""
-    with _evaluating(network), FlopCounterMode(display=False) as counter:
+def _counted(network: nn.Module, size: int) -> FlopCounterMode:
+    """What torch counted while the network, as in evaluation, saw one black image."""
+    counter = FlopCounterMode(display=False)
+    with _evaluating(network), counter:
         network(torch.zeros(1, 3, size, size))
-    return int(counter.get_total_flops()) // 2
-
-
-def _kind(stage: nn.Module) -> str:
-    """What a stage is, in a few words: MBConv 3×3, stride 2, squeeze-excite."""
-    convolutions = [module for module in stage.modules() if isinstance(module, nn.Conv2d)]
-    if not convolutions:
-        return type(stage).__name__
-    strides = max(convolution.stride[0] for convolution in convolutions)
-    kernel = max(convolution.kernel_size[0] for convolution in convolutions)
-    name = type(stage).__name__
-    if isinstance(stage, (ConvNormAct, nn.Sequential, nn.Conv2d)):
-        name = "Conv"
-    words = [f"{name} {kernel}×{kernel}"]
-    if isinstance(stage, MBConv):
-        widest = max(convolution.out_channels for convolution in convolutions)
-        words[0] += f", ×{widest // convolutions[0].in_channels}"
-    if strides > 1:
-        words.append(f"stride {strides}")
-    if any(isinstance(module, SqueezeExcite) for module in stage.modules()):
-        words.append("squeeze-excite")
-    return ", ".join(words)
+    return counter
 
 
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    was_training = network.training
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        network.train(was_training)
+        for module, was_training in modes:
+            module.training = was_training
+
+
+def _note(shapes: dict[nn.Module, Shape], stage: nn.Module, _: object, output: Tensor) -> None:
+    """Forward hook: keeps the shape of a stage's output, (1,K,h,w) or (1,F)."""
+    channels, height, width = (*output.shape[1:], 1, 1)[:3]
+    shapes[stage] = (channels, height, width)
+
+
+def _names(stages: Iterable[nn.Module]) -> list[str]:
+    """Stem, block 1, block 2, …, head, linear; numbered where there are several."""
+    roles = [_role(place, stage) for place, stage in enumerate(stages)]
+    return [
+        f"{role} {roles[: place + 1].count(role)}" if roles.count(role) > 1 else role
+        for place, role in enumerate(roles)
+    ]
+
+
+def _role(place: int, stage: nn.Module) -> str:
+    match stage:
+        case ConvNormAct():
+            return "head" if place else "stem"
+        case MBConv() | BasicBlock():
+            return "block"
+        case nn.Conv2d():
+            return "conv"
+        case nn.BatchNorm2d():
+            return "norm"
+        case nn.MaxPool2d():
+            return "max pool"
+        case nn.Linear():
+            return "linear"
+    return type(stage).__name__
+
+
+def _kind(stage: nn.Module) -> str:
+    """What a stage is, in a few words: MBConv 6, 3×3 (6 is its expansion)."""
+    convolutions = [module for module in stage.modules() if isinstance(module, nn.Conv2d)]
+    kernel = max((convolution.kernel_size[0] for convolution in convolutions), default=0)
+    match stage:
+        case MBConv():
+            width = max(convolution.groups for convolution in convolutions)  # depthwise
+            return f"MBConv {width // convolutions[0].in_channels}, {kernel}×{kernel}"
+        case BasicBlock():
+            return f"residual block, {kernel}×{kernel}"
+        case ConvNormAct() | nn.Conv2d():
+            return f"Conv {kernel}×{kernel}"
+        case nn.BatchNorm2d():
+            return "batch norm"
+        case nn.MaxPool2d(kernel_size=side):
+            return f"max pool {side}×{side}"
+        case nn.Linear():
+            return "linear"
+    return type(stage).__name__
+
+
+def _stride(stage: nn.Module) -> int:
+    strides = [module.stride for module in stage.modules() if isinstance(module, STRIDED)]
+    return max((stride if isinstance(stride, int) else stride[0] for stride in strides), default=1)

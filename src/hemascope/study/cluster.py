@@ -5,46 +5,73 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
+from hemascope.study.results import StudyFolder
 from hemascope.study.run import EXPECTED, Failure, Job, perform
 
 RETRIES = 3  # how often a run is taken up again after its worker died
+DEATHS = (WorkerCrashedError, NodeDiedError, LocalRayletDiedError, OutOfMemoryError)
 
 
 def run_on_ray(
-    jobs: Sequence[Job], follow: Callable[[], None], workers: int | None = None
+    jobs: Sequence[Job],
+    follow: Callable[[], None],
+    address: str | None = None,
+    workers: int | None = None,
 ) -> list[Failure]:
-    """One task a job, each in a process of its own, on the cluster that RAY_ADDRESS names.
+    """One task a job, each in a process of its own, on the cluster at `address`.
 
-    Without one a local cluster is started, with `workers` processors to share out (by default
-    all), and shut down again. A task takes one GPU where the cluster has any, else one processor.
+    Without an address it is the one that RAY_ADDRESS names, or that runs on this machine, or else
+    a local one that is started and shut down again; with `workers` always the last, with so many
+    processors to share out. A task takes one processor, and one GPU where the cluster has any.
     When a worker dies another takes its run up, from the last full epoch; for that all machines
-    must see the study's folder, the images and the cache under the same paths.
+    must see the study's folder, the images and the cache under the same paths. Raises
+    ConnectionError where no cluster answers.
     """
     started = not ray.is_initialized()
     if started:
-        _connect(workers)
+        _connect(address, workers)
     try:
-        return _perform_all(jobs, follow)
+        return _perform_all([_anywhere(job) for job in jobs], follow)
     finally:
         if started:
             ray.shutdown()
 
 
-def _connect(workers: int | None) -> None:
+def _connect(address: str | None, workers: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
-    else:
-        ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
+    ray.init(
+        address="local" if address is None and workers is not None else address,
+        num_cpus=workers,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _anywhere(job: Job) -> Job:
+    """The job with full paths: a worker does not run in the folder that we run in."""
+    return replace(
+        job,
+        manifest=replace(job.manifest, root=job.manifest.root.absolute()),
+        study=StudyFolder(job.study.path.absolute()),
+        cache=job.cache.absolute(),
+    )
 
 
 def _perform_all(jobs: Sequence[Job], follow: Callable[[], None]) -> list[Failure]:
-    # A fresh process each, so that its memory is its own.
+    # A fresh process each, so that its memory is its own; Ray gives it as many threads as
+    # processors (OMP_NUM_THREADS), before it imports torch.
     task = ray.remote(num_cpus=1, max_retries=RETRIES, max_calls=1)(perform)
     if ray.cluster_resources().get("GPU"):
         task = task.options(num_gpus=1)
@@ -65,14 +92,14 @@ def _perform_all(jobs: Sequence[Job], follow: Callable[[], None]) -> list[Failur
 
 
 def _reason(reference: ray.ObjectRef[None]) -> str | None:
-    """Why a task failed, or None."""
+    """Why a task failed, or None. Other errors than the expected are raised."""
     try:
         ray.get(reference)
     except RayTaskError as error:
         if isinstance(error.cause, EXPECTED):
             return str(error.cause)
         raise
-    except RayError as error:
+    except DEATHS as error:
         first_line = str(error).strip().splitlines()[0]
-        return f"its worker died {RETRIES + 1} times: {first_line}"
+        return f"its worker died, after {RETRIES} retries: {first_line}"
     return None

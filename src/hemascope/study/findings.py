@@ -30,6 +30,8 @@ from hemascope.training.folder import EpochRecord
 
 Figure = Proportion | Estimate
 
+RESAMPLES = 1000
+
 
 @dataclass(frozen=True)
 class Run:
@@ -183,19 +185,25 @@ def _f1s(answers: Answers, num_classes: int, weights: NDArray[np.float64]) -> ND
     return f1(confusion_matrix(targets, named, num_classes, weights))
 
 
+def macro_f1_on_test(runs: Sequence[Run]) -> Estimate:
+    """Mean over the seeds; images are resampled, and seeds as clusters."""
+    n = len(runs[0].result.test.targets)
+    value = float(_macro_f1s(runs, np.ones((1, n))).mean())
+    random = np.random.default_rng(0)
+    scores = _macro_f1s(runs, resample(random, RESAMPLES, n))  # (R,S)
+    seeds = resample(random, RESAMPLES, len(runs))  # (R,S)
+    low, high = np.percentile((scores * seeds).sum(axis=1) / len(runs), (2.5, 97.5)).tolist()
+    return Estimate(value, n, low, high)
+
+
 def _macro_f1s(runs: Sequence[Run], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the seeds of each resample's macro F1, (R,1)."""
+    """Each seed's macro F1 with images that count as often as `weights` (R,N) says, (R,S)."""
     scores = []
     for run in runs:
         targets, named = np.array(run.result.test.targets), np.array(run.result.test.named)
         num_classes = len(run.result.class_names)
         scores.append(macro_f1(confusion_matrix(targets, named, num_classes, weights)))
-    return np.asarray(np.mean(scores, axis=0)[:, None])
-
-
-def macro_f1_on_test(runs: Sequence[Run]) -> Estimate:
-    """Mean over the seeds; the interval is over the images only."""
-    return bootstrap(partial(_macro_f1s, runs), len(runs[0].result.test.targets))[0]
+    return np.stack(scores, axis=1)
 
 
 def class_figures(answers: Answers, num_classes: int) -> tuple[ClassFigures, ...]:
