@@ -1,4 +1,4 @@
-"""Logits → probabilities."""
+"""Logits → probabilities that mean what they say."""
 
 from __future__ import annotations
 
@@ -17,3 +17,34 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     weights = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
+def fit_temperature(logits: NDArray[np.floating], targets: NDArray[np.integer]) -> float:
+    """The temperature that makes N labelled images most likely: logits (N,C), targets (N,).
+
+    It must be fitted on images that training never saw. Needs scipy. Raises ValueError without
+    images. Guo et al., ICML 2017.
+    """
+    from scipy.optimize import minimize_scalar
+
+    if len(targets) == 0:
+        raise ValueError("a temperature cannot be fitted on no images")
+    rows = np.arange(len(targets))
+
+    def loss(log_temperature: float) -> float:
+        scaled = np.asarray(logits, dtype=np.float64) / np.exp(log_temperature)
+        top = scaled.max(axis=1)
+        normaliser = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
+        return float((normaliser - scaled[rows, targets]).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded").x))
+
+
+def brier(probabilities: NDArray[np.float64], targets: NDArray[np.integer]) -> float:
+    """Mean squared distance of the probabilities (N,C) from the labels, 0 to 2.
+
+    Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review
+    78 (1950).
+    """
+    labels = np.eye(probabilities.shape[1])[targets]
+    return float(((probabilities - labels) ** 2).sum(axis=1).mean())

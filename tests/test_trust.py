@@ -1,0 +1,119 @@
+"""Calibration, conformal sets and out-of-distribution scores, against closed forms and limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist, mahalanobis
+from sklearn.neighbors import NearestNeighbors
+
+from hemascope.scoring.calibration import brier, fit_temperature, softmax
+from hemascope.scoring.conformal import class_thresholds, conformal_threshold, prediction_sets
+from hemascope.scoring.ood import energy, fit_mahalanobis, fit_neighbours, max_probability
+
+
+def drawn(n: int, seed: int, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (n,4) and labels that follow their probabilities at the temperature."""
+    random = np.random.default_rng(seed)
+    logits = 3 * random.normal(size=(n, 4))
+    chances = softmax(logits, temperature)
+    targets = (chances.cumsum(axis=1) < random.random((n, 1))).sum(axis=1)
+    return logits, np.minimum(targets, 3)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_the_temperature_that_made_the_labels_is_found(temperature: float) -> None:
+    logits, targets = drawn(40_000, 0, temperature)
+    assert fit_temperature(logits, targets) == pytest.approx(temperature, rel=0.03)
+
+
+def test_a_temperature_needs_images() -> None:
+    with pytest.raises(ValueError, match="no images"):
+        fit_temperature(np.zeros((0, 4)), np.zeros(0, dtype=int))
+
+
+def test_brier_of_known_probabilities() -> None:
+    probabilities = np.array([[0.8, 0.2], [0.5, 0.5]])
+    assert brier(probabilities, np.array([0, 1])) == pytest.approx((0.08 + 0.5) / 2)
+
+
+@given(st.integers(1, 300), st.floats(0.01, 0.5), st.integers(0, 10))
+def test_the_threshold_leaves_out_as_many_as_the_theorem_says(
+    n: int, alpha: float, seed: int
+) -> None:
+    """At most ⌊(n+1)α⌋ - 1 of n distinct calibration images fall below the threshold."""
+    random = np.random.default_rng(seed)
+    probabilities = random.dirichlet(np.ones(3), n)
+    targets = random.integers(0, 3, n)
+    threshold = conformal_threshold(probabilities, targets, alpha)
+    below = (probabilities[np.arange(n), targets] < threshold).sum()
+    allowed = n - np.ceil((n + 1) * (1 - alpha))
+    assert below == max(0, allowed)
+
+
+def test_coverage_on_new_images_is_what_was_promised() -> None:
+    covered = []
+    for seed in range(200):
+        logits, targets = drawn(700, seed)
+        probabilities = softmax(logits)
+        threshold = conformal_threshold(probabilities[:200], targets[:200], 0.1)
+        sets = prediction_sets(probabilities[200:], threshold)
+        covered.append(sets[np.arange(500), targets[200:]].mean())
+    assert np.mean(covered) == pytest.approx(0.9 + 0.5 / 201, abs=0.006)
+
+
+def test_classes_have_coverage_of_their_own() -> None:
+    logits, targets = drawn(40_000, 1)
+    logits[:, 0] -= 2 * (targets == 0)  # the network is too unsure of class 0
+    probabilities, half = softmax(logits), 20_000
+    thresholds = class_thresholds(probabilities[:half], targets[:half], 0.1)
+    sets = prediction_sets(probabilities[half:], thresholds)
+    for k in range(4):
+        of_class = targets[half:] == k
+        assert sets[of_class, k].mean() == pytest.approx(0.9, abs=0.012)
+
+
+def test_too_few_images_give_sets_of_everything() -> None:
+    probabilities = np.array([[0.9, 0.1]])
+    assert conformal_threshold(probabilities, np.array([0]), 0.05) == 0.0
+    assert class_thresholds(probabilities, np.array([0]), 0.05).tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        conformal_threshold(probabilities, np.array([0]), 1.0)
+
+
+def test_energy_and_probability_of_equal_logits() -> None:
+    logits = np.full((1, 5), 700.0)  # exp() of which overflows
+    assert energy(logits) == pytest.approx(-(700 + np.log(5)))
+    assert max_probability(logits) == pytest.approx(0.8)
+
+
+def test_mahalanobis_is_scipys() -> None:
+    random = np.random.default_rng(0)
+    targets = np.repeat([0, 2], 500)  # a class without images is no matter
+    spread = random.normal(size=(3, 3))
+    features = random.normal(size=(1000, 3)) @ spread + targets[:, None]
+    detector = fit_mahalanobis(features, targets, shrinkage=0.0)
+    means = np.stack([features[targets == k].mean(axis=0) for k in (0, 2)])
+    rest = features - means[targets // 2]
+    inverse = np.linalg.inv(rest.T @ rest / 1000)
+    new = random.normal(size=(20, 3)) * 5
+    expected = [min(mahalanobis(x, mean, inverse) ** 2 for mean in means) for x in new]
+    assert detector(new) == pytest.approx(np.array(expected))
+
+
+def test_mahalanobis_stands_a_dead_feature() -> None:
+    features = np.random.default_rng(0).normal(size=(50, 3)) * [1, 1, 0]
+    assert np.isfinite(fit_mahalanobis(features, np.zeros(50, dtype=int))(features)).all()
+
+
+def test_neighbours_are_scikit_learns() -> None:
+    random = np.random.default_rng(0)
+    known, new = random.normal(size=(200, 8)), random.normal(size=(30, 8))
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (known, new)]
+    distances, _ = NearestNeighbors(n_neighbors=7).fit(unit[0]).kneighbors(unit[1])
+    assert fit_neighbours(known, 7)(new) == pytest.approx(distances[:, -1])
+    assert fit_neighbours(known, 1)(new) == pytest.approx(cdist(unit[1], unit[0]).min(axis=1))
+    with pytest.raises(ValueError, match="no 201th neighbour"):
+        fit_neighbours(known, 201)
