@@ -13,6 +13,7 @@ from PIL import Image
 import hemascope.bundle.export as exporting
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
 from hemascope.bundle.bundle import Bundle, BundleError, Card, pretrained, read_bundle, write_bundle
+from hemascope.bundle.classifier import Scores
 from hemascope.bundle.explain import evidence, overlay
 from hemascope.bundle.export import drawn_sample, export
 from hemascope.classes import ClassSet
@@ -149,7 +150,7 @@ def test_overlay_colours_only_where_the_evidence_is() -> None:
 
 
 def test_outputs_are_named_as_the_graph_names_them() -> None:
-    assert Outputs._fields == ("logits", "features", "class_map")
+    assert Outputs._fields == Scores._fields
 
 
 def test_the_bundle_that_comes_with_the_package() -> None:

@@ -41,17 +41,21 @@ def test_outputs_agree_with_the_forward_pass(name: str, size: int) -> None:
     network = build_model(name, num_classes=3).eval()
     images = torch.rand(2, 3, size, size)
     with torch.no_grad():
-        logits, features, class_map = network.outputs(images)
+        logits, features, class_map, texture = network.outputs(images)
         assert torch.allclose(logits, network(images), atol=1e-5)
         assert torch.allclose(logits, network.head(features), atol=1e-5)
     assert class_map.shape[:2] == (2, 3)
     assert class_map.shape[2] == class_map.shape[3]
+    early, _ = network.stages(images)
+    assert 4 * early.shape[2] >= size
+    expected = torch.cat([early.mean((2, 3)), early.std((2, 3), correction=0)], dim=1)
+    assert torch.allclose(texture, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name != "simple_cnn"])
 def test_class_map_averages_to_the_logit(name: str) -> None:
     network = build_model(name, num_classes=3).eval()
-    logits, _, class_map = network.outputs(torch.rand(2, 3, 64, 64))
+    logits, _, class_map, _ = network.outputs(torch.rand(2, 3, 64, 64))
     assert torch.allclose(class_map.mean((2, 3)) + network.head.bias, logits, atol=1e-4)
 
 
@@ -61,8 +65,8 @@ def test_class_map_is_grad_cam(name: str) -> None:
     where a hidden layer makes it differ from place to place (HiResCAM)."""
     network = build_model(name, num_classes=4).eval()
     images = torch.rand(2, 3, 64, 64)
-    maps = network.feature_maps(images).detach().requires_grad_()
-    network.feature_maps = lambda _: maps  # type: ignore[method-assign]
+    early, maps = (maps.detach().requires_grad_() for maps in network.stages(images))
+    network.stages = lambda _: (early, maps)  # type: ignore[method-assign]
     ours = network.outputs(images).class_map
     for c in range(4):
         (gradient,) = torch.autograd.grad(network(images)[:, c].sum(), maps)

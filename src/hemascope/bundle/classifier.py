@@ -24,11 +24,12 @@ T = TypeVar("T")
 
 
 class Scores(NamedTuple):
-    """What the graph says of a batch: logits (N,C), features (N,F), class_map (N,C,h,w)."""
+    """What the graph says of a batch: logits (N,C), features (N,F), class_map, texture (N,T)."""
 
     logits: NDArray[np.float32]
     features: NDArray[np.float32]
-    class_map: NDArray[np.float32]
+    class_map: NDArray[np.float32]  # (N,C,h,w)
+    texture: NDArray[np.float32]
 
 
 class Classifier:
@@ -86,7 +87,7 @@ class Classifier:
 
     def scores(self, batch: NDArray[np.uint8]) -> Scores:
         """The graph's outputs for preprocessed images (N,S,S,3) uint8."""
-        return Scores(*self._session.run(["logits", "features", "class_map"], {"images": batch}))
+        return Scores(*self._session.run(Scores._fields, {"images": batch}))
 
     def _check_fit(self) -> None:
         size, num_classes = self.card.input.size, len(self.card.classes)

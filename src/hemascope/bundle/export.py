@@ -17,7 +17,7 @@ from hemascope.bundle.classifier import Classifier
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.augment import to_images
 from hemascope.data.render import draw_cell
-from hemascope.models.network import CellNetwork
+from hemascope.models.network import CellNetwork, Outputs
 from hemascope.preprocess import InputSpec
 
 OPSET = 18
@@ -25,7 +25,7 @@ TOLERANCE = 1e-3  # of logits, which are some units wide
 
 
 class _Graph(nn.Module):
-    """What goes into model.onnx: (N,S,S,3) uint8 → logits, features, class_map."""
+    """What goes into model.onnx: (N,S,S,3) uint8 → logits, features, class_map, texture."""
 
     def __init__(self, network: CellNetwork) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def export(network: CellNetwork, card: Card, sample: NDArray[np.uint8]) -> Bundl
 def _onnx(network: CellNetwork, size: int) -> bytes:
     buffer = io.BytesIO()
     images = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    names = ["logits", "features", "class_map"]
+    names = list(Outputs._fields)
     with warnings.catch_warnings():
         # The tracing exporter is deprecated but writes a smaller graph and needs no extra package.
         warnings.simplefilter("ignore")

@@ -120,6 +120,7 @@ def train(
     recipe_file: Annotated[Path | None, Parameter(name="--recipe")] = None,
     recipe: Annotated[Recipe | None, Parameter(name="*")] = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
+    start_from: Path | None = None,
     root: Path | None = None,
     cache: Path | None = None,
 ) -> int:
@@ -140,6 +141,9 @@ def train(
         Single settings; the defaults are the study's.
     resume
         Go on with the run in the folder.
+    start_from
+        Another run, of the same architecture, whose best weights this one begins with; a last
+        layer for other classes begins fresh.
     root
         What the manifest's paths are relative to; by default its own folder.
     cache
@@ -165,6 +169,7 @@ def train(
             images,
             out_folder,
             resume=resume,
+            start_from=start_from,
             cache=cache,
             on_read=on_read,
             on_step=on_step,

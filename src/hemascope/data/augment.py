@@ -1,7 +1,8 @@
-"""Augmentation of whole batches, on the device that trains: one warp and one colour matrix.
+"""Augmentation of whole batches, on the device that trains.
 
 Flips, rotation, scaling, shear and shift are composed into one affine map and sampled once;
-brightness, saturation and hue are composed into one 3×3 matrix an image, before a contrast. All
+brightness, saturation and hue are composed into one 3×3 matrix an image, before a contrast. Then
+come, for the policies that have them, another laboratory's stain, light, focus and camera. All
 is drawn from torch's random state on the CPU, so that a seed gives the same images on any device.
 """
 
@@ -22,7 +23,8 @@ class Policy:
 
     `degrees` of rotation and `shear` either way; `shift` as a fraction of the side; `scale`,
     `brightness`, `contrast` and `saturation` as fractions around 1; `hue` as a fraction of the
-    colour circle.
+    colour circle. A share `other_site` of the images is made to look as if from elsewhere; the
+    others keep stain, light, focus and camera.
     """
 
     flips: bool = False
@@ -34,6 +36,7 @@ class Policy:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    other_site: float = 0.0
 
 
 # The first four are the study's ablation, each adding to the one before.
@@ -64,7 +67,30 @@ POLICIES: dict[str, Policy] = {
         saturation=0.2,
         hue=0.04,
     ),
+    # As if from many laboratories.
+    "sites": Policy(
+        flips=True,
+        degrees=180,
+        shift=0.08,
+        scale=0.35,
+        shear=8,
+        brightness=0.2,
+        contrast=0.4,
+        saturation=0.5,
+        hue=0.08,
+        other_site=0.75,
+    ),
 }
+
+# Of an image as if from elsewhere. Optical densities are natural logarithms.
+DYE_MIXING = 0.2  # standard deviation of the parts of other channels' densities
+DYE_STRENGTH = (-0.9, 0.3)  # range of the logarithm of the factor of all densities
+DYE_BALANCE = 0.2  # standard deviation of the logarithm of each channel's own factor
+GROUND_SCALE = 0.5  # standard deviation of the logarithm of the factor of the ground's density
+GROUND_TINT = 0.4  # most that is added to a channel's ground
+DEFOCUS = 0.026  # most, standard deviation as a fraction of the side
+NOISE = 0.04  # largest standard deviation
+GROUND_QUANTILE = 0.15
 
 
 def to_images(frames: Tensor) -> Tensor:
@@ -87,6 +113,9 @@ def augment(frames: Tensor, size: int, inner: float, policy: Policy) -> Tensor:
         images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
     images = recolour(images, colour_matrices(len(images), policy), policy.contrast)
+    if policy.other_site:
+        chosen = torch.rand(len(images)) < policy.other_site
+        images[chosen] = with_noise(defocus(restain(images[chosen])))
     return images.contiguous(memory_format=torch.channels_last)
 
 
@@ -135,6 +164,50 @@ def recolour(images: Tensor, colour: Tensor, contrast: float) -> Tensor:
     weights = torch.tensor(GREY, device=images.device)[:, None, None]
     mean = (images.mean((2, 3), keepdim=True) * weights).sum(1, keepdim=True)  # (N,1,1,1)
     return torch.lerp(mean, images, factor).clamp_(0, 1)
+
+
+def restain(images: Tensor) -> Tensor:
+    """(N,3,h,w) in 0..1 with other dyes, other strengths of them, and other light.
+
+    By Beer and Lambert's law densities add up, so that other dyes mix the densities above the
+    ground linearly, and light adds to all of them. Tellez et al., "Quantifying the effects of
+    data augmentation and stain color normalization", Medical Image Analysis 58 (2019).
+    """
+    n, device = len(images), images.device
+    density = -images.clamp(min=1 / 255).log()
+    sample = density[:, :, ::4, ::4].flatten(2)
+    ground = sample.quantile(GROUND_QUANTILE, dim=2)[:, :, None, None]  # (N,3,1,1)
+    factors = torch.exp(torch.empty(n, 1, 1).uniform_(*DYE_STRENGTH))
+    factors = factors * torch.exp(DYE_BALANCE * torch.randn(n, 3, 1))
+    dyes = factors * (torch.eye(3) + DYE_MIXING * torch.randn(n, 3, 3))
+    tint = GROUND_TINT * torch.rand(n, 3, 1, 1)
+    scale = torch.exp(GROUND_SCALE * torch.randn(n, 1, 1, 1))
+    light = ground * scale.to(device) + tint.to(device)
+    stained = (dyes.to(device) @ (density - ground).flatten(2)).view_as(density)
+    return torch.exp(-(stained + light)).clamp_(0, 1)
+
+
+def defocus(images: Tensor) -> Tensor:
+    """(N,3,h,w), each blurred by a Gaussian of its own width."""
+    n, side = len(images), images.shape[-1]
+    widest = DEFOCUS * side
+    radius = math.ceil(1.5 * widest)
+    places = torch.arange(-radius, radius + 1)
+    width = torch.empty(n, 1).uniform_(1e-2, widest)
+    kernels = torch.softmax(-((places / width) ** 2) / 2, dim=1)  # (N,2r+1)
+    kernels = kernels.repeat_interleave(3, 0)[:, None].to(images.device)  # (3N,1,2r+1)
+    planes = images.reshape(1, 3 * n, *images.shape[2:])
+    planes = torch.nn.functional.pad(planes, [radius] * 4, mode="reflect")
+    planes = torch.nn.functional.conv2d(planes, kernels[:, :, :, None], groups=3 * n)
+    planes = torch.nn.functional.conv2d(planes, kernels[:, :, None, :], groups=3 * n)
+    return planes.view(images.shape)
+
+
+def with_noise(images: Tensor) -> Tensor:
+    """(N,3,h,w) in 0..1 with a camera's noise, of another strength in each."""
+    strength = torch.empty(len(images), 1, 1, 1).uniform_(0, NOISE).to(images.device)
+    noise = torch.randn(images.shape).to(images.device)
+    return (images + strength * noise).clamp_(0, 1)
 
 
 def _around(n: int, centre: float, spread: float) -> Tensor:

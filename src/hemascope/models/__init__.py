@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hemascope.models.efficientnet import DEEP, DEEP_PRINTED, LITE, Design, EfficientNet
-from hemascope.models.network import CellNetwork
+from hemascope.models.network import CellNetwork, StainNormalisation
 from hemascope.models.resnet import ResNet18
 from hemascope.models.simple_cnn import SimpleCNN
 
@@ -20,11 +20,13 @@ class Switches:
     """What the ablations turn on and off; the defaults are the study's own network.
 
     `dropout` acts before the last layer, `stochastic_depth` on the residual branches.
+    `normalise_stain` brings every picture to one stain and light first.
     """
 
     squeeze_excite: bool = True
     dropout: float = 0.3
     stochastic_depth: float = 0.2
+    normalise_stain: bool = False
 
     def __post_init__(self) -> None:
         for name in ("dropout", "stochastic_depth"):
@@ -70,4 +72,8 @@ def build_model(name: str, num_classes: int = 8, switches: Switches | None = Non
         raise ValueError(f"unknown model '{name}'; there are {', '.join(MODELS)}")
     if num_classes < 2:
         raise ValueError(f"a model needs at least two classes, not {num_classes}")
-    return MODELS[name](num_classes, switches or Switches())
+    switches = switches or Switches()
+    network = MODELS[name](num_classes, switches)
+    if switches.normalise_stain:
+        network.staining = StainNormalisation()
+    return network

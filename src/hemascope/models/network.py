@@ -15,20 +15,22 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Outputs(NamedTuple):
-    """logits (N,C), features (N,F), class_map (N,C,h,w)."""
+    """logits (N,C), features (N,F), class_map (N,C,h,w), texture (N,T)."""
 
     logits: Tensor
     features: Tensor
     class_map: Tensor
+    texture: Tensor
 
 
 class CellNetwork(nn.Module):
     """Images (N,3,S,S), RGB in 0..1 → feature maps (N,K,h,w) → mean (N,K) → logits (N,C).
 
     Normalisation by ImageNet's mean and deviation is the first layer, so that nothing outside
-    has to know of it. Since the logits are linear in the mean of the feature maps, the class
-    activation map (Zhou et al., CVPR 2016) is the same linear layer at each place, and equals
-    Grad-CAM at the last convolution (Selvaraju et al., ICCV 2017) up to its scale and ReLU.
+    has to know of it; `staining` before it is the identity or a StainNormalisation. Since the
+    logits are linear in the mean of the feature maps, the class activation map (Zhou et al., CVPR
+    2016) is the same linear layer at each place, and equals Grad-CAM at the last convolution
+    (Selvaraju et al., ICCV 2017) up to its scale and ReLU.
     """
 
     mean: Tensor
@@ -40,14 +42,24 @@ class CellNetwork(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.staining: nn.Module = nn.Identity()
         self.maps = maps
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(num_features, num_classes)
         self.apply(_initialise)
 
+    def stages(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,3,S,S) in 0..1 → early maps, the last with at least S/4 a side, and (N,K,h,w)."""
+        maps = early = (self.staining(images) - self.mean) / self.std
+        for stage in self.maps.children():
+            maps = stage(maps)
+            if 4 * maps.shape[-1] >= images.shape[-1]:
+                early = maps
+        return early, maps
+
     def feature_maps(self, images: Tensor) -> Tensor:
         """(N,3,S,S) in 0..1 → (N,K,h,w)."""
-        return cast(Tensor, self.maps((images - self.mean) / self.std))
+        return self.stages(images)[1]
 
     def forward(self, images: Tensor) -> Tensor:
         """(N,3,S,S) in 0..1 → logits (N,C)."""
@@ -55,14 +67,53 @@ class CellNetwork(nn.Module):
         return cast(Tensor, self.head(self.dropout(features)))
 
     def outputs(self, images: Tensor) -> Outputs:
-        """Logits with the features behind them and the class activation maps. For evaluation.
+        """Logits, the features behind them, class activation maps and texture. For evaluation.
 
         `class_map[n, c].mean() + bias[c]` is `logits[n, c]`.
         """
-        maps = self.feature_maps(images)
+        early, maps = self.stages(images)
         features = maps.mean((2, 3))
         class_map = nn.functional.conv2d(maps, self.head.weight[:, :, None, None])
-        return Outputs(self.head(features), features, class_map)
+        return Outputs(self.head(features), features, class_map, texture(early))
+
+
+class StainNormalisation(nn.Module):
+    """Pictures as they would be in one stain and light: (N,3,S,S) in 0..1 → the same.
+
+    A channel's optical density is taken from the picture's ground, and in units of that of the
+    picture's most stained parts; what is left is how the dyes are spread.
+    """
+
+    GROUND, STAINED = 0.15, 0.97  # quantiles of a channel's density
+    DENSITIES = (1.2, 1.5, 0.8)  # of the most stained parts, afterwards
+    LEAST = 0.1  # a picture without any stain is not blown up
+
+    densities: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        standard = torch.tensor(self.DENSITIES).view(1, 3, 1, 1)
+        self.register_buffer("densities", standard, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        density = -images.clamp(min=1 / 255).log()
+        ordered = nn.functional.avg_pool2d(density, 2).flatten(2).sort(2).values  # (N,3,S²/4)
+        last = ordered.shape[2] - 1
+        ground = ordered[:, :, round(self.GROUND * last)][:, :, None, None]
+        stained = ordered[:, :, round(self.STAINED * last)][:, :, None, None]
+        unit = (stained - ground).clamp(min=self.LEAST) / self.densities
+        return torch.exp(-(density - ground) / unit).clamp(max=1.0)
+
+
+def texture(maps: Tensor) -> Tensor:
+    """Mean and standard deviation of each map: (N,T,s,s) → (N,2T).
+
+    Of early maps they say what a picture's colours and grain are like, wherever in it they are.
+    Huang and Belongie, "Arbitrary style transfer in real-time", ICCV 2017.
+    """
+    mean = maps.mean((2, 3))
+    spread = (maps - mean[:, :, None, None]).square().mean((2, 3)).sqrt()
+    return torch.cat([mean, spread], dim=1)
 
 
 def _initialise(module: nn.Module) -> None:

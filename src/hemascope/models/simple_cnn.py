@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from hemascope.models.network import CellNetwork, Outputs
+from hemascope.models.network import CellNetwork, Outputs, texture
 
 WIDTHS = (32, 64, 128, 256)
 HIDDEN = 512
@@ -29,11 +29,11 @@ class SimpleCNN(CellNetwork):
         super().__init__(nn.Sequential(*layers), HIDDEN, num_classes, dropout)
         self.hidden = nn.Linear(WIDTHS[-1] * GRID * GRID, HIDDEN)
 
-    def feature_maps(self, images: Tensor) -> Tensor:
-        maps = super().feature_maps(images)
-        if maps.shape[2] == maps.shape[3] == GRID:
-            return maps
-        return nn.functional.interpolate(maps, size=(GRID, GRID), mode="bilinear")
+    def stages(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        early, maps = super().stages(images)
+        if maps.shape[2] != GRID:
+            maps = nn.functional.interpolate(maps, size=(GRID, GRID), mode="bilinear")
+        return early, maps
 
     def forward(self, images: Tensor) -> Tensor:
         features = nn.functional.relu(self.hidden(self.feature_maps(images).flatten(1)))
@@ -45,11 +45,11 @@ class SimpleCNN(CellNetwork):
         The hidden layer stands between the maps and the logits, so the map is taken through it:
         the logits are piecewise linear in the feature maps, and this is their exact derivative.
         """
-        maps = self.feature_maps(images)  # (N,K,14,14)
+        early, maps = self.stages(images)  # (N,T,s,s), (N,K,14,14)
         features = nn.functional.relu(self.hidden(maps.flatten(1)))  # (N,512)
         active = (features > 0).to(maps.dtype)
         class_weights = active[:, None, :] * self.head.weight[None]  # (N,C,512)
         gradients = torch.matmul(class_weights, self.hidden.weight)  # (N,C,K·14·14)
         gradients = gradients.reshape(*gradients.shape[:2], *maps.shape[1:])  # (N,C,K,14,14)
         class_map = (gradients * maps[:, None]).sum(2) * (GRID * GRID)
-        return Outputs(self.head(features), features, class_map)
+        return Outputs(self.head(features), features, class_map, texture(early))

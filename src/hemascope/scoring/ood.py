@@ -1,12 +1,14 @@
-"""Unlike the training cells? Four scores, each larger the less an image resembles them.
+"""Unlike the training cells? Scores that are the larger the less an image resembles them.
 
-A detector is fitted on features (N,F) or logits (N,C) of images that the network knows, and then
-scores others, (M,). Which of them ships is decided by measurement.
+A detector is fitted on what the network makes of images of its classes, and then scores others,
+(M,). `detectors` has them all, to be compared on equal terms.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,36 @@ from hemascope.scoring.calibration import softmax
 
 Floats = NDArray[np.floating]
 Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network makes of N images.
+
+    Logits (N,C), features (N,F), texture (N,T), class indices (N,), -1 where it is none.
+    """
+
+    logits: Floats
+    features: Floats
+    texture: Floats
+    targets: NDArray[np.integer]
+
+
+Detector: TypeAlias = Callable[[Seen], Scores]
+
+
+def detectors(known: Seen) -> dict[str, Detector]:
+    """Every detector there is, by name, fitted on the same images of the network's classes."""
+    distance = fit_mahalanobis(known.features, known.targets)
+    neighbours = fit_neighbours(known.features)
+    texture = fit_mahalanobis(known.texture, known.targets)
+    return {
+        "maximum probability": lambda seen: max_probability(seen.logits),
+        "energy": lambda seen: energy(seen.logits),
+        "Mahalanobis, features": lambda seen: distance(seen.features),
+        "nearest neighbours, features": lambda seen: neighbours(seen.features),
+        "Mahalanobis, texture": lambda seen: texture(seen.texture),
+    }
 
 
 def max_probability(logits: Floats) -> Scores:

@@ -46,6 +46,11 @@ class RunFolder:
     path: Path
 
     @property
+    def start(self) -> Path:
+        """The weights that the run began with, where it began with trained ones."""
+        return self.path / "start.safetensors"
+
+    @property
     def recipe(self) -> Path:
         return self.path / "recipe.json"
 

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -43,14 +43,17 @@ def fit(
     folder: RunFolder,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
+    start: Path | None = None,
 ) -> Progress:
     """Trains until the recipe's last epoch, from the folder's last checkpoint if it has one.
+
+    A new run begins with the weights in `start`, or with random ones.
 
     After every epoch the folder holds the whole state, so a run that was killed goes on from its
     last full epoch to the same weights that it would have reached. Raises TrainingError where the
     loss is no longer a number; the last good checkpoint stays.
     """
-    run = Run(recipe, data)
+    run = Run(recipe, data, start)
     done = run.restore(folder) if folder.last.exists() else Progress(recipe.digest(), data.digest)
     records = folder.read_metrics()[: done.epochs_done]
     for epoch in range(done.epochs_done, recipe.epochs):
@@ -87,12 +90,14 @@ def fit(
 class Run:
     """The moving parts of a run: accelerator, loaders, model, optimiser, average."""
 
-    def __init__(self, recipe: Recipe, data: TrainingData) -> None:
+    def __init__(self, recipe: Recipe, data: TrainingData, start: Path | None = None) -> None:
         keep_memory()
         self.recipe, self.data, self.policy = recipe, data, POLICIES[recipe.augmentation]
         self.accelerator = _accelerator(recipe)
         torch.manual_seed(recipe.seed)
         network = network_of(recipe, len(data.classes))
+        if start is not None:
+            load_start(network, start)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: nn.Module = network.to(self.accelerator.device)
         self.judged: nn.Module = self.network  # what is validated and kept
@@ -207,8 +212,26 @@ class Run:
 
 def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:
     """The recipe's network, freshly initialised."""
-    switches = Switches(recipe.squeeze_excite, recipe.dropout, recipe.stochastic_depth)
+    switches = Switches(
+        recipe.squeeze_excite, recipe.dropout, recipe.stochastic_depth, recipe.normalise_stain
+    )
     return build_model(recipe.model, num_classes, switches)
+
+
+def load_start(network: CellNetwork, path: Path) -> None:
+    """Gives a network the weights of a trained one; a head for other classes stays fresh.
+
+    Raises TrainingError for the weights of another architecture.
+    """
+    state, own = load_file(path), network.state_dict()
+    if any(state[name].shape != own[name].shape for name in ("head.weight", "head.bias")):
+        state |= {name: own[name] for name in ("head.weight", "head.bias")}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        raise TrainingError(
+            f"{path}: these weights are of another architecture than the recipe's"
+        ) from None
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:

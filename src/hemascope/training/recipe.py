@@ -13,7 +13,7 @@ from hemascope.results import from_json, to_json
 ModelName = Literal[
     "simple_cnn", "resnet18", "efficientnet_lite", "deep_efficientnet", "deep_efficientnet_printed"
 ]
-PolicyName = Literal["none", "flips", "flips_rotation", "full", "round"]
+PolicyName = Literal["none", "flips", "flips_rotation", "full", "round", "sites"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Recipe:
     """Dropout before the last layer."""
     stochastic_depth: float = 0.2
     """Rate at the last residual block, rising from 0 at the first; simple_cnn has none."""
+    normalise_stain: bool = False
+    """Bring every picture to one stain and light inside the network."""
     image_size: int = 224
     """Side of the model's input, in pixels."""
     start_size: int | None = None

@@ -31,6 +31,7 @@ def train(
     path: Path,
     *,
     resume: bool = False,
+    start_from: Path | None = None,
     classes: ClassSet | None = None,
     cache: Path | None = None,
     on_read: Progress | None = None,
@@ -43,12 +44,16 @@ def train(
     Of processes that train together only the first writes, and calls back.
 
     A folder that already holds a run is refused, unless `resume` and its recipe is this one.
+    `start_from` is another run, of the same architecture, whose best weights this one begins with.
     Raises TrainingError or ManifestError before anything is written.
     """
     folder = RunFolder(path)
     is_main = int(os.environ.get("RANK", "0")) == 0  # among processes that train together
     if is_main:
         _check_folder(folder, recipe, resume)
+    start = folder.start if start_from is None else RunFolder(start_from).best
+    if start_from is not None and not start.exists():
+        raise TrainingError(f"{start_from}: not a run with a finished epoch to start from")
     data = prepare_data(recipe, manifest, cache or default_cache(), classes, on_read)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     facts = RunFacts(
@@ -59,9 +64,11 @@ def train(
         provenance=provenance(data.digest, device),
     )
     if is_main:
+        if start_from is not None:
+            _write(folder.start, start.read_bytes())
         _write(folder.recipe, to_json(recipe))
         _write(folder.provenance, to_json(facts))
-    fit(recipe, data, folder, on_epoch, on_step)
+    fit(recipe, data, folder, on_epoch, on_step, start if start.exists() else None)
     if is_main:
         _write(folder.curves, draw_curves(folder.read_metrics(), path.name))
         write_bundle(bundle_of(folder), folder.bundle)

@@ -1,0 +1,129 @@
+"""Near out-of-distribution: train without one class, and see whether its cells are noticed.
+
+Each of the eight classes is left out in turn; a small DeepEfficientNet learns the other seven. The
+detectors are fitted on cells of those seven that it was not trained on (split `pool`), and asked
+to tell the test cells of the seven from those of the class that is left out.
+
+    pip install 'hemascope[train]'
+    python benchmarks/near_ood.py pbc/splits.csv --out runs/near
+
+Trainings that are there are not repeated, and a killed one is resumed. Writes near_ood.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hemascope.bundle.classifier import Classifier
+from hemascope.classes import BLOOD_CELLS, ClassSet
+from hemascope.data.manifest import Manifest, read_manifest
+from hemascope.provenance import data_hash, provenance
+from hemascope.results import Estimate, to_json, written_whole
+from hemascope.scoring.metrics import auroc
+from hemascope.scoring.ood import Seen, detectors
+from hemascope.scoring.statistics import bootstrap
+from hemascope.training.folder import RunFolder
+from hemascope.training.recipe import Recipe
+from hemascope.training.run import train
+
+RECIPE = Recipe(
+    image_size=96,
+    crop=0.6,
+    augmentation="round",
+    val_fraction=0.0,
+    epochs=10,
+    learning_rate=2e-3,
+    warmup_epochs=2,
+    weight_decay=0.02,
+    stochastic_depth=0.1,
+    ema_decay=0.998,
+)
+FITTED_ON = 2000
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """How well the cells of a class that the network never saw are told from the others."""
+
+    label: str
+    known: int
+    unknown: int
+    auroc: dict[str, Estimate]
+
+
+def without(manifest: Manifest, label: str) -> Manifest:
+    return replace(manifest, rows=tuple(row for row in manifest.rows if row.label != label))
+
+
+def scores_of(classifier: Classifier, manifest: Manifest) -> Seen:
+    """What the graph says of a manifest's images, and their class indices (-1: not a class)."""
+    names = classifier.card.classes.names
+    images = [classifier.card.input.load(manifest.root / row.path) for row in manifest.rows]
+    parts = [classifier.scores(np.stack(images[i : i + 32])) for i in range(0, len(images), 32)]
+    return Seen(
+        logits=np.concatenate([part.logits for part in parts]),
+        features=np.concatenate([part.features for part in parts]),
+        texture=np.concatenate([part.texture for part in parts]),
+        targets=np.array([names.index(r.label) if r.label in names else -1 for r in manifest.rows]),
+    )
+
+
+def leave_out(manifest: Manifest, label: str, out: Path, cache: Path | None) -> LeftOut:
+    run = RunFolder(out / label)
+    rest = without(manifest, label)
+    if not (run.bundle / "card.json").exists():
+        names = tuple(name for name in BLOOD_CELLS.names if name != label)
+        classes = ClassSet(tuple(c for c in BLOOD_CELLS if c.name in names))
+        train(RECIPE, rest, run.path, resume=run.recipe.exists(), classes=classes, cache=cache)
+    classifier = Classifier(run.bundle)
+    pool = rest.select("pool")
+    chosen = np.random.default_rng(0).permutation(len(pool.rows))[:FITTED_ON]
+    known = scores_of(classifier, replace(pool, rows=tuple(pool.rows[i] for i in chosen)))
+    test = scores_of(classifier, manifest.select("test"))
+    unknown = test.targets < 0
+    found = {}
+    for name, detector in detectors(known).items():
+        ranks = detector(test)[:, None]
+        found[name] = bootstrap(
+            lambda weights, ranks=ranks: auroc(ranks, np.where(unknown, 0, 1), weights), len(ranks)
+        )[0]
+    return LeftOut(label, int((~unknown).sum()), int(unknown.sum()), found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cache", type=Path)
+    chosen = parser.parse_args()
+    manifest = read_manifest(chosen.manifest)
+    results = []
+    for label in BLOOD_CELLS.names:
+        results.append(leave_out(manifest, label, chosen.out, chosen.cache))
+        line = ", ".join(f"{name} {value.value:.3f}" for name, value in results[-1].auroc.items())
+        print(f"without {label}: {line}", flush=True)
+    means = {
+        name: float(np.mean([result.auroc[name].value for result in results]))
+        for name in results[0].auroc
+    }
+    print("mean:", ", ".join(f"{name} {value:.3f}" for name, value in means.items()))
+    facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in manifest.rows))
+    with written_whole(chosen.out / "near_ood.json") as temporary:
+        temporary.write_bytes(
+            to_json(
+                {
+                    "recipe": asdict(RECIPE),
+                    "mean_auroc": means,
+                    "left_out": results,
+                    "provenance": facts,
+                }
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()
