@@ -538,10 +538,7 @@ def test_two_classes_train_a_network(train: Command, hemascope: Command, tmp_pat
     assert again.refused("--resume")
     out, bundle = tmp_path / "out.csv", tmp_path / "run" / "bundle"
     assert hemascope("classify", folder, "--bundle", bundle, "--out", out).code == 0
-    assert set(read(out)[0]) == {
-        *("path", "label", "probability", "status"),
-        *("p_monocyte", "p_zebra"),
-    }
+    assert set(read(out)[0]) == {*batch.COLUMNS, "p_monocyte", "p_zebra"}
 
 
 def test_one_image_in_a_class_trains(train: Command, tmp_path: Path) -> None:

@@ -41,9 +41,10 @@ def test_outputs_agree_with_the_forward_pass(name: str, size: int) -> None:
     network = build_model(name, num_classes=3).eval()
     images = torch.rand(2, 3, size, size)
     with torch.no_grad():
-        logits, features, class_map, texture = network.outputs(images)
+        logits, features, class_map, texture, members = network.outputs(images)
         assert torch.allclose(logits, network(images), atol=1e-5)
         assert torch.allclose(logits, network.head(features), atol=1e-5)
+    assert torch.equal(members, logits[:, None])
     assert class_map.shape[:2] == (2, 3)
     assert class_map.shape[2] == class_map.shape[3]
     early, _ = network.stages(images)
@@ -55,7 +56,7 @@ def test_outputs_agree_with_the_forward_pass(name: str, size: int) -> None:
 @pytest.mark.parametrize("name", [name for name in ALL if name != "simple_cnn"])
 def test_class_map_averages_to_the_logit(name: str) -> None:
     network = build_model(name, num_classes=3).eval()
-    logits, _, class_map, _ = network.outputs(torch.rand(2, 3, 64, 64))
+    logits, _, class_map, *_ = network.outputs(torch.rand(2, 3, 64, 64))
     assert torch.allclose(class_map.mean((2, 3)) + network.head.bias, logits, atol=1e-4)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, mahalanobis
 from sklearn.neighbors import NearestNeighbors
 
-from hemascope.scoring.calibration import brier, fit_temperature, softmax
+from hemascope.scoring.calibration import fit_temperature, softmax
 from hemascope.scoring.conformal import class_thresholds, conformal_threshold, prediction_sets
 from hemascope.scoring.ood import energy, fit_mahalanobis, fit_neighbours, max_probability
 
@@ -32,11 +32,6 @@ def test_the_temperature_that_made_the_labels_is_found(temperature: float) -> No
 def test_a_temperature_needs_images() -> None:
     with pytest.raises(ValueError, match="no images"):
         fit_temperature(np.zeros((0, 4)), np.zeros(0, dtype=int))
-
-
-def test_brier_of_known_probabilities() -> None:
-    probabilities = np.array([[0.8, 0.2], [0.5, 0.5]])
-    assert brier(probabilities, np.array([0, 1])) == pytest.approx((0.08 + 0.5) / 2)
 
 
 @given(st.integers(1, 300), st.floats(0.01, 0.5), st.integers(0, 10))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import msgspec
 import numpy as np
@@ -24,7 +25,16 @@ class Prediction:
     """One image's answer.
 
     `status` is "ok", or what was wrong with the image; then `label` is None and the
-    probabilities are empty. `class_map` is (C,h,w) float32, one map a class, whose mean over
+    probabilities are empty. The probabilities are calibrated where the model is.
+
+    Of a model that `hemascope calibrate` has seen, `prediction_set` holds the right class for
+    95 % of cells like those it was calibrated on, and can be empty; `class_conditional_set` does
+    so for 95 % of each class. `ood_score` is above 1 for a picture unlike the training cells.
+    `review` says that somebody should look, and `review_reasons` why. Of other models, and for
+    an image that could not be read, all of these are None or empty.
+
+    `disagreement` is that of an ensemble's members, or of the views of test-time augmentation,
+    in nats. `class_map` is (C,h,w) float32, one map a class, whose mean over
     the image is the class's logit up to the bias; it is kept only where it was asked for.
     """
 
@@ -33,6 +43,13 @@ class Prediction:
     probability: float | None
     probabilities: dict[str, float]
     status: str = "ok"
+    prediction_set: tuple[str, ...] | None = None
+    class_conditional_set: tuple[str, ...] | None = None
+    ood_score: float | None = None
+    in_distribution: bool | None = None
+    review: bool | None = None
+    review_reasons: tuple[str, ...] = ()
+    disagreement: float | None = None
     class_map: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
@@ -88,11 +105,61 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class ReliabilityBin:
+    """Images of like confidence: their mean confidence, and how many of them were right."""
+
+    confidence: float
+    accuracy: Proportion
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether probabilities mean what they say; the bins hold equally many images."""
+
+    expected_calibration_error: Estimate
+    brier: Estimate
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True)
+class SetFigures:
+    """How often prediction sets held the label, over all and by class, and how large they were."""
+
+    coverage: Proportion
+    per_class: tuple[Proportion, ...]
+    mean_size: Estimate
+    empty: Proportion
+
+
+@dataclass(frozen=True)
+class TrustFigures:
+    """How far a calibrated model's own judgement of its answers held.
+
+    `uncalibrated` is of the probabilities as the network gave them. `accuracy_of_rest` is of the
+    images that were not sent to review. `risk_coverage` are points (share of the images that is
+    answered, most confident first; share of mistakes among them).
+    """
+
+    calibrated_on: str
+    uncalibrated: Calibration
+    calibrated: Calibration
+    sets: SetFigures
+    class_conditional_sets: SetFigures
+    reviewed: Proportion
+    review_reasons: dict[str, Proportion]
+    accuracy_of_rest: Proportion
+    in_distribution: Proportion
+    accuracy_in_distribution: Proportion
+    risk_coverage: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How a bundle did on labelled images.
 
-    `confusion` is (C,C) counts, row = label, column = predicted. `mistakes` come most confident
-    first. `unreadable` holds "path: reason" for the images left out of every figure.
+    `trust` is there for a calibrated one. `confusion` is (C,C) counts, row = label, column =
+    predicted. `mistakes` come most confident first. `unreadable` holds "path: reason" for the
+    images left out of every figure.
     """
 
     name: str
@@ -109,19 +176,40 @@ class Evaluation:
     mistakes: tuple[Mistake, ...]
     unreadable: tuple[str, ...]
     provenance: dict[str, Any]
+    trust: TrustFigures | None = None
 
 
 def to_json(value: object) -> bytes:
-    """A dataclass as indented UTF-8 JSON. Floats keep every digit."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    """A dataclass as indented UTF-8 JSON. Floats keep every digit, those of arrays six or seven.
+
+    An array is written as its shape and its single-precision values in base 64.
+    """
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_encoded), indent=2) + b"\n"
 
 
 def from_json(text: bytes | str, kind: type[T]) -> T:
     """The dataclass that `to_json` wrote. Raises ValueError that says what does not fit."""
     try:
-        return msgspec.json.decode(text, type=kind)
+        return msgspec.json.decode(text, type=kind, dec_hook=_decoded)
     except msgspec.MsgspecError as error:
         raise ValueError(f"not a valid {kind.__name__}: {error}") from None
+
+
+def _encoded(value: Any) -> dict[str, Any]:
+    if isinstance(value, np.ndarray):
+        content = np.ascontiguousarray(value, dtype="<f4").tobytes()
+        return {"shape": value.shape, "float32": base64.b64encode(content).decode()}
+    raise NotImplementedError(f"{type(value).__name__} has no place in a result")
+
+
+def _decoded(kind: Any, value: Any) -> Any:
+    if (get_origin(kind) or kind) is not np.ndarray:
+        raise NotImplementedError(f"{kind} has no place in a result")
+    try:
+        content = np.frombuffer(base64.b64decode(value["float32"], validate=True), "<f4")
+        return content.astype(np.float64).reshape(value["shape"])
+    except (KeyError, TypeError, ValueError):
+        raise msgspec.ValidationError("an array needs a shape and that many values") from None
 
 
 @contextmanager

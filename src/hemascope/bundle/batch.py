@@ -20,6 +20,19 @@ Write = Callable[[dict[str, Any]], None]
 Progress = Callable[[int, int], None]
 PARQUET_ROWS = 10_000
 
+# The columns of a table before those of the classes' probabilities, which are p_<class>.
+COLUMNS: dict[str, type] = {
+    "path": str,
+    "label": str,
+    "probability": float,
+    "status": str,
+    "prediction_set": str,
+    "ood_score": float,
+    "in_distribution": bool,
+    "review": bool,
+    "review_reasons": str,
+}
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -77,8 +90,8 @@ def classify_to(
 ) -> Tally:
     """Classifies the images and writes one row each to `out`: .csv, .jsonl or .parquet.
 
-    The columns are path, label, probability, status, and p_<class> in the model's order. `each`
-    is handed every Prediction, with its class map. The file appears whole or not at all.
+    The columns are COLUMNS, and p_<class> in the model's order. `each` is handed every
+    Prediction, with its class map. The file appears whole or not at all.
     """
     names = classifier.card.classes.names
     counts = dict.fromkeys(names, 0)
@@ -101,13 +114,20 @@ def classify_to(
 def row(prediction: Prediction, names: tuple[str, ...]) -> dict[str, Any]:
     """A Prediction as a table's row; what does not apply is None."""
     path = (prediction.path or "").encode("utf-8", "backslashreplace").decode()
-    first = {
-        "path": path,
-        "label": prediction.label,
-        "probability": prediction.probability,
-        "status": prediction.status,
-    }
-    return first | {f"p_{name}": prediction.probabilities.get(name) for name in names}
+    chosen = prediction.prediction_set
+    values = (
+        path,
+        prediction.label,
+        prediction.probability,
+        prediction.status,
+        None if chosen is None else "|".join(chosen),
+        prediction.ood_score,
+        prediction.in_distribution,
+        prediction.review,
+        "|".join(prediction.review_reasons) or None,
+    )
+    probabilities = {f"p_{name}": prediction.probabilities.get(name) for name in names}
+    return dict(zip(COLUMNS, values, strict=True)) | probabilities
 
 
 @contextmanager
@@ -131,15 +151,19 @@ def table(out: Path, names: tuple[str, ...]) -> Iterator[Write]:
 
 
 def _csv(file: TextIO, names: tuple[str, ...]) -> Write:
-    columns = ["path", "label", "probability", "status", *(f"p_{name}" for name in names)]
-    writer = csv.DictWriter(file, columns)
+    writer = csv.DictWriter(file, [*COLUMNS, *(f"p_{name}" for name in names)])
     writer.writeheader()
 
     def write(values: dict[str, Any]) -> None:
-        rounded = {k: f"{v:.6f}" if isinstance(v, float) else v for k, v in values.items()}
-        writer.writerow(rounded)
+        writer.writerow({name: _text(value) for name, value in values.items()})
 
     return write
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6f}" if isinstance(value, float) else value
 
 
 def _jsonl(file: TextIO) -> Write:
@@ -158,11 +182,9 @@ def _parquet(out: Path, names: tuple[str, ...]) -> Iterator[Write]:
         raise ValueError(
             f"{out}: Parquet needs pyarrow; pip install 'hemascope[parquet]', or write .csv"
         ) from None
-    text, number = pa.string(), pa.float64()
-    schema = pa.schema(
-        [("path", text), ("label", text), ("probability", number), ("status", text)]
-        + [(f"p_{name}", number) for name in names]
-    )
+    kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
+    columns = COLUMNS | {f"p_{name}": float for name in names}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
     with written_whole(out) as temporary:
         rows: list[dict[str, Any]] = []
         with pq.ParquetWriter(temporary, schema) as writer:

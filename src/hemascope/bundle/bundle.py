@@ -16,6 +16,7 @@ from typing import Any
 from hemascope.classes import ClassSet
 from hemascope.preprocess import InputSpec
 from hemascope.results import RESEARCH_USE_ONLY, Proportion, from_json, to_json, written_whole
+from hemascope.scoring.trust import Trust
 
 FORMAT = 1
 MODEL_FILE, CARD_FILE = "model.onnx", "card.json"
@@ -38,7 +39,8 @@ class Figure:
 class Card:
     """What a model is, what it was trained and measured on, and how its answers are read.
 
-    `temperature` divides the logits before the softmax (1: as trained). `model_sha256` is that of
+    `temperature` divides the logits before the softmax (1: as trained); it and `trust` come from
+    calibration. `model_sha256` is that of
     model.onnx. `recipe` is the training recipe, field by field.
     """
 
@@ -51,6 +53,7 @@ class Card:
     training_data: str
     recipe: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
+    trust: Trust | None = None
     figures: tuple[Figure, ...] = ()
     licence: str = "Apache-2.0"
     intended_use: str = RESEARCH_USE_ONLY

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -19,6 +20,8 @@ from hemascope.bundle.bundle import CARD_FILE, MODEL_FILE, Bundle, BundleError, 
 from hemascope.preprocess import ImageError, ImageSource
 from hemascope.results import Prediction
 from hemascope.scoring.calibration import softmax
+from hemascope.scoring.ensemble import disagreement, symmetries, turned_back
+from hemascope.scoring.trust import assess
 
 T = TypeVar("T")
 
@@ -30,16 +33,25 @@ class Scores(NamedTuple):
     features: NDArray[np.float32]
     class_map: NDArray[np.float32]  # (N,C,h,w)
     texture: NDArray[np.float32]
+    members: NDArray[np.float32]  # (N,M,C), logits of an ensemble's members
 
 
 class Classifier:
     """A bundle, loaded and ready. Safe to share between threads.
 
     Without a bundle it takes the one that comes with the package. `threads` is how many
-    processors it may use, by default all. Raises BundleError for a bundle that cannot be used.
+    processors it may use, by default all. With `tta` (test-time augmentation) it looks at each
+    image in the eight symmetries of the square, which takes eight times as long, and answers with
+    the mean. Raises BundleError for a bundle that cannot be used.
     """
 
-    def __init__(self, bundle: str | Path | Bundle | None = None, threads: int | None = None):
+    def __init__(
+        self,
+        bundle: str | Path | Bundle | None = None,
+        threads: int | None = None,
+        tta: bool = False,
+    ):
+        self.tta = tta
         if not isinstance(bundle, Bundle):
             bundle = read_bundle(None if bundle is None else Path(bundle))
         self.card = bundle.card
@@ -86,17 +98,32 @@ class Classifier:
                 yield from self._classify(pending.popleft(), class_maps)
 
     def scores(self, batch: NDArray[np.uint8]) -> Scores:
-        """The graph's outputs for preprocessed images (N,S,S,3) uint8."""
+        """The graph's outputs for preprocessed images (N,S,S,3) uint8; with `tta`, their means."""
+        if not self.tta:
+            return self._run(batch)
+        views = [self._run(view) for view in symmetries(batch)]
+        members = np.concatenate([view.members for view in views], axis=1)
+        return Scores(
+            logits=members.mean(axis=1),
+            features=np.mean([view.features for view in views], axis=0),
+            class_map=turned_back([view.class_map for view in views]),
+            texture=np.mean([view.texture for view in views], axis=0),
+            members=members,
+        )
+
+    def _run(self, batch: NDArray[np.uint8]) -> Scores:
         return Scores(*self._session.run(Scores._fields, {"images": batch}))
 
     def _check_fit(self) -> None:
         size, num_classes = self.card.input.size, len(self.card.classes)
         taken = {node.name: node.shape[1:] for node in self._session.get_inputs()}
         given = {node.name: node.shape[1:] for node in self._session.get_outputs()}
-        if taken != {"images": [size, size, 3]} or given.get("logits") != [num_classes]:
+        fits = taken == {"images": [size, size, 3]} and given.get("logits") == [num_classes]
+        if not fits or not given.keys() >= set(Scores._fields):
             raise BundleError(
                 f"{MODEL_FILE} does not fit {CARD_FILE}: it must take images of {size} pixels and "
-                f"give logits of {num_classes} classes; export the bundle again"
+                f"give {', '.join(Scores._fields)} of {num_classes} classes; "
+                "export the bundle again"
             )
 
     def _classify(
@@ -109,31 +136,41 @@ class Classifier:
                 loaded.append(future.result())
             except ImageError as error:
                 failures[position] = str(error)
-        scores = self.scores(np.stack(loaded)) if loaded else None
-        row = 0
+        answers = iter(self._answers(np.stack(loaded), class_maps) if loaded else ())
         for position, (path, _) in enumerate(batch):
-            if position in failures or scores is None:
+            if position in failures:
                 yield Prediction(path, None, None, {}, failures[position])
-                continue
-            class_map = scores.class_map[row] if class_maps else None
-            yield self._prediction(path, scores.logits[row], class_map)
-            row += 1
+            else:
+                yield replace(next(answers), path=path)
 
-    def _prediction(
-        self,
-        path: str | None,
-        logits: NDArray[np.float32],
-        class_map: NDArray[np.float32] | None,
-    ) -> Prediction:
-        probabilities = softmax(logits, self.card.temperature)
-        names, best = self.card.classes.names, int(probabilities.argmax())
-        return Prediction(
-            path=path,
-            label=names[best],
-            probability=float(probabilities[best]),
-            probabilities=dict(zip(names, probabilities.tolist(), strict=True)),
-            class_map=class_map,
-        )
+    def _answers(self, images: NDArray[np.uint8], class_maps: bool) -> Iterator[Prediction]:
+        """Predictions of preprocessed images (N,S,S,3), without their paths."""
+        scores = self.scores(images)
+        probabilities = softmax(scores.logits, self.card.temperature)
+        trust, names = self.card.trust, self.card.classes.names
+        several = scores.members.shape[1] > 1
+        parting = disagreement(scores.members, self.card.temperature)
+        found = None if trust is None else assess(trust, probabilities, scores.texture, images)
+        for row, best in enumerate(probabilities.argmax(axis=1)):
+            answer = Prediction(
+                path=None,
+                label=names[best],
+                probability=float(probabilities[row, best]),
+                probabilities=dict(zip(names, probabilities[row].tolist(), strict=True)),
+                disagreement=float(parting[row]) if several else None,
+                class_map=scores.class_map[row] if class_maps else None,
+            )
+            if found is not None:
+                answer = replace(
+                    answer,
+                    prediction_set=tuple(itertools.compress(names, found.sets[row])),
+                    class_conditional_set=tuple(itertools.compress(names, found.class_sets[row])),
+                    ood_score=float(found.ood_scores[row]),
+                    in_distribution=bool(found.ood_scores[row] <= 1),
+                    review=bool(found.reasons[row]),
+                    review_reasons=found.reasons[row],
+                )
+            yield answer
 
 
 def _one_or_many(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:

@@ -17,6 +17,7 @@ from hemascope.bundle.classifier import Classifier
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.augment import to_images
 from hemascope.data.render import draw_cell
+from hemascope.models.ensemble import Ensemble
 from hemascope.models.network import CellNetwork, Outputs
 from hemascope.preprocess import InputSpec
 
@@ -25,9 +26,9 @@ TOLERANCE = 1e-3  # of logits, which are some units wide
 
 
 class _Graph(nn.Module):
-    """What goes into model.onnx: (N,S,S,3) uint8 → logits, features, class_map, texture."""
+    """What goes into model.onnx: (N,S,S,3) uint8 → Outputs."""
 
-    def __init__(self, network: CellNetwork) -> None:
+    def __init__(self, network: CellNetwork | Ensemble) -> None:
         super().__init__()
         self.network = network
 
@@ -36,8 +37,8 @@ class _Graph(nn.Module):
         return tuple(self.network.outputs(scaled))  # type: ignore[return-value]
 
 
-def export(network: CellNetwork, card: Card, sample: NDArray[np.uint8]) -> Bundle:
-    """A bundle of the network, its card completed with the model's hash.
+def export(network: CellNetwork | Ensemble, card: Card, sample: NDArray[np.uint8]) -> Bundle:
+    """A bundle of the network or ensemble, its card completed with the model's hash.
 
     `sample` (N,S,S,3) are images on which both must agree, besides noise. Raises BundleError
     where torch's outputs and onnxruntime's differ by more than a rounding error.
@@ -53,7 +54,7 @@ def export(network: CellNetwork, card: Card, sample: NDArray[np.uint8]) -> Bundl
     return bundle
 
 
-def _onnx(network: CellNetwork, size: int) -> bytes:
+def _onnx(network: CellNetwork | Ensemble, size: int) -> bytes:
     buffer = io.BytesIO()
     images = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     names = list(Outputs._fields)
@@ -79,7 +80,9 @@ def drawn_sample(spec: InputSpec) -> NDArray[np.uint8]:
 
 
 @torch.inference_mode()
-def _check_parity(network: CellNetwork, classifier: Classifier, images: NDArray[np.uint8]) -> None:
+def _check_parity(
+    network: CellNetwork | Ensemble, classifier: Classifier, images: NDArray[np.uint8]
+) -> None:
     expected = network.outputs(to_images(torch.from_numpy(images)))
     for name, ours, theirs in zip(
         expected._fields, classifier.scores(images), expected, strict=True

@@ -49,6 +49,7 @@ app = App(
 app.command(data_app)
 app.command(study_app)
 
+TTA = Annotated[bool, Parameter(negative="")]
 BundlePath = Annotated[Path | None, Parameter(name="--bundle")]
 
 # Which extra brings a package that may be missing; `train` brings the others.
@@ -67,6 +68,7 @@ def classify(
     out_file: Annotated[Path, Parameter(name="--out")] = Path("predictions.csv"),
     report: Path | None = None,
     bundle: BundlePath = None,
+    tta: TTA = False,
     strict: Annotated[bool, Parameter(negative="")] = False,
     force: Force = False,
 ) -> int:
@@ -84,13 +86,15 @@ def classify(
         Write a page to look at as well (.html): counts and a gallery with activation maps.
     bundle
         Folder of the model, or of a run; by default the model that comes with the package.
+    tta
+        Look at each image in the eight symmetries of the square; takes eight times as long.
     strict
         Exit with 1 if any image cannot be read.
     force
         Replace files that exist.
     """
     refuse_existing(force, out_file, report)
-    classifier = Classifier(_bundle_folder(bundle))
+    classifier = Classifier(_bundle_folder(bundle), tta=tta)
     paths = _lines(sys.stdin) if images == ["-"] else find_images(images)
     if not paths:
         raise ValueError("standard input names no images")
@@ -190,6 +194,7 @@ def evaluate(
     split: str | None = None,
     root: Path | None = None,
     name: str | None = None,
+    tta: TTA = False,
     force: Force = False,
 ) -> int:
     """Measure a model on labelled images. Needs 'hemascope[evaluate]'.
@@ -210,6 +215,8 @@ def evaluate(
         What the manifest's paths are relative to; by default its own folder.
     name
         Title of the results; by default the manifest's name and the split.
+    tta
+        Look at each image in the eight symmetries of the square; takes eight times as long.
     force
         Replace results that exist.
     """
@@ -217,7 +224,7 @@ def evaluate(
     from hemascope.reports.evaluate import write_evaluation
 
     refuse_existing(force, out_folder / "evaluation.json")
-    classifier = Classifier(_bundle_folder(bundle))
+    classifier = Classifier(_bundle_folder(bundle), tta=tta)
     images = open_manifest(manifest, root, classifier.card.classes)
     if split is not None:
         images = images.select(split)
@@ -231,8 +238,64 @@ def evaluate(
 
 
 @app.command
+def calibrate(
+    manifest: Path,
+    *,
+    out_folder: Annotated[Path, Parameter(name="--out")],
+    bundle: BundlePath = None,
+    split: str | None = None,
+    root: Path | None = None,
+    name: str | None = None,
+    force: Force = False,
+) -> int:
+    """Teach a model how far to trust its answers. Needs 'hemascope[evaluate]'.
+
+    Writes a bundle with the same network, whose probabilities are calibrated and whose
+    predictions carry a set of possible classes, an out-of-distribution score, and whether
+    somebody should look at the image. All of it is fitted on labelled images that training
+    never saw, at least 20 of each class.
+
+    Parameters
+    ----------
+    manifest
+        Manifest CSV, or a folder with one folder a class.
+    out_folder
+        Folder of the calibrated bundle.
+    bundle
+        Folder of the model, or of a run; by default the model that comes with the package.
+    split
+        Use the rows of this split only, such as pool or val.
+    root
+        What the manifest's paths are relative to; by default its own folder.
+    name
+        What the images are, in words, for the card; by default the manifest's name and the split.
+    force
+        Replace a bundle that exists.
+    """
+    from hemascope.reports.calibrate import calibrate as fit
+
+    refuse_existing(force, out_folder / CARD_FILE)
+    found = read_bundle(_bundle_folder(bundle))
+    images = open_manifest(manifest, root, found.card.classes)
+    if split is not None:
+        images = images.select(split)
+    title = name or " ".join(filter(None, [manifest.resolve().parent.name, split]))
+    with progress_bar("calibrating") as progress:
+        calibrated = fit(found, images, title, progress)
+    write_bundle(calibrated, out_folder)
+    trust = calibrated.card.trust
+    assert trust is not None
+    out.print(
+        f"temperature {calibrated.card.temperature:.3f}, from {trust.images} images of "
+        f"{len(images.rows)}; bundle written to {escape(str(out_folder))}. {RESEARCH_USE_ONLY}",
+        soft_wrap=True,
+    )
+    return 0
+
+
+@app.command
 def export(
-    run: Path,
+    runs: Annotated[list[Path], Parameter(negative="")],
     *,
     out_folder: Annotated[Path, Parameter(name="--out")],
     name: str | None = None,
@@ -240,14 +303,14 @@ def export(
     trained_on: str | None = None,
     force: Force = False,
 ) -> int:
-    """Make a bundle of a run's best weights. Needs 'hemascope[train]'.
+    """Make a bundle of a run's best weights, or an ensemble of several. Needs 'hemascope[train]'.
 
     Nothing is written where torch's and onnxruntime's answers differ.
 
     Parameters
     ----------
-    run
-        Folder that `train` made.
+    runs
+        Folders that `train` made; several become one model that answers with their mean.
     out_folder
         Folder of the bundle.
     name
@@ -260,10 +323,14 @@ def export(
         Replace a bundle that exists.
     """
     from hemascope.training.folder import RunFolder
-    from hemascope.training.run import bundle_of, with_evaluation
+    from hemascope.training.run import bundle_of, ensemble_of, with_evaluation
 
     refuse_existing(force, out_folder / CARD_FILE)
-    bundle = bundle_of(RunFolder(run), name, trained_on)
+    folders = [RunFolder(run) for run in runs]
+    if len(folders) == 1:
+        bundle = bundle_of(folders[0], name, trained_on)
+    else:
+        bundle = ensemble_of(folders, name, trained_on)
     if evaluation is not None:
         bundle = with_evaluation(bundle, from_json(evaluation.read_bytes(), Evaluation))
     write_bundle(bundle, out_folder)

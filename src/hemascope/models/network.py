@@ -15,12 +15,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Outputs(NamedTuple):
-    """logits (N,C), features (N,F), class_map (N,C,h,w), texture (N,T)."""
+    """logits (N,C), features (N,F), class_map (N,C,h,w), texture (N,T), members (N,M,C).
+
+    Those of an ensemble are the means of its M members' logits and maps, and all of their
+    features and textures; `members` are its members' logits. A network alone is its one member.
+    """
 
     logits: Tensor
     features: Tensor
     class_map: Tensor
     texture: Tensor
+    members: Tensor
 
 
 class CellNetwork(nn.Module):
@@ -74,7 +79,8 @@ class CellNetwork(nn.Module):
         early, maps = self.stages(images)
         features = maps.mean((2, 3))
         class_map = nn.functional.conv2d(maps, self.head.weight[:, :, None, None])
-        return Outputs(self.head(features), features, class_map, texture(early))
+        logits = self.head(features)
+        return Outputs(logits, features, class_map, texture(early), logits[:, None])
 
 
 class StainNormalisation(nn.Module):
@@ -98,7 +104,7 @@ class StainNormalisation(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         density = -images.clamp(min=1 / 255).log()
         ordered = nn.functional.avg_pool2d(density, 2).flatten(2).sort(2).values  # (N,3,S²/4)
-        last = ordered.shape[2] - 1
+        last = int(ordered.shape[2]) - 1  # a number, in tracing too
         ground = ordered[:, :, round(self.GROUND * last)][:, :, None, None]
         stained = ordered[:, :, round(self.STAINED * last)][:, :, None, None]
         unit = (stained - ground).clamp(min=self.LEAST) / self.densities

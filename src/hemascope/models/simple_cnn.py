@@ -52,4 +52,5 @@ class SimpleCNN(CellNetwork):
         gradients = torch.matmul(class_weights, self.hidden.weight)  # (N,C,K·14·14)
         gradients = gradients.reshape(*gradients.shape[:2], *maps.shape[1:])  # (N,C,K,14,14)
         class_map = (gradients * maps[:, None]).sum(2) * (GRID * GRID)
-        return Outputs(self.head(features), features, class_map, texture(early))
+        logits = self.head(features)
+        return Outputs(logits, features, class_map, texture(early), logits[:, None])

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from hemascope.results import Evaluation, Proportion
+from hemascope.results import Calibration, Evaluation, Proportion, TrustFigures
 
 matplotlib.use("Agg")
 
@@ -55,6 +55,54 @@ def draw_recalls(evaluation: Evaluation, colours: Sequence[str]) -> bytes:
     axes.set_xlabel("recall, with its 95 % Wilson interval")
     axes.grid(axis="x", alpha=0.3)
     return _png(figure)
+
+
+def draw_trust(trust: TrustFigures) -> bytes:
+    """The reliability diagram before and after calibration, and the risk-coverage curve."""
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    reliability, risk = figure.subplots(1, 2)
+    reliability.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
+    series = (
+        (trust.uncalibrated, "s", "#D55E00", "as the network gave them"),
+        (trust.calibrated, "o", "#0072B2", "calibrated"),
+    )
+    for found, marker, colour, label in series:
+        reliability.errorbar(
+            [part.confidence for part in found.bins],
+            [part.accuracy.value or 0.0 for part in found.bins],
+            _reach(found),
+            fmt=marker,
+            color=colour,
+            markerfacecolor="white",
+            capsize=2,
+            linewidth=0.8,
+            label=label,
+        )
+    parts = (*trust.uncalibrated.bins, *trust.calibrated.bins)
+    lowest = min(min(part.confidence, part.accuracy.low or 0.0) for part in parts)
+    reliability.set_xlim(lowest - 0.02, 1.01)
+    reliability.set_ylim(lowest - 0.02, 1.01)
+    reliability.set_xlabel("probability of the named class")
+    reliability.set_ylabel("share named as labelled, 95 % interval")
+    reliability.legend(frameon=False)
+    answered, mistakes = zip(*trust.risk_coverage, strict=True)
+    risk.plot(100 * np.array(answered), 100 * np.array(mistakes), color="#0072B2")
+    kept = 100 - 100 * (trust.reviewed.value or 0.0)
+    risk.axvline(kept, color="black", linestyle="--", linewidth=0.8, label="not sent to review")
+    risk.set_xlabel("images answered in %, most confident first")
+    risk.set_ylabel("mistakes among them in %")
+    risk.set_ylim(bottom=0)
+    risk.legend(frameon=False)
+    return _png(figure)
+
+
+def _reach(found: Calibration) -> list[list[float]]:
+    """How far each bin's interval reaches below and above its accuracy."""
+    accuracies = [part.accuracy for part in found.bins]
+    return [
+        [max(0.0, (a.value or 0.0) - (a.low or 0.0)) for a in accuracies],
+        [max(0.0, (a.high or 0.0) - (a.value or 0.0)) for a in accuracies],
+    ]
 
 
 def _png(figure: Figure) -> bytes:

@@ -142,6 +142,15 @@ def _percent(figure: Proportion | Estimate) -> str:
     return f"{text} ({100 * figure.low:.1f} – {100 * figure.high:.1f})"
 
 
+def _number(figure: Estimate) -> str:
+    """0.961 (0.949 – 0.973), or a dash where there is nothing to measure."""
+    if figure.value is None:
+        return "–"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.3f}"
+    return f"{figure.value:.3f} ({figure.low:.3f} – {figure.high:.3f})"
+
+
 def _render(template: str, **values: object) -> str:
     environment = Environment(
         loader=PackageLoader("hemascope.reports"),
@@ -150,5 +159,5 @@ def _render(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = _percent
+    environment.filters |= {"percent": _percent, "number": _number}
     return environment.get_template(template).render(**values, notice=RESEARCH_USE_ONLY)

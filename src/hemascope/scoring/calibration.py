@@ -38,13 +38,3 @@ def fit_temperature(logits: NDArray[np.floating], targets: NDArray[np.integer]) 
         return float((normaliser - scaled[rows, targets]).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded").x))
-
-
-def brier(probabilities: NDArray[np.float64], targets: NDArray[np.integer]) -> float:
-    """Mean squared distance of the probabilities (N,C) from the labels, 0 to 2.
-
-    Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review
-    78 (1950).
-    """
-    labels = np.eye(probabilities.shape[1])[targets]
-    return float(((probabilities - labels) ** 2).sum(axis=1).mean())

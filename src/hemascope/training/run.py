@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from hemascope.bundle.export import drawn_sample, export
 from hemascope.classes import ClassSet
 from hemascope.data.cache import Progress, default_cache
 from hemascope.data.manifest import Manifest
+from hemascope.models.ensemble import Ensemble
+from hemascope.models.network import CellNetwork
 from hemascope.provenance import provenance
 from hemascope.results import Evaluation, from_json, to_json, written_whole
 from hemascope.scoring.statistics import wilson
@@ -79,13 +81,48 @@ def train(
 
 def bundle_of(folder: RunFolder, name: str | None = None, trained_on: str | None = None) -> Bundle:
     """The best weights of a run as a bundle. Raises ValueError where the run is incomplete."""
+    network, card = trained(folder, name, trained_on)
+    return export(network, card, drawn_sample(card.input))
+
+
+def ensemble_of(
+    folders: Sequence[RunFolder], name: str | None = None, trained_on: str | None = None
+) -> Bundle:
+    """The best weights of several runs as one bundle, which answers with their mean.
+
+    Raises ValueError where a run is incomplete, or for other classes or images than the first's.
+    """
+    members = [trained(folder, name, trained_on) for folder in folders]
+    first = members[0][1]
+    for folder, (_, card) in zip(folders, members, strict=True):
+        if (card.classes, card.input) != (first.classes, first.input):
+            raise ValueError(
+                f"{folder.path}: its classes or its input differ from those of {folders[0].path}; "
+                "an ensemble's members must share both"
+            )
+    card = replace(
+        first,
+        architecture=" + ".join(card.architecture for _, card in members),
+        parameters=sum(card.parameters for _, card in members),
+        figures=(),
+    )
+    return export(Ensemble([network for network, _ in members]), card, drawn_sample(card.input))
+
+
+def trained(
+    folder: RunFolder, name: str | None = None, trained_on: str | None = None
+) -> tuple[CellNetwork, Card]:
+    """A run's network with its best weights, and its card, which has no model's hash yet.
+
+    Raises ValueError where the run is incomplete.
+    """
     recipe = read_recipe(folder.recipe)
     if not folder.best.exists() or not folder.provenance.exists():
         raise ValueError(f"{folder.path}: not a run with a finished epoch")
     facts = from_json(folder.provenance.read_bytes(), RunFacts)
     network = network_of(recipe, len(facts.classes))
     network.load_state_dict(load_file(folder.best))
-    card = Card(
+    return network, Card(
         name=name or folder.path.name,
         classes=facts.classes,
         input=recipe.spec,
@@ -97,7 +134,6 @@ def bundle_of(folder: RunFolder, name: str | None = None, trained_on: str | None
         figures=_validation(folder.read_metrics(), facts),
         provenance=facts.provenance,
     )
-    return export(network, card, drawn_sample(recipe.spec))
 
 
 def with_evaluation(bundle: Bundle, evaluation: Evaluation) -> Bundle:

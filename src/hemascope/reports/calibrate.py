@@ -1,0 +1,94 @@
+"""Bundle + labelled images that training never saw → a bundle that knows how far to be trusted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemascope.bundle.bundle import Bundle
+from hemascope.bundle.classifier import Classifier, Scores
+from hemascope.data.manifest import Manifest, ManifestError, ManifestRow
+from hemascope.preprocess import ImageError
+from hemascope.scoring.ood import Seen
+from hemascope.scoring.quality import QualityMeasures, measure_quality
+from hemascope.scoring.trust import LEAST_PER_CLASS, fit_trust
+
+Progress = Callable[[int, int], None]
+Loaded = NDArray[np.uint8] | None
+BATCH = 32
+
+
+def calibrate(
+    bundle: Bundle, manifest: Manifest, name: str, progress: Progress | None = None
+) -> Bundle:
+    """The bundle with a temperature and Trust fitted on every image of the manifest.
+
+    They must be images that neither training nor the final score uses. Images that cannot be
+    read are passed over. Raises ManifestError for rows of split train or test, for a label that
+    the model does not know, and where a class has fewer than 20 images.
+    """
+    names = bundle.card.classes.names
+    _check(manifest, names)
+    classifier = Classifier(bundle)
+    targets: list[int] = []
+    parts: list[Scores] = []
+    measures: list[QualityMeasures] = []
+    for done, (rows, images) in enumerate(_batches(manifest, classifier)):
+        parts.append(classifier.scores(images))
+        measures.append(measure_quality(images))
+        targets += [names.index(row.label) for row in rows]
+        if progress is not None:
+            progress(min((done + 1) * BATCH, len(manifest.rows)), len(manifest.rows))
+    for label, count in zip(names, np.bincount(targets, minlength=len(names)), strict=True):
+        if count < LEAST_PER_CLASS:
+            raise ManifestError(
+                f"{manifest.root}: {count} readable images of class '{label}'; calibration needs "
+                f"at least {LEAST_PER_CLASS} of each class, which training never saw"
+            )
+    seen = Seen(
+        logits=np.concatenate([part.logits for part in parts]),
+        features=np.concatenate([part.features for part in parts]),
+        texture=np.concatenate([part.texture for part in parts]),
+        targets=np.array(targets),
+    )
+    temperature, trust = fit_trust(seen, measures, name)
+    return replace(bundle, card=replace(bundle.card, temperature=temperature, trust=trust))
+
+
+def _check(manifest: Manifest, names: tuple[str, ...]) -> None:
+    for row in manifest.rows:
+        if row.split in ("train", "test"):
+            raise ManifestError(
+                f"{row.path} is of split {row.split}; calibrate on images that neither training "
+                "nor the final score uses, chosen by --split, such as pool or val"
+            )
+        if row.label not in names:
+            raise ManifestError(
+                f"{row.path}: its label '{row.label}' is no class of the model ({', '.join(names)})"
+            )
+
+
+def _batches(
+    manifest: Manifest, classifier: Classifier
+) -> Iterator[tuple[list[ManifestRow], NDArray[np.uint8]]]:
+    """Readable rows and their preprocessed images (N,S,S,3)."""
+
+    def load(row: ManifestRow) -> Loaded:
+        try:
+            return classifier.card.input.load(manifest.root / row.path)
+        except ImageError:
+            return None
+
+    with ThreadPoolExecutor(classifier.threads) as pool:
+        for start in range(0, len(manifest.rows), BATCH):
+            rows = manifest.rows[start : start + BATCH]
+            loaded = list(pool.map(load, rows))
+            images = [image for image in loaded if image is not None]
+            if images:
+                read = [image is not None for image in loaded]
+                yield list(itertools.compress(rows, read)), np.stack(images)

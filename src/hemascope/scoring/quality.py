@@ -1,0 +1,180 @@
+"""Is this a picture of one whole, sharp cell? Three measures, and the limits that they must keep.
+
+All work on preprocessed images (N,S,S,3) uint8, in optical density over the image's own ground, so
+that brightness and the tint of the light do not count. Nuclei, granules and platelets are told
+from red cells by their stain: azure and eosin absorb green far more than blue, haemoglobin both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Densities = NDArray[np.float32]
+Measure = NDArray[np.float64]
+
+BLURRED, CUT_OFF, NO_CELL = "blurred", "cut off", "no cell in the picture"
+
+SAMPLE = 64  # about this many pixels a side are looked at, whatever the image's size
+GROUND = 0.95  # the ground is brighter than this share of the pixels
+STAINED = 0.1  # stain above which a pixel is hardly a red cell's
+LEAST = 1e-3  # mean stain below which there is nothing to have a centre
+CLEARANCE = 2 / 3  # how far below the palest cells the limit lies
+SMALLEST = 16  # pixels a side, as InputSpec has it
+DARKNESS = -np.log10(np.maximum(np.arange(256), 1)).astype(np.float32)
+
+
+class QualityMeasures(NamedTuple):
+    """Three figures an image, (N,) each; see the functions of the same names."""
+
+    sharpness: Measure
+    cell_contrast: Measure
+    edge_contact: Measure
+
+
+@dataclass(frozen=True)
+class QualityLimits:
+    """The least sharpness, the least cell contrast and the most edge contact of a good image.
+
+    They hold for images of the size that they were fitted on.
+    """
+
+    sharpness: float
+    cell_contrast: float
+    edge_contact: float
+
+
+def fit_quality(batches: Iterable[QualityMeasures], tail: float = 0.005) -> QualityLimits:
+    """Limits that each leave out at most a share `tail` of these images, together three times it.
+
+    The palest of good pictures are small platelets, nearly all of that tail: the limit of contrast
+    lies at two thirds of theirs, still well above red cells. The images must be good ones, as they
+    come, that training never saw; only their measures are needed, batch by batch. Raises
+    ValueError without images, or for a tail outside 0 to 0.5.
+    """
+    if not 0 <= tail < 0.5:
+        raise ValueError(f"the tail must lie between 0 and 0.5, not {tail}")
+    measured = list(batches)
+    if not sum(len(batch.sharpness) for batch in measured):
+        raise ValueError("limits of quality cannot be fitted on no images")
+    sharp, contrast, contact = (np.concatenate(values) for values in zip(*measured, strict=True))
+    return QualityLimits(
+        sharpness=float(np.quantile(sharp, tail, method="lower")),
+        cell_contrast=CLEARANCE * float(np.quantile(contrast, tail, method="lower")),
+        edge_contact=float(np.quantile(contact, 1 - tail, method="higher")),
+    )
+
+
+def quality_reasons(images: NDArray[np.uint8], limits: QualityLimits) -> list[tuple[str, ...]]:
+    """Why each of the images (N,S,S,3) should be looked at again: an empty tuple where all is well.
+
+    A cell that lies at the edge is cut off, not missing; and a picture without a cell has nothing
+    in it that would have to be sharp. Raises ValueError as `optical_density` does.
+    """
+    sharp, contrast, contact = measure_quality(images)
+    cut_off = contact > limits.edge_contact
+    no_cell = (contrast < limits.cell_contrast) & ~cut_off
+    blurred = (sharp < limits.sharpness) & ~no_cell
+    found = zip(blurred.tolist(), cut_off.tolist(), no_cell.tolist(), strict=True)
+    names = (BLURRED, CUT_OFF, NO_CELL)
+    return [tuple(name for name, is_so in zip(names, row, strict=True) if is_so) for row in found]
+
+
+def measure_quality(images: NDArray[np.uint8]) -> QualityMeasures:
+    """All measures of images (N,S,S,3) uint8. Raises ValueError as `optical_density` does."""
+    density = optical_density(images)
+    stain = stained(density)
+    return QualityMeasures(sharpness(density), cell_contrast(stain), edge_contact(stain))
+
+
+def optical_density(images: NDArray[np.uint8]) -> Densities:
+    """Green and blue over the image's ground, (2,N,n,n): every k-th pixel, so that n is about 64.
+
+    Raises ValueError unless the images are (N,S,S,3) uint8, of 16 pixels a side or more.
+    """
+    shape = images.shape
+    if images.dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
+        raise ValueError(
+            f"images of shape {shape} and type {images.dtype}; expected (N,S,S,3) of uint8"
+        )
+    if shape[1] < SMALLEST:
+        raise ValueError(f"images of {shape[1]} pixels a side; at least {SMALLEST} are needed")
+    step = max(1, round(shape[1] / SAMPLE))
+    sample = np.ascontiguousarray(images[:, ::step, ::step, 1:].transpose(3, 0, 1, 2))
+    few = sample[:, :, ::2, ::2].reshape(2, shape[0], -1)
+    rank = int(GROUND * few.shape[2])
+    ground = np.partition(few, rank, axis=2)[:, :, rank]
+    density: Densities = DARKNESS[sample]
+    density -= DARKNESS[ground][:, :, None, None]
+    return density
+
+
+def stained(density: Densities) -> Densities:
+    """Stain of means of 2×2 pixels, (N,m,m): density in green less that in blue."""
+    stain = density[0] - density[1]
+    even = stain.shape[1] // 2 * 2
+    stain = stain[:, :even, :even]
+    rows = stain[:, ::2] + stain[:, 1::2]
+    means: Densities = rows[:, :, ::2] + rows[:, :, 1::2]
+    means *= 0.25
+    return means
+
+
+def sharpness(density: Densities) -> Measure:
+    """How bent the density is from pixel to pixel, over how steep it is: (N,), 0 if uniform.
+
+    The second difference over one pixel of the sample, squared and averaged, over the same of the
+    first difference over four: contrast cancels out. A Laplacian alone (Pech-Pacheco et al.,
+    "Diatom autofocusing in brightfield microscopy", ICPR 2000) would measure the stain as well.
+    """
+    green = density[0]
+    bent, steep = 0.0, 1e-4
+    for lines in (green, green.swapaxes(1, 2)):
+        bend = lines[:, 2:] + lines[:, :-2] - 2 * lines[:, 1:-1]
+        slope = lines[:, 4:] - lines[:, :-4]
+        bent = bent + np.einsum("nij,nij->n", bend, bend) / bend[0].size
+        steep = steep + np.einsum("nij,nij->n", slope, slope) / slope[0].size
+    return np.asarray(bent / steep, np.float64)
+
+
+def cell_contrast(stain: Densities) -> Measure:
+    """How stained the middle is, (N,): what the most stained tenth of it exceeds.
+
+    The middle is 3/8 of a side wide; the smallest platelets fill a tenth of it. What the least
+    stained tenth of the picture falls short of the ground is taken off (it is negative): that is
+    hardly anything in a smear, but in mere noise it is as much as there is above.
+    """
+    side = stain.shape[1]
+    edge = round(side * 5 / 16)
+    middle = stain[:, edge : side - edge, edge : side - edge]
+    return np.asarray(_exceeded(middle, 0.9) + _exceeded(stain, 0.1), np.float64)
+
+
+def edge_contact(stain: Densities) -> Measure:
+    """How far the stained object runs out of the picture, (N,): 0 for one that touches no edge.
+
+    The mean stain along the edge that has most of it, times the distance of the centre of all stain
+    from the middle, 1 at an edge: a neighbour at the edge of a whole cell's picture hardly moves
+    that centre. Or, if it is more, the mean stain along the edge that has second least: only what
+    fills the picture touches three.
+    """
+    positive = np.maximum(stain, 0)
+    edges = (positive[:, 0], positive[:, -1], positive[:, :, 0], positive[:, :, -1])
+    means = np.sort([edge.mean(axis=1) for edge in edges], axis=0)  # (4,N)
+    weight = np.maximum(stain - STAINED, 0)
+    side = stain.shape[1]
+    place = np.linspace(-1, 1, side, dtype=np.float32)
+    across, down = weight.sum(axis=1) @ place, weight.sum(axis=2) @ place
+    total = weight.sum(axis=(1, 2)) + side * side * LEAST
+    return np.asarray(np.maximum(means[3] * np.hypot(across, down) / total, means[1]), np.float64)
+
+
+def _exceeded(stain: Densities, share: float) -> Densities:
+    """The stain that this share of the pixels of each image lies below, (N,)."""
+    pixels = stain.reshape(len(stain), -1)
+    rank = int(share * pixels.shape[1])
+    return np.partition(pixels, rank, axis=1)[:, rank]

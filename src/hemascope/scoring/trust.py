@@ -1,0 +1,116 @@
+"""Trust: what a Prediction says of itself, fitted on labelled images that training never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemascope.scoring.calibration import fit_temperature, softmax
+from hemascope.scoring.conformal import class_thresholds, conformal_threshold, prediction_sets
+from hemascope.scoring.ood import Mahalanobis, Seen, fit_mahalanobis
+from hemascope.scoring.quality import (
+    QualityLimits,
+    QualityMeasures,
+    fit_quality,
+    quality_reasons,
+)
+
+UNSURE, UNLIKE = "several classes possible", "unlike the training cells"
+
+MISSED = 0.05  # share of right classes that a prediction set may miss
+UNSURE_SHARE = 0.03  # share of calibration images that are sent to review as unsure
+UNLIKE_SHARE = 0.005  # share of them that count as unlike the training cells
+POOR_TAIL = 0.002  # share of them that each limit of quality leaves out
+LEAST_PER_CLASS = 20
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How a model's answers are judged, in units of what it makes of calibration images.
+
+    `set_threshold` and `class_thresholds` (C,) are the least probabilities of a class in a
+    prediction set. An answer below `least_probability` is unsure. `texture` is a distance, and
+    `texture_limit` the largest that still counts as like the training cells.
+    """
+
+    calibrated_on: str
+    images: int
+    set_threshold: float
+    class_thresholds: tuple[float, ...]
+    least_probability: float
+    texture: Mahalanobis
+    texture_limit: float
+    quality: QualityLimits
+
+
+class Assessment(NamedTuple):
+    """Of N images: sets (N,C), out-of-distribution scores (N,), and why each wants review."""
+
+    sets: NDArray[np.bool_]
+    class_sets: NDArray[np.bool_]
+    ood_scores: NDArray[np.float64]
+    reasons: list[tuple[str, ...]]
+
+
+def assess(
+    trust: Trust,
+    probabilities: NDArray[np.float64],
+    texture: NDArray[np.floating],
+    images: NDArray[np.uint8],
+) -> Assessment:
+    """Probabilities (N,C), texture (N,T) and preprocessed images (N,S,S,3) → Assessment."""
+    ood_scores = np.sqrt(trust.texture(texture) / trust.texture_limit)
+    unsure = probabilities.max(axis=1) < trust.least_probability
+    quality = quality_reasons(images, trust.quality)
+    return Assessment(
+        sets=prediction_sets(probabilities, trust.set_threshold),
+        class_sets=prediction_sets(probabilities, np.array(trust.class_thresholds)),
+        ood_scores=ood_scores,
+        reasons=[
+            (*([UNSURE] if doubt else []), *([UNLIKE] if score > 1 else []), *seen)
+            for doubt, score, seen in zip(unsure, ood_scores, quality, strict=True)
+        ],
+    )
+
+
+def fit_trust(
+    seen: Seen, measures: Sequence[QualityMeasures], calibrated_on: str
+) -> tuple[float, Trust]:
+    """Temperature and Trust, from images of which training saw none, equally many a class.
+
+    The classes count alike since how often each comes is not known of the images to come.
+    Raises ValueError where a class has fewer than 20 images.
+    """
+    counts = np.bincount(seen.targets, minlength=seen.logits.shape[1])
+    if counts.min() < LEAST_PER_CLASS:
+        raise ValueError(
+            f"class {counts.argmin()} has {counts.min()} images; calibration needs at least "
+            f"{LEAST_PER_CLASS} of each class"
+        )
+    chosen = _equally_many(seen.targets, int(counts.min()))
+    logits, targets = seen.logits[chosen], seen.targets[chosen]
+    temperature = fit_temperature(logits, targets)
+    probabilities = softmax(logits, temperature)
+    texture = fit_mahalanobis(seen.texture[chosen], targets)
+    return temperature, Trust(
+        calibrated_on=calibrated_on,
+        images=len(chosen),
+        set_threshold=conformal_threshold(probabilities, targets, MISSED),
+        class_thresholds=tuple(class_thresholds(probabilities, targets, MISSED).tolist()),
+        least_probability=float(np.quantile(probabilities.max(axis=1), UNSURE_SHARE)),
+        texture=texture,
+        texture_limit=float(np.quantile(texture(seen.texture[chosen]), 1 - UNLIKE_SHARE)),
+        quality=fit_quality(measures, POOR_TAIL),
+    )
+
+
+def _equally_many(targets: NDArray[np.integer], each: int) -> NDArray[np.intp]:
+    """Places of `each` images a class, drawn with a fixed seed."""
+    random = np.random.default_rng(0)
+    classes = np.unique(targets)
+    drawn = [random.permutation(np.flatnonzero(targets == k))[:each] for k in classes]
+    return np.sort(np.concatenate(drawn))

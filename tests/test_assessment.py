@@ -1,0 +1,147 @@
+"""How far a model's judgement of its own answers held, on answers made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hemascope.bundle.batch import COLUMNS, classify_to
+from hemascope.bundle.bundle import read_bundle, write_bundle
+from hemascope.bundle.classifier import Classifier
+from hemascope.classes import BLOOD_CELLS
+from hemascope.data.manifest import Manifest, ManifestError, ManifestRow
+from hemascope.data.render import draw_cell
+from hemascope.reports.calibrate import calibrate
+from hemascope.reports.evaluate import evaluate, write_evaluation
+from hemascope.results import Prediction
+from hemascope.scoring.assessment import calibration, risk_coverage, trust_figures
+from hemascope.scoring.calibration import softmax
+
+
+def answer(p: float, chosen: tuple[str, ...], reasons: tuple[str, ...] = ()) -> Prediction:
+    return Prediction(
+        path="x",
+        label="a" if p >= 0.5 else "b",
+        probability=max(p, 1 - p),
+        probabilities={"a": p, "b": 1 - p},
+        prediction_set=chosen,
+        class_conditional_set=("a", "b"),
+        ood_score=2.0 if "odd" in reasons else 0.5,
+        in_distribution="odd" not in reasons,
+        review=bool(reasons),
+        review_reasons=reasons,
+    )
+
+
+def test_figures_of_four_answers() -> None:
+    predictions = [
+        answer(0.9, ("a",)),
+        answer(0.8, ("a", "b"), ("unsure",)),
+        answer(0.6, (), ("unsure", "odd")),
+        answer(0.1, ("b",)),
+    ]
+    found = trust_figures(predictions, np.array([0, 1, 0, 1]), 1.0, "made up")
+    assert (found.sets.coverage.successes, found.sets.coverage.n) == (3, 4)
+    assert [share.value for share in found.sets.per_class] == [0.5, 1.0]
+    assert found.sets.mean_size.value == 1.0
+    assert found.sets.empty.value == 0.25
+    assert found.class_conditional_sets.coverage.value == 1.0
+    assert found.reviewed.value == 0.5
+    assert {name: share.successes for name, share in found.review_reasons.items()} == {
+        "odd": 1,
+        "unsure": 2,
+    }
+    assert found.accuracy_of_rest.value == 1.0
+    assert (found.in_distribution.value, found.accuracy_in_distribution.value) == (0.75, 2 / 3)
+    assert found.risk_coverage == ((0.25, 0.0), (0.5, 0.0), (0.75, 1 / 3), (1.0, 0.25))
+
+
+def test_brier_of_known_probabilities() -> None:
+    found = calibration(np.array([[0.8, 0.2], [0.5, 0.5]]), np.array([0, 1]))
+    assert found.brier.value == pytest.approx((0.08 + 0.5) / 2)
+
+
+def test_what_the_network_gave_is_found_again() -> None:
+    """Probabilities at temperature 0.5 tell those at temperature 1."""
+    logits = np.random.default_rng(0).normal(size=(40, 2))
+    targets = np.zeros(40, dtype=np.int64)
+    predictions = [answer(p, ("a",)) for p in softmax(logits, 0.5)[:, 0]]
+    found = trust_figures(predictions, targets, 0.5, "made up")
+    expected = calibration(softmax(logits), targets)
+    assert found.uncalibrated.brier.value == pytest.approx(expected.brier.value)
+    assert found.calibrated.brier.value != pytest.approx(expected.brier.value)
+
+
+def test_the_most_confident_answer_first() -> None:
+    curve = risk_coverage(np.array([0.5, 0.9, 0.7]), np.array([False, True, False]))
+    assert curve == ((1 / 3, 0.0), (2 / 3, 0.5), (1.0, 2 / 3))
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Twenty drawn cells a class of split pool."""
+    folder = tmp_path_factory.mktemp("cells")
+    rows = []
+    for label in BLOOD_CELLS.names:
+        for seed in range(20):
+            path = f"{label}_{seed}.png"
+            draw_cell(label, seed).save(folder / path)
+            rows.append(ManifestRow(path, label, split="pool"))
+    return Manifest(folder, tuple(rows))
+
+
+def test_from_labelled_images_to_a_table_with_flags(cells: Manifest, tmp_path: Path) -> None:
+    bundle = calibrate(read_bundle(), cells, "drawn cells")
+    write_bundle(bundle, tmp_path / "bundle")
+    assert read_bundle(tmp_path / "bundle").card.trust is not None
+    classifier = Classifier(tmp_path / "bundle")
+    found = evaluate(classifier, cells, "drawn cells")
+    assert found.trust is not None
+    # On the calibration images themselves: no more than one too many or too few.
+    assert found.trust.sets.coverage.successes == pytest.approx(0.95 * 160, abs=2)
+    assert found.trust.in_distribution.value == pytest.approx(1.0, abs=0.01)
+    write_evaluation(found, classifier, cells.root, tmp_path / "evaluation")
+    page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert "How far to trust it" in page
+    assert (tmp_path / "evaluation" / "trust.png").stat().st_size > 10_000
+
+    noise = np.random.default_rng(0).integers(0, 256, (360, 360, 3), dtype=np.uint8)
+    (odd,) = classifier.predict(noise)
+    assert odd.review
+    assert "unlike the training cells" in odd.review_reasons
+    assert odd.in_distribution is False
+    assert odd.ood_score is not None
+    assert odd.ood_score > 1
+
+    classify_to(tmp_path / "out.csv", classifier, [str(cells.root / "ig_0.png"), "no.png"])
+    header, first, second = (tmp_path / "out.csv").read_text().splitlines()
+    assert header.startswith(",".join(COLUMNS) + ",p_basophil")
+    assert first.split(",")[3] == "ok"
+    assert first.split(",")[6] in ("true", "false")
+    assert second == "no.png,,,no such file,,,,,," + "," * 7
+
+
+def test_a_bundle_without_calibration_says_nothing_of_trust() -> None:
+    bundle = read_bundle()
+    plain = replace(bundle, card=replace(bundle.card, trust=None))
+    (found,) = Classifier(plain).predict(draw_cell("ig", 0))
+    assert found.prediction_set is None
+    assert found.review is None
+
+
+def test_calibration_refuses_what_training_or_the_final_score_uses(cells: Manifest) -> None:
+    for split in ("train", "test"):
+        rows = (replace(cells.rows[0], split=split), *cells.rows[1:])
+        with pytest.raises(ManifestError, match=f"is of split {split}; calibrate on images that"):
+            calibrate(read_bundle(), replace(cells, rows=rows), "x")
+
+
+def test_calibration_needs_enough_of_each_class(cells: Manifest) -> None:
+    with pytest.raises(ManifestError, match="19 readable images of class 'platelet'"):
+        calibrate(read_bundle(), replace(cells, rows=cells.rows[:-1]), "x")
+    other = (replace(cells.rows[0], label="blast"), *cells.rows[1:])
+    with pytest.raises(ManifestError, match="'blast' is no class of the model"):
+        calibrate(read_bundle(), replace(cells, rows=other), "x")

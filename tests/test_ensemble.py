@@ -1,0 +1,88 @@
+"""Several answers to one image: members of an ensemble, and views of one network."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hemascope import BLOOD_CELLS, Classifier, InputSpec
+from hemascope.bundle.bundle import Bundle, Card
+from hemascope.bundle.export import drawn_sample, export
+from hemascope.data.render import draw_cell
+from hemascope.models import build_model
+from hemascope.models.ensemble import Ensemble
+from hemascope.scoring.ensemble import disagreement, symmetries, turned_back
+
+SPEC = InputSpec(64)
+
+
+def bundle(*seeds: int) -> Bundle:
+    networks = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        networks.append(build_model("efficientnet_lite"))
+    card = Card("test", BLOOD_CELLS, SPEC, "efficientnet_lite", 1, "", "nothing")
+    network = networks[0] if len(seeds) == 1 else Ensemble(networks)
+    return export(network, card, drawn_sample(SPEC))
+
+
+@pytest.fixture(scope="module")
+def three() -> Bundle:
+    return bundle(0, 1, 2)
+
+
+def test_the_symmetries_are_eight_different_ones() -> None:
+    picture = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    views = list(symmetries(picture))
+    assert np.array_equal(views[0], picture)
+    assert len({view.tobytes() for view in views}) == 8
+    assert all(
+        np.array_equal(np.sort(view, axis=None), np.sort(picture, axis=None)) for view in views
+    )
+
+
+def test_maps_are_turned_back() -> None:
+    maps = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
+    views = [view.transpose(0, 3, 1, 2).astype(float) for view in symmetries(maps)]
+    assert np.allclose(turned_back(views), maps.transpose(0, 3, 1, 2))
+
+
+def test_members_who_are_sure_of_different_things() -> None:
+    apart = np.array([[[50.0, 0.0], [0.0, 50.0]]])
+    assert disagreement(apart) == pytest.approx([math.log(2)])
+    alike = np.array([[[1.0, 0.5], [1.0, 0.5]]])
+    assert disagreement(alike) == pytest.approx([0.0])
+
+
+def test_a_turned_picture_gets_the_same_answer() -> None:
+    cell = np.asarray(draw_cell("ig", 3))
+    classifier = Classifier(tta=True)
+    whole, turned = classifier.predict([cell, np.rot90(cell)], class_maps=True)
+    plain, plain_turned = Classifier().predict([cell, np.rot90(cell)])
+    assert whole.probabilities == pytest.approx(turned.probabilities, abs=1e-4)
+    assert plain.probabilities != pytest.approx(plain_turned.probabilities, abs=1e-4)
+    assert whole.class_map is not None
+    assert turned.class_map is not None
+    assert np.allclose(np.rot90(whole.class_map, axes=(1, 2)), turned.class_map, atol=0.05)
+    assert whole.disagreement is not None
+    assert whole.disagreement > 0
+    assert plain.disagreement is None
+
+
+def test_an_ensemble_answers_with_the_mean(three: Bundle) -> None:
+    images = drawn_sample(SPEC)
+    found = Classifier(three).scores(images)
+    alone = [Classifier(bundle(seed)).scores(images) for seed in (0, 1, 2)]
+    assert found.logits == pytest.approx(np.mean([one.logits for one in alone], axis=0), abs=1e-4)
+    maps = np.mean([one.class_map for one in alone], axis=0)
+    assert found.class_map == pytest.approx(maps, abs=1e-3)
+    assert found.members.shape == (8, 3, 8)
+    for member, one in enumerate(alone):
+        assert found.members[:, member] == pytest.approx(one.logits, abs=1e-4)
+    (answer,) = Classifier(three).predict(draw_cell("ig", 0))
+    assert answer.disagreement == pytest.approx(
+        disagreement(Classifier(three).scores(SPEC.apply(draw_cell("ig", 0))[None]).members)[0]
+    )
