@@ -8,6 +8,7 @@ import pytest
 
 from hemascope import Evaluation
 from hemascope.bundle.bundle import read_bundle
+from hemascope.reports.pages import model_card
 from hemascope.results import Estimate, Proportion, from_json
 
 ROOT = Path(__file__).parents[1]
@@ -56,3 +57,8 @@ def test_the_evaluation_is_of_the_model_that_ships(evaluation: Evaluation) -> No
     card = read_bundle().card
     assert evaluation.provenance["model_sha256"] == card.model_sha256
     assert card.figures[-1].result == evaluation.accuracy
+
+
+def test_the_model_card_is_that_of_the_model_that_ships() -> None:
+    committed = (ROOT / "docs/MODEL_CARD.md").read_text(encoding="utf-8")
+    assert committed == model_card(read_bundle().card)

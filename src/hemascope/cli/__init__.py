@@ -26,7 +26,7 @@ from hemascope.cli.terminal import (
     refuse_existing,
 )
 from hemascope.data.opening import open_manifest
-from hemascope.reports.pages import Gallery, classification_page
+from hemascope.reports.pages import Gallery, classification_page, model_card
 from hemascope.results import (
     RESEARCH_USE_ONLY,
     Estimate,
@@ -342,15 +342,28 @@ def export(
 
 
 @app.command
-def info(bundle: Path | None = None) -> int:
+def info(
+    bundle: Path | None = None,
+    *,
+    out_file: Annotated[Path | None, Parameter(name="--out")] = None,
+    force: Force = False,
+) -> int:
     """Show a model's card.
 
     Parameters
     ----------
     bundle
         Folder of the model, or of a run; by default the model that comes with the package.
+    out_file
+        Write the whole card to read as well (.md).
+    force
+        Replace a file that exists.
     """
+    refuse_existing(force, out_file)
     card = read_bundle(_bundle_folder(bundle)).card
+    if out_file is not None:
+        with written_whole(out_file) as temporary:
+            temporary.write_text(model_card(card), encoding="utf-8")
     table = Table(show_header=False, box=None)
     table.add_row("name", escape(card.name))
     table.add_row("network", f"{card.architecture}, {card.parameters:,} parameters")
@@ -366,6 +379,8 @@ def info(bundle: Path | None = None) -> int:
             f"{_share(result.value)} ({_share(result.low)} – {_share(result.high)}), "
             f"n = {result.n}, {escape(figure.measured_on)}",
         )
+    if card.trust is not None:
+        table.add_row("calibrated on", escape(card.trust.calibrated_on))
     table.add_row("licence", escape(card.licence))
     table.add_row("intended use", escape(card.intended_use))
     table.add_row("SHA-256", card.model_sha256)

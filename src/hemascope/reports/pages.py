@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: of a classified folder, and of an evaluation."""
+"""Pages: self-contained HTML of a classified folder and of an evaluation; a model card."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemascope.bundle.batch import Tally
+from hemascope.bundle.bundle import Card
 from hemascope.bundle.classifier import Classifier
 from hemascope.bundle.explain import overlay
 from hemascope.preprocess import ImageError
@@ -99,6 +100,11 @@ def evaluation_page(
     )
 
 
+def model_card(card: Card) -> str:
+    """A bundle's card as Markdown to read."""
+    return _render("model_card.md.j2", card=card)
+
+
 def _tiles(predictions: Sequence[Prediction], classifier: Classifier) -> Iterator[Tile]:
     """A tile for each Prediction that has a class map and whose file can still be read."""
     classes = classifier.card.classes
@@ -154,7 +160,7 @@ def _number(figure: Estimate) -> str:
 def _render(template: str, **values: object) -> str:
     environment = Environment(
         loader=PackageLoader("hemascope.reports"),
-        autoescape=True,
+        autoescape=template.endswith(".html.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
