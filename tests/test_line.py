@@ -140,7 +140,8 @@ def test_an_evaluation_is_written_whole(
     assert found.unreadable == ("ig/broken.png: empty file",)
     write_evaluation(found, classifier, drawn, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"evaluation.json", "report.html", "confusion.png", "recalls.png"}
+    figures = {"confusion.png", "recalls.png", "trust.png"}
+    assert names == {"evaluation.json", "report.html"} | figures
     stored = from_json((tmp_path / "out" / "evaluation.json").read_bytes(), Evaluation)
     assert stored == found
     html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

@@ -78,7 +78,7 @@ def worker_of(job: Job) -> psutil.Process | None:
 
 @contextmanager
 def killer(victim: Job) -> Iterator[list[list[EpochRecord]]]:
-    """Kills the job's worker after its first epoch; gives the epochs that it had then, in a list.
+    """Kills the job's worker after its second epoch; gives the epochs that it had then, in a list.
 
     It watches from a thread, since a callback a second would miss so short a run.
     """
@@ -87,7 +87,7 @@ def killer(victim: Job) -> Iterator[list[list[EpochRecord]]]:
 
     def watch() -> None:
         while not stop.is_set() and not left:
-            if epochs_of(victim) and (worker := worker_of(victim)) is not None:
+            if len(epochs_of(victim)) >= 2 and (worker := worker_of(victim)) is not None:
                 worker.kill()
                 while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
                     time.sleep(0.01)
@@ -118,8 +118,11 @@ def test_a_killed_workers_run_is_taken_up(cells: Manifest, tmp_path: Path) -> No
     assert len(epochs_of(other)) == 2
 
     (before,) = left
-    assert 1 <= len(before) < 12
-    assert epochs_of(victim)[: len(before)] == before  # with their seconds: not trained anew
+    assert 2 <= len(before) < 12
+    # The last one's checkpoint may not have been written; the others, with their seconds, are not
+    # trained anew.
+    kept = before[:-1]
+    assert epochs_of(victim)[: len(kept)] == kept
     whole = replace(victim, study=StudyFolder(tmp_path / "whole"))
     perform(whole)
     assert same(victim, whole)
