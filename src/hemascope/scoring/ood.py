@@ -40,13 +40,30 @@ def detectors(known: Seen) -> dict[str, Detector]:
     distance = fit_mahalanobis(known.features, known.targets)
     neighbours = fit_neighbours(known.features)
     texture = fit_mahalanobis(known.texture, known.targets)
+    both = _Sum((lambda seen: neighbours(seen.features), lambda seen: texture(seen.texture)), known)
     return {
         "maximum probability": lambda seen: max_probability(seen.logits),
         "energy": lambda seen: energy(seen.logits),
         "Mahalanobis, features": lambda seen: distance(seen.features),
         "nearest neighbours, features": lambda seen: neighbours(seen.features),
         "Mahalanobis, texture": lambda seen: texture(seen.texture),
+        "nearest neighbours + texture": both,
     }
+
+
+class _Sum:
+    """Detectors added up, each as the logarithm of its score in deviations of the known images'."""
+
+    def __init__(self, parts: tuple[Detector, ...], known: Seen) -> None:
+        logs = [np.log(np.maximum(part(known), 1e-12)) for part in parts]
+        self.parts = [(part, log.mean(), log.std()) for part, log in zip(parts, logs, strict=True)]
+
+    def __call__(self, seen: Seen) -> Scores:
+        logs = [
+            (np.log(np.maximum(part(seen), 1e-12)) - mean) / deviation
+            for part, mean, deviation in self.parts
+        ]
+        return np.asarray(np.sum(logs, axis=0))
 
 
 def max_probability(logits: Floats) -> Scores:

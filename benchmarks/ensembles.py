@@ -1,0 +1,131 @@
+"""What several answers to one image bring, and cost: of an ensemble, and of symmetries.
+
+Takes runs that differ in their seed only. The first alone, all of them as an ensemble, each with
+and without test-time symmetries: accuracy, calibration and Brier score on split `test`, after a
+temperature that is fitted on a part of split `pool`; how well the least probability and the
+disagreement tell mistakes; and the time, as a multiple of the first alone in the same run.
+
+    pip install 'hemascope[train]'
+    python benchmarks/ensembles.py pbc/splits.csv runs/a runs/b runs/c --out ensembles.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemascope.bundle.bundle import Bundle
+from hemascope.bundle.classifier import Classifier
+from hemascope.data.manifest import Manifest, read_manifest
+from hemascope.provenance import data_hash, provenance
+from hemascope.results import Estimate, Proportion, to_json, written_whole
+from hemascope.scoring.assessment import calibration
+from hemascope.scoring.calibration import fit_temperature, softmax
+from hemascope.scoring.ensemble import disagreement
+from hemascope.scoring.metrics import auroc
+from hemascope.scoring.statistics import bootstrap, wilson
+from hemascope.training.folder import RunFolder
+from hemascope.training.run import bundle_of, ensemble_of
+
+FITTED_ON = 1000
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of answering. The last two are areas under curves that tell mistakes."""
+
+    name: str
+    members: int
+    temperature: float
+    accuracy: Proportion
+    calibration_error: Estimate
+    brier: Estimate
+    mistakes_by_probability: Estimate
+    mistakes_by_disagreement: Estimate | None
+    times_the_first: float
+
+
+def answers(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Logits of the members, (N,M,C)."""
+    parts = [classifier.scores(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+    return np.concatenate([part.members for part in parts])
+
+
+def load(manifest: Manifest, classifier: Classifier) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    names = classifier.card.classes.names
+    images = [classifier.card.input.load(manifest.root / row.path) for row in manifest.rows]
+    return np.stack(images), np.array([names.index(row.label) for row in manifest.rows])
+
+
+def measure(name: str, bundle: Bundle, tta: bool, pool: Manifest, test: Manifest) -> Way:
+    classifier = Classifier(bundle, tta=tta)
+    images, targets = load(pool, classifier)
+    temperature = fit_temperature(answers(classifier, images).mean(axis=1), targets)
+    images, targets = load(test, classifier)
+    started = time.perf_counter()
+    members = answers(classifier, images)
+    seconds = time.perf_counter() - started
+    probabilities = softmax(members.mean(axis=1), temperature)
+    right = probabilities.argmax(axis=1) == targets
+    found = calibration(probabilities, targets)
+    several = members.shape[1] > 1
+    return Way(
+        name=name,
+        members=members.shape[1],
+        temperature=temperature,
+        accuracy=wilson(int(right.sum()), len(right)),
+        calibration_error=found.expected_calibration_error,
+        brier=found.brier,
+        mistakes_by_probability=tells(-probabilities.max(axis=1), right),
+        mistakes_by_disagreement=(
+            tells(disagreement(members, temperature), right) if several else None
+        ),
+        times_the_first=seconds,
+    )
+
+
+def tells(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Estimate:
+    """The area under the curve of telling mistakes, which should have the higher scores."""
+    ranks, kinds = scores[:, None], right.astype(np.int64)
+    return bootstrap(lambda weights: auroc(ranks, kinds, weights), len(right))[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    chosen = parser.parse_args()
+    manifest = read_manifest(chosen.manifest)
+    pool, test = manifest.select("pool"), manifest.select("test")
+    order = np.random.default_rng(0).permutation(len(pool.rows))[:FITTED_ON]
+    pool = Manifest(pool.root, tuple(pool.rows[i] for i in order))
+    folders = [RunFolder(run) for run in chosen.runs]
+    single, ensemble = bundle_of(folders[0]), ensemble_of(folders)
+    ways = [
+        measure("one network", single, False, pool, test),
+        measure("one network, symmetries", single, True, pool, test),
+        measure(f"ensemble of {len(folders)}", ensemble, False, pool, test),
+        measure(f"ensemble of {len(folders)}, symmetries", ensemble, True, pool, test),
+    ]
+    first = ways[0].times_the_first
+    ways = [Way(**{**vars(way), "times_the_first": way.times_the_first / first}) for way in ways]
+    for way in ways:
+        print(
+            f"{way.name}: accuracy {way.accuracy.value:.3f}, calibration error "
+            f"{way.calibration_error.value:.4f}, Brier {way.brier.value:.4f}, "
+            f"{way.times_the_first:.1f} times the time"
+        )
+    facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in test.rows))
+    with written_whole(chosen.out) as temporary:
+        temporary.write_bytes(to_json({"ways": ways, "provenance": facts}))
+
+
+if __name__ == "__main__":
+    main()
