@@ -70,18 +70,27 @@ def train(
     return folder
 
 
-def bundle_of(folder: RunFolder, name: str | None = None, trained_on: str | None = None) -> Bundle:
-    """The best weights of a run as a bundle. Raises ValueError where the run is incomplete."""
+def bundle_of(
+    folder: RunFolder,
+    name: str | None = None,
+    trained_on: str | None = None,
+    image_microns: float | None = None,
+) -> Bundle:
+    """The best weights of a run as a bundle. Raises ValueError where the run is incomplete.
+
+    `image_microns` is how many micrometres the training images' shorter side shows.
+    """
     recipe = read_recipe(folder.recipe)
     if not folder.best.exists() or not folder.provenance.exists():
         raise ValueError(f"{folder.path}: not a run with a finished epoch")
     facts = from_json(folder.provenance.read_bytes(), RunFacts)
     network = network_of(recipe, len(facts.classes))
     network.load_state_dict(load_file(folder.best))
+    microns = None if image_microns is None else round(recipe.crop * image_microns, 2)
     card = Card(
         name=name or folder.path.name,
         classes=facts.classes,
-        input=recipe.spec,
+        input=replace(recipe.spec, microns=microns),
         architecture=recipe.model,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         model_sha256="",
