@@ -14,6 +14,7 @@ from hemascope.bundle.classifier import Classifier
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.manifest import Manifest, ManifestError, ManifestRow
 from hemascope.data.render import draw_cell
+from hemascope.data.sites import cells_of
 from hemascope.reports.calibrate import calibrate
 from hemascope.reports.evaluate import evaluate, write_evaluation
 from hemascope.results import Prediction
@@ -98,12 +99,12 @@ def test_from_labelled_images_to_a_table_with_flags(cells: Manifest, tmp_path: P
     write_bundle(bundle, tmp_path / "bundle")
     assert read_bundle(tmp_path / "bundle").card.trust is not None
     classifier = Classifier(tmp_path / "bundle")
-    found = evaluate(classifier, cells, "drawn cells")
+    found = evaluate(classifier, cells_of(cells), "drawn cells")
     assert found.trust is not None
     # On the calibration images themselves: no more than one too many or too few.
     assert found.trust.sets.coverage.successes == pytest.approx(0.95 * 160, abs=2)
     assert found.trust.in_distribution.value == pytest.approx(1.0, abs=0.01)
-    write_evaluation(found, classifier, cells.root, tmp_path / "evaluation")
+    write_evaluation(found, classifier, cells_of(cells), tmp_path / "evaluation")
     page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
     assert "How far to trust it" in page
     assert (tmp_path / "evaluation" / "trust.png").stat().st_size > 10_000

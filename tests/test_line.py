@@ -16,6 +16,7 @@ from hemascope.bundle.batch import classify_to, find_images
 from hemascope.bundle.bundle import read_bundle
 from hemascope.data.manifest import manifest_from_folder, read_manifest
 from hemascope.data.render import draw_folder
+from hemascope.data.sites import cells_of
 from hemascope.reports.evaluate import evaluate, write_evaluation
 from hemascope.reports.pages import Gallery, classification_page
 from hemascope.results import Prediction, from_json
@@ -133,12 +134,13 @@ def test_an_evaluation_is_written_whole(
 ) -> None:
     (drawn / "ig" / "broken.png").write_bytes(b"")
     try:
-        found = evaluate(classifier, manifest_from_folder(drawn), "drawn")
+        cells = cells_of(manifest_from_folder(drawn))
+        found = evaluate(classifier, cells, "drawn")
     finally:
         (drawn / "ig" / "broken.png").unlink()
     assert found.n == 16
     assert found.unreadable == ("ig/broken.png: empty file",)
-    write_evaluation(found, classifier, drawn, tmp_path / "out")
+    write_evaluation(found, classifier, cells, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     figures = {"confusion.png", "recalls.png", "trust.png"}
     assert names == {"evaluation.json", "report.html"} | figures
@@ -168,7 +170,7 @@ def test_the_shipped_figures_are_what_the_model_does(
 ) -> None:
     """The thousand images that neither training nor any choice has seen."""
     test = read_manifest(real_data / "pbc" / "splits.csv").select("test")
-    found = evaluate(classifier, test, "test")
+    found = evaluate(classifier, cells_of(test), "test")
     stored = from_json(EVALUATION.read_bytes(), Evaluation)
     assert stored.provenance["model_sha256"] == read_bundle().card.model_sha256
     assert stored.provenance["data"] == found.provenance["data"]

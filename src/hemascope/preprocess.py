@@ -1,6 +1,7 @@
 """InputSpec: the only preprocessing there is. Training, evaluation and serving all call it.
 
-An image is decoded, turned upright, brought to 8-bit RGB, cut to a centred square and resized.
+An image is decoded, turned upright, brought to 8-bit RGB, cut to a square and resized. The square
+is a part of the image, or, where the width of a pixel is known, so many micrometres wide.
 Normalisation is not done here: it is inside the model's graph.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,6 +22,7 @@ ImageSource: TypeAlias = "str | Path | bytes | Image.Image | NDArray[np.generic]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_PIXELS = 100_000_000
+UM_PER_PIXEL = (0.02, 2.0)  # a microscope's pixels; beyond, the number is of another unit
 
 Image.MAX_IMAGE_PIXELS = None  # decode() refuses by the header, with a message of our own
 
@@ -29,33 +32,110 @@ class ImageError(ValueError):
 
 
 @dataclass(frozen=True)
+class View:
+    """Where to look in an image, and how large what is in it is.
+
+    `um_per_pixel` is how many micrometres a pixel is wide; None for an image that looks like the
+    training images. `centre` is the place (x, y) to look at, in pixels from the upper left corner
+    of the upright image; None for its middle.
+    """
+
+    image: ImageSource
+    um_per_pixel: float | None = None
+    centre: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class InputSpec:
-    """What a model is given: a centred square of the image, `size` pixels a side.
+    """What a model is given: a square of the image, `size` pixels a side.
 
     `crop` is that square's side as a fraction of the image's shorter side: 1.0 keeps all of a
-    square image, 0.5 its middle quarter. Raises ValueError out of range.
+    square image, 0.5 its middle quarter. `microns` is the same side in micrometres, for images of
+    another scale than the training images; None where that is not known. Raises ValueError out
+    of range.
     """
 
     size: int = 224
     crop: float = 1.0
+    microns: float | None = None
 
     def __post_init__(self) -> None:
         if not 16 <= self.size <= 2048:
             raise ValueError(f"input size must be between 16 and 2048 pixels, not {self.size}")
         if not 0.1 <= self.crop <= 1.0:
             raise ValueError(f"crop must be between 0.1 and 1.0, not {self.crop}")
+        if self.microns is not None and not 1 <= self.microns <= 200:
+            raise ValueError(f"microns must be between 1 and 200, not {self.microns:g}")
 
-    def apply(self, image: Image.Image) -> NDArray[np.uint8]:
-        """An RGB image of any size, as a (S,S,3) uint8 array."""
-        side = min(image.size) * self.crop
-        left, top = (image.width - side) / 2, (image.height - side) / 2
+    def apply(
+        self,
+        image: Image.Image,
+        um_per_pixel: float | None = None,
+        centre: tuple[float, float] | None = None,
+    ) -> NDArray[np.uint8]:
+        """An RGB image of any size, as a (S,S,3) uint8 array.
+
+        `um_per_pixel` and `centre` are as in View. A square that reaches past the image is filled
+        up with its ground. Raises ValueError as `side` does, and ImageError for a centre outside.
+        """
+        side = self.side(image, um_per_pixel)
+        x, y = centre or (image.width / 2, image.height / 2)
+        if not (0 <= x <= image.width and 0 <= y <= image.height):
+            raise ImageError(f"({x:g}, {y:g}) is outside its {image.width}×{image.height} pixels")
+        left, top = x - side / 2, y - side / 2
+        margin = ceil(max(-left, -top, left + side - image.width, top + side - image.height))
+        if margin > 0:
+            image = _framed(image, margin)
+            left, top = left + margin, top + margin
         box = (left, top, left + side, top + side)
         small = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
         return np.asarray(small, dtype=np.uint8)
 
-    def load(self, source: ImageSource) -> NDArray[np.uint8]:
-        """Any image source as a (S,S,3) uint8 array. Raises ImageError."""
-        return self.apply(decode(source))
+    def side(self, image: Image.Image, um_per_pixel: float | None = None) -> float:
+        """The square's side in the image's pixels.
+
+        Raises ValueError for a width of pixels that is out of range, or a spec without `microns`.
+        """
+        if um_per_pixel is None:
+            return min(image.size) * self.crop
+        low, high = UM_PER_PIXEL
+        if not low <= um_per_pixel <= high:
+            raise ValueError(
+                f"a pixel must be {low:g} to {high:g} micrometres wide, not {um_per_pixel:g}"
+            )
+        if self.microns is None:
+            raise ValueError(
+                "the model's card does not say how many micrometres it sees: leave the width of "
+                "pixels out, or export the model again with --image-microns"
+            )
+        return self.microns / um_per_pixel
+
+    def load(
+        self, source: ImageSource | View, um_per_pixel: float | None = None
+    ) -> NDArray[np.uint8]:
+        """Any image source, or a view of one, as a (S,S,3) uint8 array.
+
+        A view's own scale goes before `um_per_pixel`. Raises ImageError, and ValueError
+        as `side` does.
+        """
+        if not isinstance(source, View):
+            return self.apply(decode(source), um_per_pixel)
+        own = source.um_per_pixel
+        return self.apply(decode(source.image), um_per_pixel if own is None else own, source.centre)
+
+
+def ground_colour(image: Image.Image) -> NDArray[np.float64]:
+    """The empty, bright ground of an RGB image, (3,): the 90th percentile of each channel."""
+    return np.asarray(np.percentile(np.asarray(image), 90, axis=(0, 1)), dtype=np.float64)
+
+
+def _framed(image: Image.Image, margin: int) -> Image.Image:
+    """The image with so many pixels of its ground around. A mirror would double cells."""
+    red, green, blue = np.rint(ground_colour(image)).astype(int).tolist()
+    size = (image.width + 2 * margin, image.height + 2 * margin)
+    framed = Image.new("RGB", size, (red, green, blue))
+    framed.paste(image, (margin, margin))
+    return framed
 
 
 def decode(source: ImageSource) -> Image.Image:

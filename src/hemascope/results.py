@@ -154,8 +154,70 @@ class TrustFigures:
 
 
 @dataclass(frozen=True)
+class ChoiceScores:
+    """How a bundle did on cells of the shared classes, when it chose among `classes`.
+
+    `confusion` counts labels (rows, the shared classes) against named classes (columns).
+    """
+
+    classes: tuple[str, ...]
+    accuracy: Proportion
+    balanced_accuracy: Estimate
+    mean_confidence: Estimate
+    expected_calibration_error: Estimate
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """A statistic of n images: their median, between the lower and the upper quartile."""
+
+    low: float
+    median: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """One image statistic of a site, and of the reference laboratory's images if there are any.
+
+    `effect` is the difference of the medians in units of the reference's interquartile range
+    (of at least one grey level).
+    """
+
+    name: str
+    unit: str
+    site: Quartiles
+    reference: Quartiles | None = None
+    effect: float | None = None
+
+
+@dataclass(frozen=True)
+class SiteScores:
+    """How a bundle did at a site, whose cells may be of some of its classes only.
+
+    `shared` are the bundle's classes with enough cells there, and `n` counts the cells of these;
+    `cells` counts all, by label. `um_per_pixel` is the median over the cells. `appearance` is
+    compared with that of the `reference`, if one is named.
+    """
+
+    title: str
+    address: str
+    scale: str
+    um_per_pixel: float
+    cells: dict[str, int]
+    shared: tuple[str, ...]
+    n: int
+    among_all: ChoiceScores
+    among_shared: ChoiceScores
+    appearance: tuple[Appearance, ...] = ()
+    reference: str = ""
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """How a bundle did on labelled images.
+    """How a bundle did on labelled images; `site` where these are of another laboratory.
 
     `trust` is there for a calibrated one. `confusion` is (C,C) counts, row = label, column =
     predicted. `mistakes` come most confident first. `unreadable` holds "path: reason" for the
@@ -177,6 +239,7 @@ class Evaluation:
     unreadable: tuple[str, ...]
     provenance: dict[str, Any]
     trust: TrustFigures | None = None
+    site: SiteScores | None = None
 
 
 def to_json(value: object) -> bytes:

@@ -87,17 +87,21 @@ def classify_to(
     paths: list[str],
     each: Callable[[Prediction], None] | None = None,
     progress: Progress | None = None,
+    um_per_pixel: float | None = None,
 ) -> Tally:
     """Classifies the images and writes one row each to `out`: .csv, .jsonl or .parquet.
 
     The columns are COLUMNS, and p_<class> in the model's order. `each` is handed every
-    Prediction, with its class map. The file appears whole or not at all.
+    Prediction, with its class map; `um_per_pixel` is as in Classifier.stream. The file appears
+    whole or not at all.
     """
     names = classifier.card.classes.names
     counts = dict.fromkeys(names, 0)
     unreadable = 0
     with table(out, names) as write:
-        predictions = classifier.stream(paths, class_maps=each is not None)
+        predictions = classifier.stream(
+            paths, class_maps=each is not None, um_per_pixel=um_per_pixel
+        )
         for done, prediction in enumerate(predictions, start=1):
             write(row(prediction, names))
             if prediction.label is None:

@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -17,13 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemascope.bundle.bundle import CARD_FILE, MODEL_FILE, Bundle, BundleError, read_bundle
-from hemascope.preprocess import ImageError, ImageSource
+from hemascope.preprocess import ImageError, ImageSource, View
 from hemascope.results import Prediction
 from hemascope.scoring.calibration import softmax
 from hemascope.scoring.ensemble import disagreement, symmetries, turned_back
 from hemascope.scoring.trust import assess
 
 T = TypeVar("T")
+Images: TypeAlias = "ImageSource | View | Iterable[ImageSource | View]"
 
 
 class Scores(NamedTuple):
@@ -69,29 +71,31 @@ class Classifier:
         self._check_fit()
 
     def predict(
-        self, images: ImageSource | Iterable[ImageSource], class_maps: bool = False
+        self, images: Images, class_maps: bool = False, um_per_pixel: float | None = None
     ) -> list[Prediction]:
         """One Prediction an image, in order; see `stream`."""
-        return list(self.stream(images, class_maps))
+        return list(self.stream(images, class_maps, um_per_pixel=um_per_pixel))
 
     def stream(
         self,
-        images: ImageSource | Iterable[ImageSource],
+        images: Images,
         class_maps: bool = False,
         batch_size: int = 32,
+        um_per_pixel: float | None = None,
     ) -> Iterator[Prediction]:
         """Predictions in the order of the images, which may be any number of them.
 
-        An image is a path, an encoded file's bytes, a PIL image or an array (see
-        `preprocess.decode`). One that cannot be read gives a Prediction whose status says why.
-        Images are decoded by threads while the batch before is classified.
+        An image is a path, an encoded file's bytes, a PIL image, an array (see
+        `preprocess.decode`), or a View of one. One that cannot be read gives a Prediction whose
+        status says why. `um_per_pixel` is how many micrometres a pixel of these images is wide;
+        None where they look like the training images. Raises ValueError for one that the model's
+        input spec cannot use. Images are decoded by threads while the batch before is classified.
         """
+        load = partial(self.card.input.load, um_per_pixel=um_per_pixel)
         with ThreadPoolExecutor(self.threads) as pool:
             pending: deque[list[tuple[str | None, Future[NDArray[np.uint8]]]]] = deque()
             for batch in _batches(_one_or_many(images), batch_size):
-                pending.append(
-                    [(_path(image), pool.submit(self.card.input.load, image)) for image in batch]
-                )
+                pending.append([(_path(image), pool.submit(load, image)) for image in batch])
                 if len(pending) > 1:
                     yield from self._classify(pending.popleft(), class_maps)
             while pending:
@@ -173,15 +177,16 @@ class Classifier:
             yield answer
 
 
-def _one_or_many(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
-    if isinstance(images, (str, Path, bytes, Image.Image)):
+def _one_or_many(images: Images) -> Iterable[ImageSource | View]:
+    if isinstance(images, (str, Path, bytes, Image.Image, View)):
         return [images]
     if isinstance(images, np.ndarray) and images.ndim < 4:
         return [images]
     return images
 
 
-def _path(image: ImageSource) -> str | None:
+def _path(image: ImageSource | View) -> str | None:
+    image = image.image if isinstance(image, View) else image
     return str(image) if isinstance(image, (str, Path)) else None
 
 

@@ -16,6 +16,7 @@ from hemascope.bundle.batch import Tally, classify_to, find_images
 from hemascope.bundle.bundle import CARD_FILE, read_bundle, write_bundle
 from hemascope.bundle.classifier import Classifier
 from hemascope.cli.data import app as data_app
+from hemascope.cli.site import SiteOptions, print_site, title_of
 from hemascope.cli.study import app as study_app
 from hemascope.cli.terminal import (
     Force,
@@ -24,6 +25,7 @@ from hemascope.cli.terminal import (
     print_error,
     progress_bar,
     refuse_existing,
+    share,
 )
 from hemascope.data.opening import open_manifest
 from hemascope.reports.pages import Gallery, classification_page, model_card
@@ -69,6 +71,7 @@ def classify(
     report: Path | None = None,
     bundle: BundlePath = None,
     tta: TTA = False,
+    um_per_pixel: float | None = None,
     strict: Annotated[bool, Parameter(negative="")] = False,
     force: Force = False,
 ) -> int:
@@ -88,6 +91,9 @@ def classify(
         Folder of the model, or of a run; by default the model that comes with the package.
     tta
         Look at each image in the eight symmetries of the square; takes eight times as long.
+    um_per_pixel
+        How many micrometres a pixel of these images is wide; by default they look like the
+        training images.
     strict
         Exit with 1 if any image cannot be read.
     force
@@ -101,9 +107,9 @@ def classify(
     gallery = Gallery() if report is not None else None
     each = gallery.add if gallery is not None else None
     with progress_bar("classifying") as progress:
-        tally = classify_to(out_file, classifier, paths, each, progress)
+        tally = classify_to(out_file, classifier, paths, each, progress, um_per_pixel)
     if report is not None and gallery is not None:
-        page = classification_page(gallery, tally, classifier)
+        page = classification_page(gallery, tally, classifier, um_per_pixel)
         with written_whole(report) as temporary:
             temporary.write_text(page, encoding="utf-8")
     _print_tally(tally)
@@ -195,11 +201,15 @@ def evaluate(
     root: Path | None = None,
     name: str | None = None,
     tta: TTA = False,
+    elsewhere: Annotated[SiteOptions | None, Parameter(name="*")] = None,
     force: Force = False,
 ) -> int:
     """Measure a model on labelled images. Needs 'hemascope[evaluate]'.
 
-    Writes evaluation.json, figures and report.html; every figure has its 95 % interval.
+    Writes evaluation.json, figures and report.html; every figure has its 95 % interval. For
+    another laboratory's images, --site or --um-per-pixel brings them to the model's scale and
+    adds what is fair to ask there: the figures among the classes that it has, and how its images
+    differ.
 
     Parameters
     ----------
@@ -217,6 +227,8 @@ def evaluate(
         Title of the results; by default the manifest's name and the split.
     tta
         Look at each image in the eight symmetries of the square; takes eight times as long.
+    elsewhere
+        What is known of another laboratory's images.
     force
         Replace results that exist.
     """
@@ -225,14 +237,17 @@ def evaluate(
 
     refuse_existing(force, out_folder / "evaluation.json")
     classifier = Classifier(_bundle_folder(bundle), tta=tta)
-    images = open_manifest(manifest, root, classifier.card.classes)
-    if split is not None:
-        images = images.select(split)
-    title = name or " ".join(filter(None, [manifest.resolve().parent.name, split]))
+    options = elsewhere or SiteOptions()
+    cells = options.cells(manifest, root, split, classifier.card)
+    title = name or options.site or title_of(manifest, split)
     with progress_bar("evaluating") as progress:
-        found = measure(classifier, images, title, progress)
-    write_evaluation(found, classifier, images.root, out_folder)
+        found = measure(classifier, cells, title, progress, options.known)
+    with progress_bar("measuring images") as progress:
+        found = options.with_appearance(found, cells, classifier.card, progress)
+    write_evaluation(found, classifier, cells, out_folder)
     _print_evaluation(found)
+    if found.site is not None:
+        print_site(found.site)
     out.print(f"written to {escape(str(out_folder))}. {RESEARCH_USE_ONLY}", soft_wrap=True)
     return 0
 
@@ -301,6 +316,7 @@ def export(
     name: str | None = None,
     evaluation: Path | None = None,
     trained_on: str | None = None,
+    image_microns: float | None = None,
     force: Force = False,
 ) -> int:
     """Make a bundle of a run's best weights, or an ensemble of several. Needs 'hemascope[train]'.
@@ -319,6 +335,9 @@ def export(
         An evaluation.json of this very model, whose figures go on the card.
     trained_on
         What the images were, in words, for the card.
+    image_microns
+        How many micrometres the shorter side of a training image shows; with it the model takes
+        images of any scale, by --um-per-pixel.
     force
         Replace a bundle that exists.
     """
@@ -328,9 +347,9 @@ def export(
     refuse_existing(force, out_folder / CARD_FILE)
     folders = [RunFolder(run) for run in runs]
     if len(folders) == 1:
-        bundle = bundle_of(folders[0], name, trained_on)
+        bundle = bundle_of(folders[0], name, trained_on, image_microns)
     else:
-        bundle = ensemble_of(folders, name, trained_on)
+        bundle = ensemble_of(folders, name, trained_on, image_microns)
     if evaluation is not None:
         bundle = with_evaluation(bundle, from_json(evaluation.read_bytes(), Evaluation))
     write_bundle(bundle, out_folder)
@@ -368,15 +387,16 @@ def info(
     table.add_row("name", escape(card.name))
     table.add_row("network", f"{card.architecture}, {card.parameters:,} parameters")
     table.add_row("classes", escape(", ".join(card.classes.names)))
+    microns = f", {card.input.microns:g} µm" if card.input.microns else ""
     table.add_row(
-        "input", f"{card.input.size} pixels, the middle {card.input.crop:.0%} of the image"
+        "input", f"{card.input.size} pixels, the middle {card.input.crop:.0%} of the image{microns}"
     )
     table.add_row("trained on", escape(card.training_data))
     for figure in card.figures:
         result = figure.result
         table.add_row(
             figure.name,
-            f"{_share(result.value)} ({_share(result.low)} – {_share(result.high)}), "
+            f"{share(result.value)} ({share(result.low)} – {share(result.high)}), "
             f"n = {result.n}, {escape(figure.measured_on)}",
         )
     if card.trust is not None:
@@ -430,14 +450,10 @@ def _bundle_folder(path: Path | None) -> Path | None:
     return path
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
 def _print_tally(tally: Tally) -> None:
     table = Table("class", "cells", "share")
     for name, count in tally.per_class.items():
-        table.add_row(escape(name), str(count), _share(count / max(tally.classified, 1)))
+        table.add_row(escape(name), str(count), share(count / max(tally.classified, 1)))
     out.print(table)
 
 
@@ -451,13 +467,13 @@ def _print_evaluation(found: Evaluation) -> None:
         "expected calibration error": found.expected_calibration_error,
     }
     for name, figure in figures.items():
-        interval = f"{_share(figure.low)} – {_share(figure.high)}"
-        table.add_row(name, _share(figure.value), interval)
+        interval = f"{share(figure.low)} – {share(figure.high)}"
+        table.add_row(name, share(figure.value), interval)
     out.print(table)
     classes = Table("class", "n", "precision", "recall", "F1")
     for scores in found.per_class:
         values = (scores.precision.value, scores.recall.value, scores.f1.value)
-        classes.add_row(escape(scores.label), str(scores.recall.n), *map(_share, values))
+        classes.add_row(escape(scores.label), str(scores.recall.n), *map(share, values))
     out.print(classes)
     if found.unreadable:
         out.print(f"{len(found.unreadable)} images could not be read and are left out")

@@ -36,3 +36,7 @@ def refuse_existing(force: bool, *paths: Path | None) -> None:
     for path in paths:
         if path is not None and path.exists() and not force:
             raise ValueError(f"{path}: exists already; use --force to replace it")
+
+
+def share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"

@@ -1,82 +1,137 @@
-"""Classifier + manifest → Evaluation."""
+"""Classifier + labelled cells → Evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
 
+from hemascope.bundle.bundle import Card
 from hemascope.bundle.classifier import Classifier
-from hemascope.data.manifest import Manifest, ManifestError, ManifestRow
+from hemascope.data.manifest import ManifestError
+from hemascope.data.sites import LabelledCell, Site
 from hemascope.provenance import data_hash, provenance
+from hemascope.reports.appearance import draw_appearance
 from hemascope.reports.figures import draw_confusion, draw_recalls, draw_trust
 from hemascope.reports.pages import evaluation_page
-from hemascope.results import Evaluation, Prediction, to_json, written_whole
+from hemascope.results import (
+    Evaluation,
+    Prediction,
+    SiteScores,
+    TrustFigures,
+    to_json,
+    written_whole,
+)
 from hemascope.scoring import metrics
 from hemascope.scoring.assessment import trust_figures
+from hemascope.scoring.shared import choice_scores, shared_classes
 
 Progress = Callable[[int, int], None]
 
 
 def evaluate(
-    classifier: Classifier, manifest: Manifest, name: str, progress: Progress | None = None
+    classifier: Classifier,
+    cells: Sequence[LabelledCell],
+    name: str,
+    progress: Progress | None = None,
+    site: Site | None = None,
 ) -> Evaluation:
-    """How the classifier does on every image of the manifest, by its labels.
+    """How the classifier does on every cell, by its label; `site` is where they come from.
 
-    An image that cannot be read is left out of every figure and listed. Raises ManifestError for
+    Cells whose pixels' width is given are of a site, known or not, and have its figures too. An
+    image that cannot be read is left out of every figure and listed. Raises ManifestError for
     a label that the classifier does not know, or where no image can be read.
     """
     classes = classifier.card.classes
-    for row in manifest.rows:
-        if row.label not in classes:
+    for cell in cells:
+        if cell.label not in classes:
             raise ManifestError(
-                f"{row.path}: its label '{row.label}' is no class of the model "
+                f"{cell.path}: its label '{cell.label}' is no class of the model "
                 f"({', '.join(classes.names)})"
             )
-    paths = [str(manifest.root / row.path) for row in manifest.rows]
-    read: list[ManifestRow] = []
+    read: list[LabelledCell] = []
     answers: list[Prediction] = []
     unreadable: list[str] = []
-    predictions = classifier.stream(paths)
-    for done, (row, prediction) in enumerate(zip(manifest.rows, predictions, strict=True), 1):
+    predictions = classifier.stream([cell.view for cell in cells])
+    for done, (cell, prediction) in enumerate(zip(cells, predictions, strict=True), 1):
         if prediction.label is None:
-            unreadable.append(f"{row.path}: {prediction.status}")
+            unreadable.append(f"{cell.path}: {prediction.status}")
         else:
-            read.append(row)
+            read.append(cell)
             answers.append(prediction)
         if progress is not None:
-            progress(done, len(paths))
+            progress(done, len(cells))
     if not read:
-        raise ManifestError(f"{manifest.root}: none of {len(paths)} images could be read")
-    facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in read))
-    targets = np.array([classes.index(row.label) for row in read])
-    found = metrics.evaluate(
+        raise ManifestError(f"{name}: none of {len(cells)} images could be read")
+    facts = provenance(data_hash((cell.sha256 or cell.path, cell.label) for cell in read))
+    scores = np.array([list(answer.probabilities.values()) for answer in answers])
+    targets = np.array([classes.index(cell.label) for cell in read])
+    evaluation = metrics.evaluate(
         name=name,
         class_names=classes.names,
-        probabilities=np.array([list(answer.probabilities.values()) for answer in answers]),
+        probabilities=scores,
         targets=targets,
-        paths=[row.path for row in read],
-        subtypes=[row.subtype for row in read],
+        paths=[cell.path for cell in read],
+        subtypes=[cell.subtype for cell in read],
         unreadable=unreadable,
         provenance=facts | {"model_sha256": classifier.card.model_sha256},
     )
-    card = classifier.card
+    return replace(
+        evaluation,
+        trust=_trust(classifier.card, answers, targets),
+        site=_site_scores(evaluation, read, scores, targets, site),
+    )
+
+
+def _trust(
+    card: Card, answers: Sequence[Prediction], targets: NDArray[np.int64]
+) -> TrustFigures | None:
+    """How far a calibrated model's judgement of its answers held; None of another model."""
     if card.trust is None:
-        return found
-    trust = trust_figures(answers, targets, card.temperature, card.trust.calibrated_on)
-    return replace(found, trust=trust)
+        return None
+    return trust_figures(answers, targets, card.temperature, card.trust.calibrated_on)
+
+
+def _site_scores(
+    evaluation: Evaluation,
+    cells: Sequence[LabelledCell],
+    probabilities: NDArray[np.float64],
+    targets: NDArray[np.int64],
+    site: Site | None,
+) -> SiteScores | None:
+    """The figures of cells that were read; None where they are no site's."""
+    widths = [cell.view.um_per_pixel for cell in cells if cell.view.um_per_pixel is not None]
+    if not widths:
+        return None
+    names = evaluation.class_names
+    everything = np.arange(len(names))
+    shared = shared_classes(targets, len(names))
+    counts = Counter(names[target] for target in targets)
+    return SiteScores(
+        title=site.source.title if site else evaluation.name,
+        address=site.source.address if site else "",
+        scale=site.scale if site else "as given",
+        um_per_pixel=median(widths),
+        cells=dict(counts.most_common()),
+        shared=tuple(names[k] for k in shared),
+        n=int(np.isin(targets, shared).sum()),
+        among_all=choice_scores(names, probabilities, targets, shared, everything),
+        among_shared=choice_scores(names, probabilities, targets, shared, shared),
+    )
 
 
 def write_evaluation(
-    evaluation: Evaluation, classifier: Classifier, root: Path, folder: Path
+    evaluation: Evaluation, classifier: Classifier, cells: Sequence[LabelledCell], folder: Path
 ) -> None:
     """`evaluation.json`, `confusion.png`, `recalls.png` and `report.html` in the folder.
 
-    `trust.png` too, of a calibrated model.
-
-    `root` is the folder that the evaluation's paths are relative to.
+    `trust.png` too, of a calibrated model, and `appearance.png` where a site's images were compared
+    with others. `cells` are those that were evaluated.
     """
     colours = [cell_class.colour for cell_class in classifier.card.classes]
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,9 +143,14 @@ def write_evaluation(
     }
     if evaluation.trust is not None:
         figures["trust.png"] = draw_trust(evaluation.trust)
+    site = evaluation.site
+    if site is not None and site.reference:
+        figures["appearance.png"] = draw_appearance(
+            site.appearance, evaluation.name, site.reference
+        )
     for name, png in figures.items():
         with written_whole(folder / name) as temporary:
             temporary.write_bytes(png)
-    page = evaluation_page(evaluation, classifier, root, list(figures.values()))
+    page = evaluation_page(evaluation, classifier, cells, list(figures.values()))
     with written_whole(folder / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")

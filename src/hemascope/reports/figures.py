@@ -15,12 +15,13 @@ matplotlib.use("Agg")
 
 
 def draw_confusion(evaluation: Evaluation) -> bytes:
-    """The confusion matrix: counts, shaded by each label's share."""
+    """The confusion matrix: counts, shaded by each label's share; of the labels that occur."""
     names, counts = evaluation.class_names, np.array(evaluation.confusion)
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    side = 2.2 + 0.62 * len(names)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    labelled = np.flatnonzero(counts.sum(axis=1))
+    counts = counts[labelled]
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    width, height = (2.2 + 0.62 * n for n in (len(names), len(labelled)))
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)  # √: single mistakes show
     for row, column in np.ndindex(counts.shape):
@@ -28,11 +29,11 @@ def draw_confusion(evaluation: Evaluation) -> bytes:
             tone = "white" if shares[row, column] > 0.4 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=tone)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(labelled)), [names[k] for k in labelled])
     axes.set_xlabel("named by the model")
     axes.set_ylabel("label")
     axes.set_title(f"{evaluation.name}, n = {evaluation.n}")
-    return _png(figure)
+    return png_of(figure)
 
 
 def draw_recalls(evaluation: Evaluation, colours: Sequence[str]) -> bytes:
@@ -54,7 +55,7 @@ def draw_recalls(evaluation: Evaluation, colours: Sequence[str]) -> bytes:
     axes.invert_yaxis()
     axes.set_xlabel("recall, with its 95 % Wilson interval")
     axes.grid(axis="x", alpha=0.3)
-    return _png(figure)
+    return png_of(figure)
 
 
 def draw_trust(trust: TrustFigures) -> bytes:
@@ -93,7 +94,7 @@ def draw_trust(trust: TrustFigures) -> bytes:
     risk.set_ylabel("mistakes among them in %")
     risk.set_ylim(bottom=0)
     risk.legend(frameon=False)
-    return _png(figure)
+    return png_of(figure)
 
 
 def _reach(found: Calibration) -> list[list[float]]:
@@ -105,7 +106,8 @@ def _reach(found: Calibration) -> list[list[float]]:
     ]
 
 
-def _png(figure: Figure) -> bytes:
+def png_of(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

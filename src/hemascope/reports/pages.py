@@ -7,7 +7,6 @@ import heapq
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,8 +17,16 @@ from hemascope.bundle.batch import Tally
 from hemascope.bundle.bundle import Card
 from hemascope.bundle.classifier import Classifier
 from hemascope.bundle.explain import overlay
-from hemascope.preprocess import ImageError
-from hemascope.results import RESEARCH_USE_ONLY, Estimate, Evaluation, Prediction, Proportion
+from hemascope.data.sites import LabelledCell
+from hemascope.preprocess import ImageError, View
+from hemascope.results import (
+    RESEARCH_USE_ONLY,
+    Estimate,
+    Evaluation,
+    Prediction,
+    Proportion,
+    Quartiles,
+)
 
 GALLERY = 400  # more would make the page too heavy to open
 THUMBNAIL = 112
@@ -63,33 +70,45 @@ class Gallery:
         return [entry[2] for entry in sorted(self.kept, key=lambda entry: (-entry[0], entry[1]))]
 
 
-def classification_page(gallery: Gallery, tally: Tally, classifier: Classifier) -> str:
-    """Counts per class, a gallery with class activation maps, and the files that failed."""
+def classification_page(
+    gallery: Gallery, tally: Tally, classifier: Classifier, um_per_pixel: float | None = None
+) -> str:
+    """Counts per class, a gallery with class activation maps, and the files that failed.
+
+    `um_per_pixel` is what the images were classified with.
+    """
     colours = {cell_class.name: cell_class.colour for cell_class in classifier.card.classes}
     most = max(tally.per_class.values(), default=0) or 1
     counts = [
         {"name": name, "count": count, "colour": colours[name], "width": 100 * count / most}
         for name, count in tally.per_class.items()
     ]
+    shown = [(View(kept.path or "", um_per_pixel), kept) for kept in gallery.predictions()]
     return _render(
         "classification.html.j2",
         tally=tally,
         counts=counts,
-        tiles=list(_tiles(gallery.predictions(), classifier)),
+        tiles=list(_tiles(shown, classifier)),
         failed=gallery.failed,
         card=classifier.card,
     )
 
 
 def evaluation_page(
-    evaluation: Evaluation, classifier: Classifier, root: Path, figures: Sequence[bytes]
+    evaluation: Evaluation,
+    classifier: Classifier,
+    cells: Sequence[LabelledCell],
+    figures: Sequence[bytes],
 ) -> str:
     """Every figure of an evaluation with its interval, the figures, and the worst mistakes."""
     worst = evaluation.mistakes[:60]
-    predictions = classifier.predict([root / mistake.path for mistake in worst], class_maps=True)
+    views = {cell.path: cell.view for cell in cells}
+    shown = [views[mistake.path] for mistake in worst]
+    predictions = classifier.predict(shown, class_maps=True)
+    pairs = list(zip(shown, predictions, strict=True))
     tiles = [
         replace(tile, path=mistake.path, title=f"{mistake.label} → {tile.title}")
-        for mistake, tile in zip(worst, _tiles(predictions, classifier), strict=True)
+        for mistake, tile in zip(worst, _tiles(pairs, classifier), strict=True)
     ]
     return _render(
         "evaluation.html.j2",
@@ -105,14 +124,14 @@ def model_card(card: Card) -> str:
     return _render("model_card.md.j2", card=card)
 
 
-def _tiles(predictions: Sequence[Prediction], classifier: Classifier) -> Iterator[Tile]:
+def _tiles(shown: Sequence[tuple[View, Prediction]], classifier: Classifier) -> Iterator[Tile]:
     """A tile for each Prediction that has a class map and whose file can still be read."""
     classes = classifier.card.classes
-    for prediction in predictions:
+    for view, prediction in shown:
         if prediction.label is None or prediction.path is None or prediction.class_map is None:
             continue
         try:
-            image = classifier.card.input.load(prediction.path)
+            image = classifier.card.input.load(view)
         except ImageError:
             continue  # it went away since it was classified
         named = classes.index(prediction.label)
@@ -157,6 +176,13 @@ def _number(figure: Estimate) -> str:
     return f"{figure.value:.3f} ({figure.low:.3f} – {figure.high:.3f})"
 
 
+def _quartiles(found: Quartiles | None, unit: str) -> str:
+    """8.3 (7.9 – 8.8) µm, or a dash where no image has the statistic."""
+    if found is None:
+        return "–"
+    return f"{found.median:.3g} ({found.low:.3g} – {found.high:.3g}) {unit}".rstrip()
+
+
 def _render(template: str, **values: object) -> str:
     environment = Environment(
         loader=PackageLoader("hemascope.reports"),
@@ -165,5 +191,5 @@ def _render(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "number": _number}
+    environment.filters |= {"percent": _percent, "number": _number, "quartiles": _quartiles}
     return environment.get_template(template).render(**values, notice=RESEARCH_USE_ONLY)

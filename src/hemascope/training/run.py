@@ -79,20 +79,31 @@ def train(
     return folder
 
 
-def bundle_of(folder: RunFolder, name: str | None = None, trained_on: str | None = None) -> Bundle:
-    """The best weights of a run as a bundle. Raises ValueError where the run is incomplete."""
-    network, card = trained(folder, name, trained_on)
+def bundle_of(
+    folder: RunFolder,
+    name: str | None = None,
+    trained_on: str | None = None,
+    image_microns: float | None = None,
+) -> Bundle:
+    """The best weights of a run as a bundle. Raises ValueError where the run is incomplete.
+
+    `image_microns` is how many micrometres the training images' shorter side shows.
+    """
+    network, card = trained(folder, name, trained_on, image_microns)
     return export(network, card, drawn_sample(card.input))
 
 
 def ensemble_of(
-    folders: Sequence[RunFolder], name: str | None = None, trained_on: str | None = None
+    folders: Sequence[RunFolder],
+    name: str | None = None,
+    trained_on: str | None = None,
+    image_microns: float | None = None,
 ) -> Bundle:
     """The best weights of several runs as one bundle, which answers with their mean.
 
     Raises ValueError where a run is incomplete, or for other classes or images than the first's.
     """
-    members = [trained(folder, name, trained_on) for folder in folders]
+    members = [trained(folder, name, trained_on, image_microns) for folder in folders]
     first = members[0][1]
     for folder, (_, card) in zip(folders, members, strict=True):
         if (card.classes, card.input) != (first.classes, first.input):
@@ -110,7 +121,10 @@ def ensemble_of(
 
 
 def trained(
-    folder: RunFolder, name: str | None = None, trained_on: str | None = None
+    folder: RunFolder,
+    name: str | None = None,
+    trained_on: str | None = None,
+    image_microns: float | None = None,
 ) -> tuple[CellNetwork, Card]:
     """A run's network with its best weights, and its card, which has no model's hash yet.
 
@@ -122,10 +136,11 @@ def trained(
     facts = from_json(folder.provenance.read_bytes(), RunFacts)
     network = network_of(recipe, len(facts.classes))
     network.load_state_dict(load_file(folder.best))
+    microns = None if image_microns is None else round(recipe.crop * image_microns, 2)
     return network, Card(
         name=name or folder.path.name,
         classes=facts.classes,
-        input=recipe.spec,
+        input=replace(recipe.spec, microns=microns),
         architecture=recipe.model,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         model_sha256="",
