@@ -45,20 +45,10 @@ def evaluate(
                 f"{cell.path}: its label '{cell.label}' is no class of the model "
                 f"({', '.join(classes.names)})"
             )
-    read, unreadable, probabilities = [], [], []
-    predictions = classifier.stream([cell.view for cell in cells])
-    for done, (cell, prediction) in enumerate(zip(cells, predictions, strict=True), 1):
-        if prediction.label is None:
-            unreadable.append(f"{cell.path}: {prediction.status}")
-        else:
-            read.append(cell)
-            probabilities.append([prediction.probabilities[label] for label in classes.names])
-        if progress is not None:
-            progress(done, len(cells))
+    read, scores, unreadable = _answers(classifier, cells, progress)
     if not read:
         raise ManifestError(f"{name}: none of {len(cells)} images could be read")
     facts = provenance(data_hash((cell.sha256 or cell.path, cell.label) for cell in read))
-    scores = np.array(probabilities)
     targets = np.array([classes.index(cell.label) for cell in read])
     evaluation = metrics.evaluate(
         name=name,
@@ -71,6 +61,24 @@ def evaluate(
         provenance=facts | {"model_sha256": classifier.card.model_sha256},
     )
     return replace(evaluation, site=_site_scores(evaluation, read, scores, targets, site))
+
+
+def _answers(
+    classifier: Classifier, cells: Sequence[LabelledCell], progress: Progress | None
+) -> tuple[list[LabelledCell], NDArray[np.float64], list[str]]:
+    """The cells that can be read, their probabilities (N,C), and what is wrong with the others."""
+    read, unreadable, probabilities = [], [], []
+    names = classifier.card.classes.names
+    predictions = classifier.stream([cell.view for cell in cells])
+    for done, (cell, prediction) in enumerate(zip(cells, predictions, strict=True), 1):
+        if prediction.label is None:
+            unreadable.append(f"{cell.path}: {prediction.status}")
+        else:
+            read.append(cell)
+            probabilities.append([prediction.probabilities[name] for name in names])
+        if progress is not None:
+            progress(done, len(cells))
+    return read, np.array(probabilities), unreadable
 
 
 def _site_scores(

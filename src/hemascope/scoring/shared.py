@@ -59,8 +59,9 @@ def choice_scores(
     kept = np.searchsorted(choice, targets[own])
     order = np.lexsort((*scores.T, kept))  # so that the images' order is no matter
     scores, kept = scores[order], kept[order]
-    named = scores.argmax(axis=1) if kept.size else kept
-    confusion = confusion_matrix(kept, named, choice.size)
+    confusion = np.zeros((choice.size, choice.size), dtype=np.int64)
+    if kept.size:
+        confusion = confusion_matrix(kept, scores.argmax(axis=1), choice.size)
     balanced, confidence, calibration = bootstrap(partial(_figures, scores, kept), kept.size)
     return ChoiceScores(
         classes=tuple(class_names[k] for k in choice),
