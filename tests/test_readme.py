@@ -53,6 +53,24 @@ def test_what_another_laboratory_gave_is_said() -> None:
     assert found.provenance["model_sha256"] == read_bundle().card.model_sha256
 
 
+@pytest.mark.parametrize("name", ["jiangxi", "bccd"])
+def test_figures_of_the_sites_are_the_measured_ones(name: str) -> None:
+    found = from_json((ROOT / f"docs/evaluation/{name}.json").read_bytes(), Evaluation)
+    assert found.site is not None
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for title, scores in {
+        "all eight": found.site.among_all,
+        "these four": found.site.among_shared,
+    }.items():
+        figures = (
+            scores.accuracy,
+            scores.balanced_accuracy,
+            scores.expected_calibration_error,
+        )
+        cells = [written(f).replace(" | ", " (")[:-2] + ")" for f in figures]
+        assert f"| {name} | {found.site.n} | {title} | {' | '.join(cells)} |" in readme
+
+
 def test_the_evaluation_is_of_the_model_that_ships(evaluation: Evaluation) -> None:
     card = read_bundle().card
     assert evaluation.provenance["model_sha256"] == card.model_sha256

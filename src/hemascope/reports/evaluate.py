@@ -54,18 +54,7 @@ def evaluate(
                 f"{cell.path}: its label '{cell.label}' is no class of the model "
                 f"({', '.join(classes.names)})"
             )
-    read: list[LabelledCell] = []
-    answers: list[Prediction] = []
-    unreadable: list[str] = []
-    predictions = classifier.stream([cell.view for cell in cells])
-    for done, (cell, prediction) in enumerate(zip(cells, predictions, strict=True), 1):
-        if prediction.label is None:
-            unreadable.append(f"{cell.path}: {prediction.status}")
-        else:
-            read.append(cell)
-            answers.append(prediction)
-        if progress is not None:
-            progress(done, len(cells))
+    read, answers, unreadable = _answers(classifier, cells, progress)
     if not read:
         raise ManifestError(f"{name}: none of {len(cells)} images could be read")
     facts = provenance(data_hash((cell.sha256 or cell.path, cell.label) for cell in read))
@@ -95,6 +84,25 @@ def _trust(
     if card.trust is None:
         return None
     return trust_figures(answers, targets, card.temperature, card.trust.calibrated_on)
+
+
+def _answers(
+    classifier: Classifier, cells: Sequence[LabelledCell], progress: Progress | None
+) -> tuple[list[LabelledCell], list[Prediction], list[str]]:
+    """The cells that can be read, their Predictions, and what is wrong with the others."""
+    read: list[LabelledCell] = []
+    answers: list[Prediction] = []
+    unreadable: list[str] = []
+    predictions = classifier.stream([cell.view for cell in cells])
+    for done, (cell, prediction) in enumerate(zip(cells, predictions, strict=True), 1):
+        if prediction.label is None:
+            unreadable.append(f"{cell.path}: {prediction.status}")
+        else:
+            read.append(cell)
+            answers.append(prediction)
+        if progress is not None:
+            progress(done, len(cells))
+    return read, answers, unreadable
 
 
 def _site_scores(
