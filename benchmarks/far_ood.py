@@ -26,9 +26,9 @@ from hemascope.data.manifest import Manifest, read_manifest
 from hemascope.provenance import data_hash, provenance
 from hemascope.results import Estimate, Proportion, to_json, written_whole
 from hemascope.scoring.metrics import auroc
-from hemascope.scoring.ood import Seen, detectors
+from hemascope.scoring.ood import detectors
 from hemascope.scoring.statistics import bootstrap, wilson
-from near_ood import scores_of
+from near_ood import scores_of, seen_by
 
 Images = NDArray[np.uint8]
 FIELD_VIEW = 330  # pixels of a BCCD field as wide as what the model sees of PBC: 21.6 µm
@@ -101,16 +101,6 @@ def square(image: Image.Image, side: float, size: int, random: np.random.Generat
     return np.asarray(small)
 
 
-def seen(classifier: Classifier, images: Images) -> Seen:
-    parts = [classifier.scores(images[i : i + 32]) for i in range(0, len(images), 32)]
-    return Seen(
-        logits=np.concatenate([part.logits for part in parts]),
-        features=np.concatenate([part.features for part in parts]),
-        texture=np.concatenate([part.texture for part in parts]),
-        targets=np.full(len(images), -1),
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("manifest", type=Path)
@@ -139,7 +129,7 @@ def main() -> None:
     results = []
     for name, images in pictures.items():
         stacked = np.stack(list(images))
-        far = seen(classifier, stacked)
+        far = seen_by(classifier, stacked, [-1] * len(stacked))
         areas = {title: area(detector(cells), detector(far)) for title, detector in fitted.items()}
         odd = int((trust.texture(far.texture) > trust.texture_limit).sum())
         flagged = wilson(odd, len(stacked))

@@ -13,15 +13,18 @@ Trainings that are there are not repeated, and a killed one is resumed. Writes n
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hemascope.bundle.classifier import Classifier
 from hemascope.classes import BLOOD_CELLS, ClassSet
 from hemascope.data.manifest import Manifest, read_manifest
 from hemascope.provenance import data_hash, provenance
+from hemascope.reports.calibrate import joined
 from hemascope.results import Estimate, to_json, written_whole
 from hemascope.scoring.metrics import auroc
 from hemascope.scoring.ood import Seen, detectors
@@ -43,6 +46,7 @@ RECIPE = Recipe(
     ema_decay=0.998,
 )
 FITTED_ON = 2000
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,14 @@ def scores_of(classifier: Classifier, manifest: Manifest) -> Seen:
     """What the graph says of a manifest's images, and their class indices (-1: not a class)."""
     names = classifier.card.classes.names
     images = [classifier.card.input.load(manifest.root / row.path) for row in manifest.rows]
-    parts = [classifier.scores(np.stack(images[i : i + 32])) for i in range(0, len(images), 32)]
-    return Seen(
-        logits=np.concatenate([part.logits for part in parts]),
-        features=np.concatenate([part.features for part in parts]),
-        texture=np.concatenate([part.texture for part in parts]),
-        targets=np.array([names.index(r.label) if r.label in names else -1 for r in manifest.rows]),
-    )
+    targets = [names.index(row.label) if row.label in names else -1 for row in manifest.rows]
+    return seen_by(classifier, np.stack(images), targets)
+
+
+def seen_by(classifier: Classifier, images: NDArray[np.uint8], targets: Sequence[int]) -> Seen:
+    """What the graph says of preprocessed images (N,S,S,3), batch by batch."""
+    batches = range(0, len(images), BATCH)
+    return joined([classifier.scores(images[i : i + BATCH]) for i in batches], targets)
 
 
 def leave_out(manifest: Manifest, label: str, out: Path, cache: Path | None) -> LeftOut:

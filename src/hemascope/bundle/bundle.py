@@ -1,7 +1,7 @@
 """Bundle: a folder with model.onnx and card.json; all that inference needs.
 
-`model.onnx` takes `images` uint8 (N,S,S,3) and gives `logits` (N,C), `features` (N,F) and
-`class_map` (N,C,h,w), all float32. Normalisation is inside.
+`model.onnx` takes `images` uint8 (N,S,S,3) and gives `logits` (N,C), `features` (N,F),
+`class_map` (N,C,h,w), `texture` (N,T) and `members` (N,M,C), all float32. Normalisation is inside.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Card:
     """What a model is, what it was trained and measured on, and how its answers are read.
 
     `temperature` divides the logits before the softmax (1: as trained); it and `trust` come from
-    calibration. `model_sha256` is that of
-    model.onnx. `recipe` is the training recipe, field by field.
+    calibration. `model_sha256` is that of model.onnx. `recipe` is the training recipe, field by
+    field.
     """
 
     name: str

@@ -22,7 +22,7 @@ from hemascope.preprocess import ImageError, ImageSource, View
 from hemascope.results import Prediction
 from hemascope.scoring.calibration import softmax
 from hemascope.scoring.ensemble import disagreement, symmetries, turned_back
-from hemascope.scoring.trust import assess
+from hemascope.scoring.trust import Assessment, assess
 
 T = TypeVar("T")
 Images: TypeAlias = "ImageSource | View | Iterable[ImageSource | View]"
@@ -140,41 +140,48 @@ class Classifier:
                 loaded.append(future.result())
             except ImageError as error:
                 failures[position] = str(error)
-        answers = iter(self._answers(np.stack(loaded), class_maps) if loaded else ())
+        paths = [path for position, (path, _) in enumerate(batch) if position not in failures]
+        answers = self._answers(paths, np.stack(loaded), class_maps) if loaded else iter(())
         for position, (path, _) in enumerate(batch):
             if position in failures:
                 yield Prediction(path, None, None, {}, failures[position])
             else:
-                yield replace(next(answers), path=path)
+                yield next(answers)
 
-    def _answers(self, images: NDArray[np.uint8], class_maps: bool) -> Iterator[Prediction]:
-        """Predictions of preprocessed images (N,S,S,3), without their paths."""
+    def _answers(
+        self, paths: list[str | None], images: NDArray[np.uint8], class_maps: bool
+    ) -> Iterator[Prediction]:
+        """Predictions of preprocessed images (N,S,S,3)."""
         scores = self.scores(images)
         probabilities = softmax(scores.logits, self.card.temperature)
         trust, names = self.card.trust, self.card.classes.names
         several = scores.members.shape[1] > 1
-        parting = disagreement(scores.members, self.card.temperature)
+        parting = disagreement(scores.members, self.card.temperature) if several else None
         found = None if trust is None else assess(trust, probabilities, scores.texture, images)
         for row, best in enumerate(probabilities.argmax(axis=1)):
             answer = Prediction(
-                path=None,
+                path=paths[row],
                 label=names[best],
                 probability=float(probabilities[row, best]),
                 probabilities=dict(zip(names, probabilities[row].tolist(), strict=True)),
-                disagreement=float(parting[row]) if several else None,
+                disagreement=None if parting is None else float(parting[row]),
                 class_map=scores.class_map[row] if class_maps else None,
             )
-            if found is not None:
-                answer = replace(
-                    answer,
-                    prediction_set=tuple(itertools.compress(names, found.sets[row])),
-                    class_conditional_set=tuple(itertools.compress(names, found.class_sets[row])),
-                    ood_score=float(found.ood_scores[row]),
-                    in_distribution=bool(found.ood_scores[row] <= 1),
-                    review=bool(found.reasons[row]),
-                    review_reasons=found.reasons[row],
-                )
-            yield answer
+            yield answer if found is None else _assessed(answer, found, row, names)
+
+
+def _assessed(
+    answer: Prediction, found: Assessment, row: int, names: tuple[str, ...]
+) -> Prediction:
+    return replace(
+        answer,
+        prediction_set=tuple(itertools.compress(names, found.sets[row])),
+        class_conditional_set=tuple(itertools.compress(names, found.class_sets[row])),
+        ood_score=float(found.ood_scores[row]),
+        in_distribution=bool(found.ood_scores[row] <= 1),
+        review=bool(found.reasons[row]),
+        review_reasons=found.reasons[row],
+    )
 
 
 def _one_or_many(images: Images) -> Iterable[ImageSource | View]:

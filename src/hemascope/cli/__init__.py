@@ -16,7 +16,7 @@ from hemascope.bundle.batch import Tally, classify_to, find_images
 from hemascope.bundle.bundle import CARD_FILE, read_bundle, write_bundle
 from hemascope.bundle.classifier import Classifier
 from hemascope.cli.data import app as data_app
-from hemascope.cli.site import SiteOptions, print_site, title_of
+from hemascope.cli.site import SiteOptions, print_site, selected, title_of
 from hemascope.cli.study import app as study_app
 from hemascope.cli.terminal import (
     Force,
@@ -291,10 +291,8 @@ def calibrate(
 
     refuse_existing(force, out_folder / CARD_FILE)
     found = read_bundle(_bundle_folder(bundle))
-    images = open_manifest(manifest, root, found.card.classes)
-    if split is not None:
-        images = images.select(split)
-    title = name or " ".join(filter(None, [manifest.resolve().parent.name, split]))
+    images = selected(manifest, root, split, found.card)
+    title = name or title_of(manifest, split)
     with progress_bar("calibrating") as progress:
         calibrated = fit(found, images, title, progress)
     write_bundle(calibrated, out_folder)

@@ -55,7 +55,7 @@ class SiteOptions:
             if root is not None or split is not None:
                 raise ValueError("--site reads the site's own files; leave --root and --split out")
             return read_site(self.site, path)
-        return cells_of(_selected(path, root, split, card), self.um_per_pixel)
+        return cells_of(selected(path, root, split, card), self.um_per_pixel)
 
     def with_appearance(
         self, found: Evaluation, cells: Sequence[LabelledCell], card: Card, progress: Any
@@ -68,7 +68,7 @@ class SiteOptions:
         ours = measured(cells, card.input, progress)
         if self.against is None:
             return replace(found, site=replace(found.site, appearance=compared(ours)))
-        others = cells_of(_selected(self.against, None, self.against_split, card))
+        others = cells_of(selected(self.against, None, self.against_split, card))
         theirs = measured(matched(cells, others), card.input, progress)
         site = replace(
             found.site,
@@ -84,7 +84,8 @@ def title_of(path: Path, split: str | None) -> str:
     return " ".join(filter(None, [full.name if full.is_dir() else full.parent.name, split]))
 
 
-def _selected(path: Path, root: Path | None, split: str | None, card: Card) -> Manifest:
+def selected(path: Path, root: Path | None, split: str | None, card: Card) -> Manifest:
+    """The labelled images that a user names, or those of a split, in the model's spelling."""
     manifest = open_manifest(path, root, card.classes)
     return manifest if split is None else manifest.select(split)
 

@@ -115,7 +115,8 @@ def augment(frames: Tensor, size: int, inner: float, policy: Policy) -> Tensor:
     images = recolour(images, colour_matrices(len(images), policy), policy.contrast)
     if policy.other_site:
         chosen = torch.rand(len(images)) < policy.other_site
-        images[chosen] = with_noise(defocus(restain(images[chosen])))
+        if chosen.any():
+            images[chosen] = with_noise(defocus(restain(images[chosen])))
     return images.contiguous(memory_format=torch.channels_last)
 
 

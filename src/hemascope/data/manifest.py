@@ -11,6 +11,7 @@ import io
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
@@ -138,6 +139,15 @@ def spelled(label: str, where: str, classes: ClassSet) -> str:
             f"{where}: unknown class '{label}'; the classes are {', '.join(classes.names)}"
         )
     return known.name
+
+
+def check_labels(labelled: Iterable[tuple[str, str]], classes: ClassSet) -> None:
+    """Raises ManifestError for the first of (path, label) whose label is no class of the set."""
+    for path, label in labelled:
+        if label not in classes:
+            raise ManifestError(
+                f"{path}: its label '{label}' is no class of the model ({', '.join(classes.names)})"
+            )
 
 
 def _is_outside(path: str, root: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from hemascope.bundle.bundle import Bundle
 from hemascope.bundle.classifier import Classifier, Scores
-from hemascope.data.manifest import Manifest, ManifestError, ManifestRow
+from hemascope.data.manifest import Manifest, ManifestError, ManifestRow, check_labels
 from hemascope.preprocess import ImageError
 from hemascope.scoring.ood import Seen
 from hemascope.scoring.quality import QualityMeasures, measure_quality
-from hemascope.scoring.trust import LEAST_PER_CLASS, fit_trust
+from hemascope.scoring.trust import fit_trust
 
 Progress = Callable[[int, int], None]
 Loaded = NDArray[np.uint8] | None
@@ -32,8 +32,9 @@ def calibrate(
     read are passed over. Raises ManifestError for rows of split train or test, for a label that
     the model does not know, and where a class has fewer than 20 images.
     """
-    names = bundle.card.classes.names
-    _check(manifest, names)
+    classes = bundle.card.classes
+    _check_splits(manifest)
+    check_labels(((row.path, row.label) for row in manifest.rows), classes)
     classifier = Classifier(bundle)
     targets: list[int] = []
     parts: list[Scores] = []
@@ -41,35 +42,34 @@ def calibrate(
     for done, (rows, images) in enumerate(_batches(manifest, classifier)):
         parts.append(classifier.scores(images))
         measures.append(measure_quality(images))
-        targets += [names.index(row.label) for row in rows]
+        targets += [classes.index(row.label) for row in rows]
         if progress is not None:
             progress(min((done + 1) * BATCH, len(manifest.rows)), len(manifest.rows))
-    for label, count in zip(names, np.bincount(targets, minlength=len(names)), strict=True):
-        if count < LEAST_PER_CLASS:
-            raise ManifestError(
-                f"{manifest.root}: {count} readable images of class '{label}'; calibration needs "
-                f"at least {LEAST_PER_CLASS} of each class, which training never saw"
-            )
-    seen = Seen(
+    if not parts:
+        raise ManifestError(f"{manifest.root}: none of {len(manifest.rows)} images could be read")
+    try:
+        temperature, trust = fit_trust(joined(parts, targets), measures, classes.names, name)
+    except ValueError as error:
+        raise ManifestError(f"{manifest.root}: {error}") from None
+    return replace(bundle, card=replace(bundle.card, temperature=temperature, trust=trust))
+
+
+def joined(parts: Sequence[Scores], targets: Sequence[int]) -> Seen:
+    """What the graph says of batch after batch, with the images' class indices, as one."""
+    return Seen(
         logits=np.concatenate([part.logits for part in parts]),
         features=np.concatenate([part.features for part in parts]),
         texture=np.concatenate([part.texture for part in parts]),
         targets=np.array(targets),
     )
-    temperature, trust = fit_trust(seen, measures, name)
-    return replace(bundle, card=replace(bundle.card, temperature=temperature, trust=trust))
 
 
-def _check(manifest: Manifest, names: tuple[str, ...]) -> None:
+def _check_splits(manifest: Manifest) -> None:
     for row in manifest.rows:
         if row.split in ("train", "test"):
             raise ManifestError(
                 f"{row.path} is of split {row.split}; calibrate on images that neither training "
                 "nor the final score uses, chosen by --split, such as pool or val"
-            )
-        if row.label not in names:
-            raise ManifestError(
-                f"{row.path}: its label '{row.label}' is no class of the model ({', '.join(names)})"
             )
 
 

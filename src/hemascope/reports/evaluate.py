@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hemascope.bundle.bundle import Card
 from hemascope.bundle.classifier import Classifier
-from hemascope.data.manifest import ManifestError
+from hemascope.data.manifest import ManifestError, check_labels
 from hemascope.data.sites import LabelledCell, Site
 from hemascope.provenance import data_hash, provenance
 from hemascope.reports.appearance import draw_appearance
@@ -48,12 +48,7 @@ def evaluate(
     a label that the classifier does not know, or where no image can be read.
     """
     classes = classifier.card.classes
-    for cell in cells:
-        if cell.label not in classes:
-            raise ManifestError(
-                f"{cell.path}: its label '{cell.label}' is no class of the model "
-                f"({', '.join(classes.names)})"
-            )
+    check_labels(((cell.path, cell.label) for cell in cells), classes)
     read, answers, unreadable = _answers(classifier, cells, progress)
     if not read:
         raise ManifestError(f"{name}: none of {len(cells)} images could be read")

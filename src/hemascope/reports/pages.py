@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import heapq
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -159,21 +159,23 @@ def _uri(data: bytes, kind: str) -> str:
 
 def _percent(figure: Proportion | Estimate) -> str:
     """99.1 % (98.3 – 99.5), or a dash where there is nothing to measure."""
-    if figure.value is None:
-        return "–"
-    text = f"{100 * figure.value:.1f} %"
-    if figure.low is None or figure.high is None:
-        return text
-    return f"{text} ({100 * figure.low:.1f} – {100 * figure.high:.1f})"
+    return _with_interval(figure, lambda value: f"{100 * value:.1f}", " %")
 
 
 def _number(figure: Estimate) -> str:
     """0.961 (0.949 – 0.973), or a dash where there is nothing to measure."""
+    return _with_interval(figure, lambda value: f"{value:.3f}", "")
+
+
+def _with_interval(
+    figure: Proportion | Estimate, written: Callable[[float], str], unit: str
+) -> str:
     if figure.value is None:
         return "–"
+    text = written(figure.value) + unit
     if figure.low is None or figure.high is None:
-        return f"{figure.value:.3f}"
-    return f"{figure.value:.3f} ({figure.low:.3f} – {figure.high:.3f})"
+        return text
+    return f"{text} ({written(figure.low)} – {written(figure.high)})"
 
 
 def _quartiles(found: Quartiles | None, unit: str) -> str:

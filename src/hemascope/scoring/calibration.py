@@ -19,6 +19,13 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
+def log_sum_exp(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """log Σ exp(logits) of each row, (N,C) → (N,), without overflow."""
+    wide = np.asarray(logits, dtype=np.float64)
+    top = wide.max(axis=1)
+    return np.asarray(top + np.log(np.exp(wide - top[:, None]).sum(axis=1)))
+
+
 def fit_temperature(logits: NDArray[np.floating], targets: NDArray[np.integer]) -> float:
     """The temperature that makes N labelled images most likely: logits (N,C), targets (N,).
 
@@ -33,8 +40,6 @@ def fit_temperature(logits: NDArray[np.floating], targets: NDArray[np.integer]) 
 
     def loss(log_temperature: float) -> float:
         scaled = np.asarray(logits, dtype=np.float64) / np.exp(log_temperature)
-        top = scaled.max(axis=1)
-        normaliser = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
-        return float((normaliser - scaled[rows, targets]).mean())
+        return float((log_sum_exp(scaled) - scaled[rows, targets]).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded").x))

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hemascope.scoring.calibration import softmax
+from hemascope.scoring.calibration import log_sum_exp, softmax
 
 Floats = NDArray[np.floating]
 Scores = NDArray[np.float64]
@@ -73,9 +73,7 @@ def max_probability(logits: Floats) -> Scores:
 
 def energy(logits: Floats) -> Scores:
     """The free energy, -log Σ exp(logits). Liu et al., NeurIPS 2020."""
-    wide = np.asarray(logits, dtype=np.float64)
-    top = wide.max(axis=1)
-    return np.asarray(-(top + np.log(np.exp(wide - top[:, None]).sum(axis=1))))
+    return -log_sum_exp(logits)
 
 
 @dataclass(frozen=True)

@@ -78,18 +78,21 @@ def assess(
 
 
 def fit_trust(
-    seen: Seen, measures: Sequence[QualityMeasures], calibrated_on: str
+    seen: Seen,
+    measures: Sequence[QualityMeasures],
+    class_names: Sequence[str],
+    calibrated_on: str,
 ) -> tuple[float, Trust]:
     """Temperature and Trust, from images of which training saw none, equally many a class.
 
     The classes count alike since how often each comes is not known of the images to come.
     Raises ValueError where a class has fewer than 20 images.
     """
-    counts = np.bincount(seen.targets, minlength=seen.logits.shape[1])
+    counts = np.bincount(seen.targets, minlength=len(class_names))
     if counts.min() < LEAST_PER_CLASS:
         raise ValueError(
-            f"class {counts.argmin()} has {counts.min()} images; calibration needs at least "
-            f"{LEAST_PER_CLASS} of each class"
+            f"{counts.min()} readable images of class '{class_names[int(counts.argmin())]}'; "
+            f"calibration needs at least {LEAST_PER_CLASS} of each class, which training never saw"
         )
     chosen = _equally_many(seen.targets, int(counts.min()))
     logits, targets = seen.logits[chosen], seen.targets[chosen]

@@ -86,13 +86,23 @@ def paired_difference(first: Right, second: Right, seed: int = 0) -> Estimate:
     if first.shape != second.shape:
         raise ValueError(f"answers of shapes {first.shape} and {second.shape} are not pairs")
     gain = first.astype(np.float64) - second  # (S,N)
-    num_seeds, n = gain.shape
+    n = gain.shape[1]
     random = np.random.default_rng(seed)
     images = resample(random, RESAMPLES, n)  # (R,N)
-    seeds = resample(random, RESAMPLES, num_seeds)  # (R,S)
-    drawn = ((images @ gain.T) * seeds).sum(axis=1) / (n * num_seeds)
+    return over_seeds(float(gain.mean()), n, images @ gain.T / n, random)
+
+
+def over_seeds(
+    value: float, n: int, figures: NDArray[np.float64], random: np.random.Generator
+) -> Estimate:
+    """A mean over seeds with its interval, from S seeds' figures in R resamples of n images (R,S).
+
+    In each, the seeds are drawn anew, as clusters.
+    """
+    seeds = resample(random, *figures.shape)  # (R,S)
+    drawn = (figures * seeds).sum(axis=1) / figures.shape[1]
     low, high = np.percentile(drawn, (2.5, 97.5)).tolist()
-    return Estimate(float(gain.mean()), n, low, high)
+    return Estimate(value, n, low, high)
 
 
 def sign_test(first: Right, second: Right) -> tuple[int, int, float]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hemascope.results import Estimate, Proportion
 from hemascope.scoring.metrics import confusion_matrix, f1, macro_f1
 from hemascope.scoring.statistics import bootstrap, resample, wilson
-from hemascope.study.compare import Comparison, Right, compare, paired_difference
+from hemascope.study.compare import Comparison, Right, compare, over_seeds, paired_difference
 from hemascope.study.experiments import (
     ABLATIONS,
     MODELS,
@@ -131,9 +131,7 @@ def validation(runs: Sequence[Run]) -> Figure | None:
     means = np.array([hits.mean() for hits in right])  # (S,)
     sizes = np.array([hits.size for hits in right])
     drawn = random.binomial(sizes, means, (10_000, len(right))) / sizes  # (R,S)
-    seeds = resample(random, len(drawn), len(right))  # (R,S)
-    low, high = np.percentile((drawn * seeds).sum(axis=1) / len(right), (2.5, 97.5)).tolist()
-    return Estimate(float(means.mean()), right[0].size, low, high)
+    return over_seeds(float(means.mean()), right[0].size, drawn, random)
 
 
 def accuracy_on_test(study: Study, experiment: Experiment) -> Figure:
@@ -191,9 +189,7 @@ def macro_f1_on_test(runs: Sequence[Run]) -> Estimate:
     value = float(_macro_f1s(runs, np.ones((1, n))).mean())
     random = np.random.default_rng(0)
     scores = _macro_f1s(runs, resample(random, RESAMPLES, n))  # (R,S)
-    seeds = resample(random, RESAMPLES, len(runs))  # (R,S)
-    low, high = np.percentile((scores * seeds).sum(axis=1) / len(runs), (2.5, 97.5)).tolist()
-    return Estimate(value, n, low, high)
+    return over_seeds(value, n, scores, random)
 
 
 def _macro_f1s(runs: Sequence[Run], weights: NDArray[np.float64]) -> NDArray[np.float64]:
