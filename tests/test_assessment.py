@@ -12,7 +12,8 @@ from hemascope.bundle.batch import COLUMNS, classify_to
 from hemascope.bundle.bundle import read_bundle, write_bundle
 from hemascope.bundle.classifier import Classifier
 from hemascope.classes import BLOOD_CELLS
-from hemascope.data.manifest import Manifest, ManifestError, ManifestRow
+from hemascope.cli import app
+from hemascope.data.manifest import Manifest, ManifestError, ManifestRow, write_manifest
 from hemascope.data.render import draw_cell
 from hemascope.data.sites import cells_of
 from hemascope.reports.calibrate import calibrate
@@ -146,3 +147,20 @@ def test_calibration_needs_enough_of_each_class(cells: Manifest) -> None:
     other = (replace(cells.rows[0], label="blast"), *cells.rows[1:])
     with pytest.raises(ManifestError, match="'blast' is no class of the model"):
         calibrate(read_bundle(), replace(cells, rows=other), "x")
+
+
+def test_calibrate_and_info_on_the_command_line(
+    cells: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hemascope(*words: object) -> object:
+        return app([str(word) for word in words], result_action="return_value")
+
+    table = cells.root / "cells.csv"
+    write_manifest(cells, table, overwrite=True)
+    out = tmp_path / "bundle"
+    assert hemascope("calibrate", table, "--split", "pool", "--out", out) == 0
+    assert "from 160 images of 160" in capsys.readouterr().out.replace("\n", " ")
+    assert hemascope("info", out, "--out", tmp_path / "card.md") == 0
+    assert "160 images, equally many of each class" in (tmp_path / "card.md").read_text()
+    with pytest.raises(ValueError, match="--force"):
+        hemascope("calibrate", table, "--split", "pool", "--out", out)

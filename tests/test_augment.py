@@ -11,7 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from hemascope.data.augment import POLICIES, Policy, affine_maps, augment, recolour, to_images
+from hemascope.data import augment as augmentation
+from hemascope.data.augment import (
+    POLICIES,
+    Policy,
+    affine_maps,
+    augment,
+    defocus,
+    recolour,
+    restain,
+    to_images,
+    with_noise,
+)
 from hemascope.data.augment import colour_matrices as matrices
 from hemascope.data.cache import open_cache
 from hemascope.data.dataset import CellDataset, EpochShuffle, train_loader
@@ -156,3 +167,42 @@ def test_cache_names_the_file_that_cannot_be_read(files: list[Path], tmp_path: P
     with pytest.raises(ImageError, match=r"2\.png: "):
         open_cache(files, InputSpec(16), tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_of_many_sites_some_images_stay_as_they_are() -> None:
+    """With every other change off, an image is either itself or seen elsewhere."""
+    torch.manual_seed(0)
+    images = torch.rand(1, 32, 32, 3).expand(200, -1, -1, -1).mul(255).byte()
+    found = augment(images, 32, 1.0, Policy(other_site=0.75))
+    untouched = (found - to_images(images)).abs().amax((1, 2, 3)) < 1e-5
+    assert 25 <= untouched.sum() <= 75
+    torch.manual_seed(1)
+    for _ in range(20):  # a batch of one of which none is chosen
+        assert augment(images[:1], 32, 1.0, POLICIES["sites"]).shape == (1, 3, 32, 32)
+
+
+def test_the_same_dyes_and_light_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DYE_MIXING", "DYE_BALANCE", "GROUND_SCALE", "GROUND_TINT", "NOISE"):
+        monkeypatch.setattr(augmentation, name, 0.0)
+    monkeypatch.setattr(augmentation, "DYE_STRENGTH", (0.0, 0.0))
+    images = torch.rand(3, 3, 32, 32) * 0.9 + 0.1
+    assert torch.allclose(restain(images), images, atol=1e-5)
+    assert torch.equal(with_noise(images), images)
+
+
+def test_a_stronger_stain_multiplies_densities(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DYE_MIXING", "DYE_BALANCE", "GROUND_SCALE", "GROUND_TINT"):
+        monkeypatch.setattr(augmentation, name, 0.0)
+    monkeypatch.setattr(augmentation, "DYE_STRENGTH", (np.log(0.5), np.log(0.5)))
+    image = torch.ones(1, 3, 32, 32)  # a ground that lets all light through
+    image[:, :, 10:20, 10:20] = 0.25
+    assert torch.allclose(restain(image)[:, :, 10:20, 10:20], torch.tensor(0.5), atol=1e-5)
+
+
+def test_defocus_keeps_the_mean_and_takes_the_detail() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(8, 3, 96, 96)
+    blurred = defocus(images)
+    assert torch.allclose(blurred.mean((2, 3)), images.mean((2, 3)), atol=0.01)
+    assert (blurred.var((2, 3)) <= images.var((2, 3)) + 1e-6).all()
+    assert blurred.var() < 0.7 * images.var()

@@ -10,7 +10,7 @@ import torch
 from hemascope.data.augment import POLICIES
 from hemascope.models import MODELS, Switches, build_model
 from hemascope.models.blocks import SqueezeExcite, StochasticDepth
-from hemascope.models.network import CellNetwork
+from hemascope.models.network import CellNetwork, StainNormalisation
 from hemascope.training.recipe import Recipe
 
 PARAMETERS = {
@@ -109,3 +109,28 @@ def test_unknown_names_and_numbers_are_refused() -> None:
         build_model("resnet18", num_classes=1)
     with pytest.raises(ValueError, match="dropout"):
         Switches(dropout=1.0)
+
+
+def test_normalised_stain_forgets_light_and_strength() -> None:
+    """Light of another tint multiplies a picture; more of a stain multiplies its densities."""
+    torch.manual_seed(0)
+    density = torch.rand(2, 3, 64, 64) * (torch.rand(2, 1, 64, 64) > 0.5)
+    light = torch.tensor([0.9, 0.7, 0.5]).view(1, 3, 1, 1)
+    strength = torch.tensor([2.0, 1.5, 1.2]).view(1, 3, 1, 1)
+    normalise = StainNormalisation()
+    first = normalise(torch.exp(-density))
+    other = normalise(light * torch.exp(-strength * density))
+    assert torch.allclose(first, other, atol=1e-4)
+    assert normalise(torch.full((1, 3, 64, 64), 0.8)).min() > 0.99  # nothing is blown up
+
+
+def test_stain_is_normalised_where_the_switch_says_so() -> None:
+    torch.manual_seed(0)
+    plain = build_model("efficientnet_lite").eval()
+    torch.manual_seed(0)
+    normalised = build_model("efficientnet_lite", switches=Switches(normalise_stain=True)).eval()
+    assert plain.state_dict().keys() == normalised.state_dict().keys()
+    images = torch.rand(2, 3, 64, 64)
+    early = normalised.stages(images)[0]
+    assert torch.allclose(early, plain.stages(StainNormalisation()(images))[0], rtol=1e-4)
+    assert not torch.allclose(early, plain.stages(images)[0], rtol=1e-1)

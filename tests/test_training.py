@@ -22,10 +22,10 @@ from hemascope.data.manifest import Manifest, ManifestRow, manifest_from_folder,
 from hemascope.data.splits import LeakageError
 from hemascope.results import to_json
 from hemascope.training.folder import RunFolder
-from hemascope.training.loop import TrainingError
+from hemascope.training.loop import TrainingError, load_start, network_of
 from hemascope.training.optim import WeightAverage, learning_rate
 from hemascope.training.recipe import PAPER, Recipe, read_recipe
-from hemascope.training.run import train
+from hemascope.training.run import ensemble_of, train
 from samples import two_classes
 
 TINY = Recipe(
@@ -266,3 +266,59 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text('{"model": "resnet19"}')
     with pytest.raises(ValueError, match="resnet19"):
         read_recipe(tmp_path / "recipe.json")
+
+
+def test_a_run_begins_with_anothers_weights(cells: Path, cache: Path, tmp_path: Path) -> None:
+    manifest = manifest_from_folder(cells)
+    recipe = replace(TINY, epochs=1, ema_decay=0.0)
+    first = train(recipe, manifest, tmp_path / "first", cache=cache)
+    still = replace(recipe, learning_rate=1e-12, min_learning_rate=0.0, weight_decay=0.0)
+    second = train(still, manifest, tmp_path / "second", start_from=first.path, cache=cache)
+    learnt, kept = load_file(first.best), load_file(second.best)
+    names = [name for name in learnt if name.endswith("weight")]
+    assert all(torch.allclose(learnt[name], kept[name], atol=1e-6) for name in names)
+    assert second.start.read_bytes() == first.best.read_bytes()
+
+    other = replace(recipe, model="resnet18")
+    with pytest.raises(TrainingError, match="of another architecture"):
+        train(other, manifest, tmp_path / "third", start_from=first.path, cache=cache)
+    with pytest.raises(TrainingError, match="not a run with a finished epoch"):
+        train(recipe, manifest, tmp_path / "fourth", start_from=tmp_path / "no", cache=cache)
+    assert not (tmp_path / "fourth").exists()
+
+
+def test_a_head_for_other_classes_begins_fresh(cells: Path, cache: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, epochs=1)
+    first = train(recipe, manifest_from_folder(cells), tmp_path / "first", cache=cache)
+    network = network_of(recipe, 5)
+    head = network.head.weight.clone()
+    load_start(network, first.best)
+    assert torch.equal(network.head.weight, head)
+    learnt = load_file(first.best)
+    assert torch.equal(network.state_dict()["maps.0.0.weight"], learnt["maps.0.0.weight"])
+
+
+def test_a_stain_normalising_run_makes_a_bundle(cells: Path, cache: Path, tmp_path: Path) -> None:
+    """Exported with it, and torch and onnxruntime agree, or there were no bundle."""
+    recipe = replace(TINY, epochs=1, normalise_stain=True, augmentation="sites")
+    run = train(recipe, manifest_from_folder(cells), tmp_path / "run", cache=cache)
+    (answer,) = Classifier(run.bundle).predict(next(cells.rglob("*.png")))
+    assert answer.status == "ok"
+
+
+def test_several_runs_become_an_ensemble(cells: Path, cache: Path, tmp_path: Path) -> None:
+    runs = []
+    for seed in (0, 1):
+        recipe = replace(TINY, epochs=1, seed=seed)
+        path = tmp_path / str(seed)
+        runs.append(train(recipe, manifest_from_folder(cells), path, cache=cache))
+    bundle = ensemble_of(runs)
+    assert bundle.card.parameters == 2 * read_bundle(runs[0].bundle).card.parameters
+    (answer,) = Classifier(bundle).predict(next(cells.rglob("*.png")))
+    assert answer.disagreement is not None
+    wider = train(
+        replace(TINY, epochs=1, image_size=96), manifest_from_folder(cells), tmp_path / "w",
+        cache=cache,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="its classes or its input differ"):
+        ensemble_of([runs[0], wider])
