@@ -6,6 +6,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
+from captum.attr import LayerGradCam
 
 from hemascope.data.augment import POLICIES
 from hemascope.models import MODELS, Switches, build_model
@@ -75,6 +76,19 @@ def test_class_map_is_grad_cam(name: str) -> None:
             gradient = gradient.mean((2, 3), keepdim=True)
         theirs = (gradient * maps).sum(1) * maps.shape[2] * maps.shape[3]
         assert torch.allclose(ours[:, c], theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "simple_cnn"])
+def test_class_map_is_a_librarys_grad_cam(name: str) -> None:
+    """Captum's, without the ReLU, and with sums over places where ours has means."""
+    network = build_model(name, num_classes=3).eval()
+    images = torch.rand(2, 3, 64, 64)
+    ours = network.outputs(images).class_map
+    places = ours.shape[2] * ours.shape[3]
+    last = list(network.maps.children())[-1]
+    for c in range(3):
+        theirs = LayerGradCam(network, last).attribute(images, target=c)
+        assert torch.allclose(ours[:, c], theirs[:, 0] * places, atol=1e-4)
 
 
 def test_squeeze_excite_can_be_left_out() -> None:

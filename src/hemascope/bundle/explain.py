@@ -17,6 +17,13 @@ def evidence(class_map: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(positive / np.float32(top), dtype=np.float32)
 
 
+def enlarged(class_map: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """One class's map (h,w) → its evidence at each pixel of the image, (S,S) in 0..1."""
+    coarse = Image.fromarray(evidence(class_map))
+    fine = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC))
+    return np.asarray(np.clip(fine, 0, 1), dtype=np.float32)
+
+
 def overlay(
     image: NDArray[np.uint8], class_map: NDArray[np.float32], opacity: float = 0.5
 ) -> NDArray[np.uint8]:
@@ -24,9 +31,7 @@ def overlay(
 
     The stronger the evidence, the more of the heat colour covers the cell.
     """
-    size = (image.shape[1], image.shape[0])
-    coarse = Image.fromarray(evidence(class_map))
-    heat = np.clip(np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)), 0, 1)  # (S,S)
+    heat = enlarged(class_map, len(image))  # (S,S)
     stops = np.linspace(0, 1, len(HEAT))
     colours = np.stack([np.interp(heat, stops, HEAT[:, channel]) for channel in range(3)], axis=2)
     share = opacity * heat[:, :, None]

@@ -28,7 +28,13 @@ from hemascope.cli.terminal import (
     share,
 )
 from hemascope.data.opening import open_manifest
-from hemascope.reports.pages import Gallery, classification_page, model_card
+from hemascope.reports.pages import (
+    GALLERY,
+    Gallery,
+    classification_page,
+    explanation_page,
+    model_card,
+)
 from hemascope.results import (
     RESEARCH_USE_ONLY,
     Estimate,
@@ -120,6 +126,56 @@ def classify(
         soft_wrap=True,
     )
     return 1 if strict and tally.unreadable else 0
+
+
+@app.command
+def explain(
+    images: Annotated[list[str], Parameter(allow_leading_hyphen=True, negative="")],
+    *,
+    out_file: Annotated[Path, Parameter(name="--out")] = Path("explanation.html"),
+    bundle: BundlePath = None,
+    tta: TTA = False,
+    um_per_pixel: float | None = None,
+    force: Force = False,
+) -> int:
+    """Show what in an image speaks for the named class, and for the runner-up.
+
+    Writes one page to look at, with the cells' class activation maps.
+
+    Parameters
+    ----------
+    images
+        Files, folders (with all below them) or patterns like 'slides/*.png'; at most 400 images.
+    out_file
+        The page.
+    bundle
+        Folder of the model, or of a run; by default the model that comes with the package.
+    tta
+        Look at each image in the eight symmetries of the square, and show the mean map.
+    um_per_pixel
+        How many micrometres a pixel of these images is wide; by default they look like the
+        training images.
+    force
+        Replace a page that exists.
+    """
+    refuse_existing(force, out_file)
+    paths = find_images(images)
+    if len(paths) > GALLERY:
+        raise ValueError(f"{len(paths)} images are too many for one page; name {GALLERY} at most")
+    classifier = Classifier(_bundle_folder(bundle), tta=tta)
+    predictions = classifier.predict(paths, class_maps=True, um_per_pixel=um_per_pixel)
+    unreadable = sum(answer.label is None for answer in predictions)
+    if unreadable == len(paths):
+        raise ValueError(f"{paths[0]}: {predictions[0].status}; no image could be read")
+    page = explanation_page(predictions, classifier, um_per_pixel)
+    with written_whole(out_file) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    out.print(
+        f"{len(paths) - unreadable} images explained, {unreadable} could not be read; "
+        f"written to {escape(str(out_file))}. {RESEARCH_USE_ONLY}",
+        soft_wrap=True,
+    )
+    return 0
 
 
 @app.command

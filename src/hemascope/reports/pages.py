@@ -1,4 +1,4 @@
-"""Pages: self-contained HTML of a classified folder and of an evaluation; a model card."""
+"""Pages: self-contained HTML of a classified folder, an evaluation, explanations; a model card."""
 
 from __future__ import annotations
 
@@ -30,18 +30,24 @@ from hemascope.results import (
 
 GALLERY = 400  # more would make the page too heavy to open
 THUMBNAIL = 112
+LARGE = 336
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One image of a gallery, as data URIs."""
+    """One image of a gallery, as data URIs: the cell, and what speaks for the two likeliest.
+
+    `reasons` are those for which somebody should look at it.
+    """
 
     path: str
     title: str
     detail: str
+    reasons: str
     colour: str
     cell: str
     heat: str
+    second_heat: str
 
 
 @dataclass
@@ -119,12 +125,30 @@ def evaluation_page(
     )
 
 
+def explanation_page(
+    predictions: Sequence[Prediction], classifier: Classifier, um_per_pixel: float | None = None
+) -> str:
+    """Each cell, large, with the maps of its named class and of the runner-up.
+
+    The predictions must hold class maps; those of files that could not be read are listed.
+    """
+    shown = [(View(answer.path or "", um_per_pixel), answer) for answer in predictions]
+    return _render(
+        "explanation.html.j2",
+        tiles=list(_tiles(shown, classifier, LARGE)),
+        failed=[answer for answer in predictions if answer.label is None],
+        card=classifier.card,
+    )
+
+
 def model_card(card: Card) -> str:
     """A bundle's card as Markdown to read."""
     return _render("model_card.md.j2", card=card)
 
 
-def _tiles(shown: Sequence[tuple[View, Prediction]], classifier: Classifier) -> Iterator[Tile]:
+def _tiles(
+    shown: Sequence[tuple[View, Prediction]], classifier: Classifier, side: int = THUMBNAIL
+) -> Iterator[Tile]:
     """A tile for each Prediction that has a class map and whose file can still be read."""
     classes = classifier.card.classes
     for view, prediction in shown:
@@ -135,19 +159,23 @@ def _tiles(shown: Sequence[tuple[View, Prediction]], classifier: Classifier) -> 
         except ImageError:
             continue  # it went away since it was classified
         named = classes.index(prediction.label)
-        second = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[1]
+        second, chance = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[1]
         yield Tile(
             path=prediction.path.encode("utf-8", "backslashreplace").decode(),
             title=f"{prediction.label} {100 * (prediction.probability or 0):.1f} %",
-            detail=f"{second[0]} {100 * second[1]:.1f} %",
+            detail=f"{second} {100 * chance:.1f} %",
+            reasons=", ".join(prediction.review_reasons),
             colour=classes.classes[named].colour,
-            cell=_thumbnail(image),
-            heat=_thumbnail(overlay(image, prediction.class_map[named])),
+            cell=_thumbnail(image, side),
+            heat=_thumbnail(overlay(image, prediction.class_map[named]), side),
+            second_heat=_thumbnail(
+                overlay(image, prediction.class_map[classes.index(second)]), side
+            ),
         )
 
 
-def _thumbnail(image: NDArray[np.uint8]) -> str:
-    small = Image.fromarray(image).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+def _thumbnail(image: NDArray[np.uint8], side: int) -> str:
+    small = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
     return _uri(buffer.getvalue(), "jpeg")
