@@ -25,7 +25,7 @@ from hemascope.bundle.classifier import Classifier
 from hemascope.bundle.explain import enlarged
 from hemascope.data.manifest import read_manifest
 from hemascope.data.sites import read_site
-from hemascope.preprocess import decode
+from hemascope.preprocess import decode, ground_colour
 from hemascope.provenance import provenance
 from hemascope.results import Estimate, Proportion, to_json, written_whole
 from hemascope.scoring.calibration import softmax
@@ -79,7 +79,7 @@ def faithfulness(classifier: Classifier, paths: list[str]) -> Faithfulness:
         named = names.index(answer.label)
         image = spec.load(answer.path)
         ground = np.empty_like(image)
-        ground[:] = np.percentile(image, 90, axis=(0, 1))
+        ground[:] = ground_colour(Image.fromarray(image))
 
         def probability(images: NDArray[np.uint8], named: int = named) -> NDArray[np.float64]:
             logits = classifier.scores(images).logits

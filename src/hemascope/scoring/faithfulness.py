@@ -37,7 +37,8 @@ def deletion(
     probability: Probability,
 ) -> float:
     """Area under the probability as the weightiest places go, 0..1: low for a faithful map."""
-    return _area(probability(removed(image, ground, weights)))
+    curve = probability(removed(image, ground, weights))
+    return float(np.trapezoid(curve, dx=1 / STEPS))
 
 
 def insertion(
@@ -47,8 +48,4 @@ def insertion(
     probability: Probability,
 ) -> float:
     """Area under the probability as the weightiest places come, 0..1: high for a faithful map."""
-    return _area(probability(removed(ground, image, weights)))
-
-
-def _area(curve: NDArray[np.float64]) -> float:
-    return float(np.trapezoid(curve, dx=1 / (len(curve) - 1)))
+    return deletion(ground, image, weights, probability)
