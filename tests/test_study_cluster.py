@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,8 +89,9 @@ def killer(victim: Job) -> Iterator[list[list[EpochRecord]]]:
         while not stop.is_set() and not left:
             if len(epochs_of(victim)) >= 2 and (worker := worker_of(victim)) is not None:
                 worker.kill()
-                while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
-                    time.sleep(0.01)
+                with suppress(psutil.NoSuchProcess):  # gone between the two questions
+                    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+                        time.sleep(0.01)
                 left.append(epochs_of(victim))
             time.sleep(0.01)
 
