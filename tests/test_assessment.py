@@ -45,7 +45,7 @@ def test_figures_of_four_answers() -> None:
         answer(0.6, (), ("unsure", "odd")),
         answer(0.1, ("b",)),
     ]
-    found = trust_figures(predictions, np.array([0, 1, 0, 1]), 1.0, "made up")
+    found = trust_figures(predictions, np.array([0, 1, 0, 1]), np.ones(4), "made up")
     assert (found.sets.coverage.successes, found.sets.coverage.n) == (3, 4)
     assert [share.value for share in found.sets.per_class] == [0.5, 1.0]
     assert found.sets.mean_size.value == 1.0
@@ -71,7 +71,7 @@ def test_what_the_network_gave_is_found_again() -> None:
     logits = np.random.default_rng(0).normal(size=(40, 2))
     targets = np.zeros(40, dtype=np.int64)
     predictions = [answer(p, ("a",)) for p in softmax(logits, 0.5)[:, 0]]
-    found = trust_figures(predictions, targets, 0.5, "made up")
+    found = trust_figures(predictions, targets, np.full(40, 0.5), "made up")
     expected = calibration(softmax(logits), targets)
     assert found.uncalibrated.brier.value == pytest.approx(expected.brier.value)
     assert found.calibrated.brier.value != pytest.approx(expected.brier.value)

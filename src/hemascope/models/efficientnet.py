@@ -18,6 +18,7 @@ class Stage:
     repeats: int
     stride: int
     expansion: int = 6
+    kernel: int = 3
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Design:
     stem: int
     stages: tuple[Stage, ...]
     head: int
+    squeeze_excite: bool = True
+    act: type[nn.Module] = nn.SiLU
 
 
 # The only reading of the study's text that has the 1,840,228 parameters it reports.
@@ -65,11 +68,30 @@ LITE = Design(
     head=0,
 )
 
+# EfficientNet-Lite0, of which there are ImageNet weights. Liu, "Higher accuracy on vision models
+# with EfficientNet-Lite", TensorFlow blog, 2020.
+LITE0 = Design(
+    stem=32,
+    stages=(
+        Stage(16, repeats=1, stride=1, expansion=1),
+        Stage(24, repeats=2, stride=2),
+        Stage(40, repeats=2, stride=2, kernel=5),
+        Stage(80, repeats=3, stride=2),
+        Stage(112, repeats=3, stride=1, kernel=5),
+        Stage(192, repeats=4, stride=2, kernel=5),
+        Stage(320, repeats=1, stride=1),
+    ),
+    head=1280,
+    squeeze_excite=False,
+    act=nn.ReLU6,
+)
+
 
 class EfficientNet(CellNetwork):
-    """(N,3,S,S) → logits (N,C); feature maps are S/16 a side.
+    """(N,3,S,S) → logits (N,C); feature maps are S/16 a side, and S/32 of LITE0.
 
-    The rate of stochastic depth rises linearly over the blocks, from 0 to `stochastic_depth`.
+    A design without squeeze-and-excitation has none either way. The rate of stochastic depth
+    rises linearly over the blocks, from 0 to `stochastic_depth`.
     """
 
     def __init__(
@@ -80,7 +102,7 @@ class EfficientNet(CellNetwork):
         dropout: float,
         stochastic_depth: float,
     ) -> None:
-        layers: list[nn.Module] = [ConvNormAct(3, design.stem, stride=2)]
+        layers: list[nn.Module] = [ConvNormAct(3, design.stem, stride=2, act=design.act)]
         channels = design.stem
         num_blocks = sum(stage.repeats for stage in design.stages)
         for stage in design.stages:
@@ -92,12 +114,14 @@ class EfficientNet(CellNetwork):
                         stage.channels,
                         stage.stride if repeat == 0 else 1,
                         stage.expansion,
-                        squeeze_excite,
+                        squeeze_excite and design.squeeze_excite,
                         stochastic_depth * position / (num_blocks - 1),
+                        stage.kernel,
+                        design.act,
                     )
                 )
                 channels = stage.channels
         if design.head:
-            layers.append(ConvNormAct(channels, design.head, kernel=1))
+            layers.append(ConvNormAct(channels, design.head, kernel=1, act=design.act))
             channels = design.head
         super().__init__(nn.Sequential(*layers), channels, num_classes, dropout)

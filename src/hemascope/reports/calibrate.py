@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hemascope.bundle.bundle import Bundle
+from hemascope.bundle.bundle import Bundle, with_elsewhere
 from hemascope.bundle.classifier import Classifier, Scores
 from hemascope.data.manifest import Manifest, ManifestError, ManifestRow, check_labels
 from hemascope.preprocess import ImageError
@@ -24,16 +24,31 @@ BATCH = 32
 
 
 def calibrate(
-    bundle: Bundle, manifest: Manifest, name: str, progress: Progress | None = None
+    bundle: Bundle,
+    manifest: Manifest,
+    name: str,
+    progress: Progress | None = None,
+    elsewhere: Bundle | None = None,
 ) -> Bundle:
     """The bundle with a temperature and Trust fitted on every image of the manifest.
 
-    They must be images that neither training nor the final score uses. Images that cannot be
+    So is `elsewhere`, whose network then names the cells that are unlike these images; by default
+    the one that the bundle has.
+
+    The images must be images that neither training nor the final score uses. Images that cannot be
     read are passed over. Raises ManifestError for rows of split train or test, for a label that
     the model does not know, and where a class has fewer than 20 images.
     """
-    classes = bundle.card.classes
     _check_splits(manifest)
+    calibrated = _fitted(bundle, manifest, name, progress)
+    other = elsewhere or bundle.elsewhere
+    if other is None:
+        return calibrated
+    return with_elsewhere(calibrated, _fitted(other, manifest, name, progress))
+
+
+def _fitted(bundle: Bundle, manifest: Manifest, name: str, progress: Progress | None) -> Bundle:
+    classes = bundle.card.classes
     check_labels(((row.path, row.label) for row in manifest.rows), classes)
     classifier = Classifier(bundle)
     targets: list[int] = []
@@ -51,7 +66,8 @@ def calibrate(
         temperature, trust = fit_trust(joined(parts, targets), measures, classes.names, name)
     except ValueError as error:
         raise ManifestError(f"{manifest.root}: {error}") from None
-    return replace(bundle, card=replace(bundle.card, temperature=temperature, trust=trust))
+    card = replace(bundle.card, temperature=temperature, trust=trust, elsewhere_sha256=None)
+    return Bundle(card, bundle.model)
 
 
 def joined(parts: Sequence[Scores], targets: Sequence[int]) -> Seen:

@@ -11,7 +11,6 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from hemascope.bundle.bundle import Card
 from hemascope.bundle.classifier import Classifier
 from hemascope.data.manifest import ManifestError, check_labels
 from hemascope.data.sites import LabelledCell, Site
@@ -67,18 +66,22 @@ def evaluate(
     )
     return replace(
         evaluation,
-        trust=_trust(classifier.card, answers, targets),
+        trust=_trust(classifier, answers, targets),
         site=_site_scores(evaluation, read, scores, targets, site),
     )
 
 
 def _trust(
-    card: Card, answers: Sequence[Prediction], targets: NDArray[np.int64]
+    classifier: Classifier, answers: Sequence[Prediction], targets: NDArray[np.int64]
 ) -> TrustFigures | None:
     """How far a calibrated model's judgement of its answers held; None of another model."""
+    card, other = classifier.card, classifier.elsewhere
     if card.trust is None:
         return None
-    return trust_figures(answers, targets, card.temperature, card.trust.calibrated_on)
+    referred = other.card.temperature if other is not None else card.temperature
+    known = np.array([bool(answer.in_distribution) for answer in answers])
+    temperatures = np.where(known, card.temperature, referred)
+    return trust_figures(answers, targets, temperatures, card.trust.calibrated_on)
 
 
 def _answers(

@@ -26,9 +26,12 @@ POINTS = 100  # of the risk-coverage curve
 
 
 def trust_figures(
-    predictions: Sequence[Prediction], targets: Integers, temperature: float, calibrated_on: str
+    predictions: Sequence[Prediction], targets: Integers, temperatures: Floats, calibrated_on: str
 ) -> TrustFigures:
-    """N calibrated Predictions and their class indices (N,) → TrustFigures. N is at least 1."""
+    """N calibrated Predictions and their class indices (N,) → TrustFigures. N is at least 1.
+
+    `temperatures` (N,) are those by which the predictions were calibrated.
+    """
     names = list(predictions[0].probabilities)
     probabilities = np.array([[p.probabilities[name] for name in names] for p in predictions])
     right = probabilities.argmax(axis=1) == targets
@@ -37,7 +40,7 @@ def trust_figures(
     reasons = [reason for p in predictions for reason in p.review_reasons]
     return TrustFigures(
         calibrated_on=calibrated_on,
-        uncalibrated=calibration(_uncalibrated(probabilities, temperature), targets),
+        uncalibrated=calibration(_uncalibrated(probabilities, temperatures), targets),
         calibrated=calibration(probabilities, targets),
         sets=_set_figures([p.prediction_set or () for p in predictions], names, targets),
         class_conditional_sets=_set_figures(
@@ -86,9 +89,9 @@ def risk_coverage(confidence: Floats, right: NDArray[np.bool_]) -> tuple[tuple[f
     return tuple(zip((answered / n).tolist(), (mistakes / answered).tolist(), strict=True))
 
 
-def _uncalibrated(probabilities: Floats, temperature: float) -> Floats:
+def _uncalibrated(probabilities: Floats, temperatures: Floats) -> Floats:
     """What the same logits give at temperature 1."""
-    return softmax(np.log(np.maximum(probabilities, 1e-300)) * temperature)
+    return softmax(np.log(np.maximum(probabilities, 1e-300)) * temperatures[:, None])
 
 
 def _bins(probabilities: Floats, targets: Integers) -> tuple[ReliabilityBin, ...]:

@@ -219,13 +219,14 @@ def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:
 
 
 def load_start(network: CellNetwork, path: Path) -> None:
-    """Gives a network the weights of a trained one; a head for other classes stays fresh.
+    """Gives a network the weights of a trained one; a head for other classes, or none, stays fresh.
 
     Raises TrainingError for the weights of another architecture.
     """
     state, own = load_file(path), network.state_dict()
-    if any(state[name].shape != own[name].shape for name in ("head.weight", "head.bias")):
-        state |= {name: own[name] for name in ("head.weight", "head.bias")}
+    head = {name: own[name] for name in ("head.weight", "head.bias")}
+    if any(name not in state or state[name].shape != fresh.shape for name, fresh in head.items()):
+        state |= head
     try:
         network.load_state_dict(state)
     except RuntimeError:

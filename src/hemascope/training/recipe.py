@@ -11,8 +11,14 @@ from hemascope.preprocess import InputSpec
 from hemascope.results import from_json, to_json
 
 ModelName = Literal[
-    "simple_cnn", "resnet18", "efficientnet_lite", "deep_efficientnet", "deep_efficientnet_printed"
+    "simple_cnn",
+    "resnet18",
+    "efficientnet_lite",
+    "efficientnet_lite0",
+    "deep_efficientnet",
+    "deep_efficientnet_printed",
 ]
+WITHOUT_SQUEEZE_EXCITE = ("simple_cnn", "resnet18", "efficientnet_lite0")
 PolicyName = Literal["none", "flips", "flips_rotation", "full", "round", "sites"]
 
 
@@ -95,7 +101,7 @@ class Recipe:
         _range("dropout", self.dropout, 0, 0.99)
         _range("stochastic_depth", self.stochastic_depth, 0, 0.99)
         _range("crop", self.crop, 0.1, 1)
-        if not self.squeeze_excite and "efficientnet" not in self.model:
+        if not self.squeeze_excite and self.model in WITHOUT_SQUEEZE_EXCITE:
             raise ValueError(f"{self.model} has no squeeze-and-excitation to leave out")
 
     @property

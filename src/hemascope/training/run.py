@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from hemascope.bundle.bundle import Bundle, Card, Figure, write_bundle
 from hemascope.bundle.export import drawn_sample, export
@@ -16,6 +16,7 @@ from hemascope.classes import ClassSet
 from hemascope.data.cache import Progress, default_cache
 from hemascope.data.manifest import Manifest
 from hemascope.models.ensemble import Ensemble
+from hemascope.models.imagenet import imagenet_state
 from hemascope.models.network import CellNetwork
 from hemascope.provenance import provenance
 from hemascope.results import Evaluation, from_json, to_json, written_whole
@@ -25,6 +26,9 @@ from hemascope.training.folder import EpochRecord, RunFacts, RunFolder, best_rec
 from hemascope.training.images import prepare_data
 from hemascope.training.loop import OnEpoch, OnStep, TrainingError, fit, network_of
 from hemascope.training.recipe import Recipe, read_recipe
+
+IMAGENET = Path("imagenet")
+"""Start of a run from ImageNet's weights."""
 
 
 def train(
@@ -46,16 +50,15 @@ def train(
     Of processes that train together only the first writes, and calls back.
 
     A folder that already holds a run is refused, unless `resume` and its recipe is this one.
-    `start_from` is another run, of the same architecture, whose best weights this one begins with.
+    `start_from` is another run, of the same architecture, whose best weights this one begins with,
+    or IMAGENET.
     Raises TrainingError or ManifestError before anything is written.
     """
     folder = RunFolder(path)
     is_main = int(os.environ.get("RANK", "0")) == 0  # among processes that train together
     if is_main:
         _check_folder(folder, recipe, resume)
-    start = folder.start if start_from is None else RunFolder(start_from).best
-    if start_from is not None and not start.exists():
-        raise TrainingError(f"{start_from}: not a run with a finished epoch to start from")
+    start = None if start_from is None else _start(start_from, recipe)
     data = prepare_data(recipe, manifest, cache or default_cache(), classes, on_read)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     facts = RunFacts(
@@ -66,11 +69,11 @@ def train(
         provenance=provenance(data.digest, device),
     )
     if is_main:
-        if start_from is not None:
-            _write(folder.start, start.read_bytes())
+        if start is not None:
+            _write(folder.start, start)
         _write(folder.recipe, to_json(recipe))
         _write(folder.provenance, to_json(facts))
-    fit(recipe, data, folder, on_epoch, on_step, start if start.exists() else None)
+    fit(recipe, data, folder, on_epoch, on_step, folder.start if folder.start.exists() else None)
     if is_main:
         _write(folder.curves, draw_curves(folder.read_metrics(), path.name))
         write_bundle(bundle_of(folder), folder.bundle)
@@ -84,13 +87,15 @@ def bundle_of(
     name: str | None = None,
     trained_on: str | None = None,
     image_microns: float | None = None,
+    half: bool = False,
 ) -> Bundle:
     """The best weights of a run as a bundle. Raises ValueError where the run is incomplete.
 
-    `image_microns` is how many micrometres the training images' shorter side shows.
+    `image_microns` is how many micrometres the training images' shorter side shows; `half` keeps
+    the weights in half precision.
     """
     network, card = trained(folder, name, trained_on, image_microns)
-    return export(network, card, drawn_sample(card.input))
+    return export(network, card, drawn_sample(card.input), half)
 
 
 def ensemble_of(
@@ -98,6 +103,7 @@ def ensemble_of(
     name: str | None = None,
     trained_on: str | None = None,
     image_microns: float | None = None,
+    half: bool = False,
 ) -> Bundle:
     """The best weights of several runs as one bundle, which answers with their mean.
 
@@ -117,7 +123,8 @@ def ensemble_of(
         parameters=sum(card.parameters for _, card in members),
         figures=(),
     )
-    return export(Ensemble([network for network, _ in members]), card, drawn_sample(card.input))
+    ensemble = Ensemble([network for network, _ in members])
+    return export(ensemble, card, drawn_sample(card.input), half)
 
 
 def trained(
@@ -182,6 +189,21 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
             f"{folder.path}: its recipe.json is another recipe; take another folder, or go on "
             "with the recipe that it was started with"
         )
+
+
+def _start(source: Path, recipe: Recipe) -> bytes:
+    """The weights in a run's folder, or ImageNet's."""
+    if source == IMAGENET:
+        if recipe.model != "efficientnet_lite0":
+            raise TrainingError(
+                f"there are no ImageNet weights for {recipe.model} here, only for "
+                "efficientnet_lite0"
+            )
+        return save(imagenet_state())
+    best = RunFolder(source).best
+    if not best.exists():
+        raise TrainingError(f"{source}: not a run with a finished epoch to start from")
+    return best.read_bytes()
 
 
 def _write(path: Path, content: bytes) -> None:
