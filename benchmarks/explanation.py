@@ -1,9 +1,9 @@
 """Whether class activation maps show what the answers rest on, and where.
 
 Faithfulness on images of split `test`, the same number of each class: areas under the deletion
-and insertion curves of the map, of a blob in the middle and of noise, and how often the map is
-better. Where: whether the map's peak lies in the cell, on Jiangxi's masks, among the cells that
-are named right among all classes.
+and insertion curves of the map that `explain` shows, the mean of eight looks; of that of one look,
+of a blob in the middle and of noise; and how often the first is better. Where: whether the map's
+peak lies in the cell, on Jiangxi's masks, among the cells that are named right among all classes.
 
     pip install 'hemascope[evaluate]'
     python benchmarks/explanation.py pbc/splits.csv jiangxi --out docs/evaluation/explanation.json
@@ -56,13 +56,15 @@ class Explanation:
 
 
 def maps_of(
-    class_map: NDArray[np.float32], size: int, random: np.random.Generator
+    one: NDArray[np.floating], eight: NDArray[np.floating], random: np.random.Generator
 ) -> dict[str, NDArray[np.floating]]:
-    """The class's map, a blob in the middle, and noise as coarse as the map, all (S,S)."""
+    """The class's map of one look (S,S) and of eight, a blob in the middle, and coarse noise."""
+    size = len(one)
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    noise = random.random(class_map.shape).astype(np.float32)
+    noise = random.random((8, 8)).astype(np.float32)
     return {
-        "class map": enlarged(class_map, size),
+        "class map": eight,
+        "class map of one look": one,
         "blob": np.exp(-(x**2 + y**2) / (2 * (size / 4) ** 2)),
         "noise": enlarged(noise, size),
     }
@@ -71,13 +73,17 @@ def maps_of(
 def faithfulness(classifier: Classifier, paths: list[str]) -> Faithfulness:
     spec, names = classifier.card.input, classifier.card.classes
     random = np.random.default_rng(0)
+    looks = (classifier, Classifier(tta=True))
     areas: dict[str, list[tuple[float, float]]] = {}
-    for answer in classifier.stream(paths, class_maps=True):
-        assert answer.label is not None
-        assert answer.class_map is not None
-        assert answer.path is not None
-        named = names.index(answer.label)
-        image = spec.load(answer.path)
+    for path in paths:
+        answers = [look.predict(path, class_maps=True)[0] for look in looks]
+        named = names.index(str(answers[0].label))
+        ours = [
+            enlarged(answer.class_map[named], spec.size, look.map_offset(answer))
+            for look, answer in zip(looks, answers, strict=True)
+            if answer.class_map is not None
+        ]
+        image = spec.load(path)
         ground = np.empty_like(image)
         ground[:] = ground_colour(Image.fromarray(image))
 
@@ -85,20 +91,20 @@ def faithfulness(classifier: Classifier, paths: list[str]) -> Faithfulness:
             logits = classifier.scores(images).logits
             return softmax(logits, classifier.card.temperature)[:, named]
 
-        for kind, weights in maps_of(answer.class_map[named], spec.size, random).items():
+        for kind, weights in maps_of(ours[0], ours[1], random).items():
             pair = (
                 deletion(image, ground, weights, probability),
                 insertion(image, ground, weights, probability),
             )
             areas.setdefault(kind, []).append(pair)
     table = {kind: np.array(pairs) for kind, pairs in areas.items()}
-    ours, n = table["class map"], len(paths)
+    best, n = table["class map"], len(paths)
     others = {kind: found for kind, found in table.items() if kind != "class map"}
     return Faithfulness(
         {kind: mean(found[:, 0]) for kind, found in table.items()},
         {kind: mean(found[:, 1]) for kind, found in table.items()},
-        {k: wilson(int((ours[:, 0] < v[:, 0]).sum()), n) for k, v in others.items()},
-        {k: wilson(int((ours[:, 1] > v[:, 1]).sum()), n) for k, v in others.items()},
+        {k: wilson(int((best[:, 0] < v[:, 0]).sum()), n) for k, v in others.items()},
+        {k: wilson(int((best[:, 1] > v[:, 1]).sum()), n) for k, v in others.items()},
     )
 
 
@@ -123,7 +129,8 @@ def localisation(classifier: Classifier, folder: Path) -> tuple[Proportion, Prop
         right += 1
         mask = np.asarray(Image.open(masks[cell.path]).convert("L")) > 50
         height, width = mask.shape
-        weights = enlarged(answer.class_map[names.index(cell.label)], spec.size)
+        offset = classifier.map_offset(answer)
+        weights = enlarged(answer.class_map[names.index(cell.label)], spec.size, offset)
         row, column = np.unravel_index(int(weights.argmax()), weights.shape)
         scale = spec.side(decode(cell.view.image), cell.view.um_per_pixel) / spec.size
         y = int(np.floor(height / 2 + (row + 0.5 - spec.size / 2) * scale))
@@ -143,7 +150,7 @@ def main() -> None:
     manifest = read_manifest(given.manifest).select("test")
     by_class = groupby(sorted(manifest.rows, key=lambda row: row.label), lambda row: row.label)
     rows = [row for _, group in by_class for row in list(group)[:PER_CLASS]]
-    peak, middle = localisation(classifier, given.jiangxi)
+    peak, middle = localisation(Classifier(tta=True), given.jiangxi)
     found = Explanation(
         faithfulness(classifier, [str(manifest.root / row.path) for row in rows]),
         peak,

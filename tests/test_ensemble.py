@@ -86,3 +86,19 @@ def test_an_ensemble_answers_with_the_mean(three: Bundle) -> None:
     assert answer.disagreement == pytest.approx(
         disagreement(Classifier(three).scores(SPEC.apply(draw_cell("ig", 0))[None]).members)[0]
     )
+
+
+def test_maps_are_put_right_before_they_are_turned_back() -> None:
+    """A map that lies one place too far right and below, of a picture with one bright place."""
+    picture = np.zeros((1, 8, 8, 3), dtype=np.uint8)
+    picture[0, 2, 5] = 255
+
+    def looked_at(view: np.ndarray) -> np.ndarray:
+        moved = np.zeros((1, 1, 8, 8))
+        moved[0, 0, 1:, 1:] = view[0, :-1, :-1, 0]
+        return moved
+
+    mean = turned_back([looked_at(view) for view in symmetries(picture)], 1.0)
+    assert mean[0, 0] == pytest.approx(picture[0, :, :, 0])
+    half = turned_back([looked_at(view) for view in symmetries(picture)], 0.5)
+    assert half.max() < 255

@@ -45,6 +45,7 @@ class Card:
     `temperature` divides the logits before the softmax (1: as trained); it and `trust` come from
     calibration. `model_sha256` is that of model.onnx. `recipe` is the training recipe, field by
     field. `elsewhere_sha256` is that of the network for unlike cells, if there is one.
+    `map_offset` is how many places further left and up lies what a place of a class map shows.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Card:
     intended_use: str = RESEARCH_USE_ONLY
     provenance: dict[str, str] = field(default_factory=dict)
     elsewhere_sha256: str | None = None
+    map_offset: float = 0.5
     format: int = FORMAT
 
 

@@ -72,6 +72,16 @@ class Classifier:
             raise BundleError(f"{MODEL_FILE} cannot be loaded: {first_line}") from None
         self._check_fit()
 
+    def map_offset(self, answer: Prediction) -> float:
+        """How many places further left and up lies what a place of its class map shows.
+
+        Those of test-time augmentation are put right before their mean is taken.
+        """
+        if self.tta:
+            return 0.0
+        referred = answer.in_distribution is False and self.elsewhere is not None
+        return (self.elsewhere or self).card.map_offset if referred else self.card.map_offset
+
     def predict(
         self, images: Images, class_maps: bool = False, um_per_pixel: float | None = None
     ) -> list[Prediction]:
@@ -112,7 +122,7 @@ class Classifier:
         return Scores(
             logits=members.mean(axis=1),
             features=np.mean([view.features for view in views], axis=0),
-            class_map=turned_back([view.class_map for view in views]),
+            class_map=turned_back([view.class_map for view in views], self.card.map_offset),
             texture=np.mean([view.texture for view in views], axis=0),
             members=members,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,21 +19,32 @@ def evidence(class_map: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(positive / np.float32(top), dtype=np.float32)
 
 
-def enlarged(class_map: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """One class's map (h,w) → its evidence at each pixel of the image, (S,S) in 0..1."""
-    coarse = Image.fromarray(evidence(class_map))
-    fine = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC))
+def enlarged(class_map: NDArray[np.float32], size: int, offset: float = 0.0) -> NDArray[np.float32]:
+    """One class's map (h,w) → its evidence at each pixel of the image, (S,S) in 0..1.
+
+    `offset` is the card's `map_offset`: so many places further left and up lies what a place of
+    the map shows.
+    """
+    margin = ceil(offset)
+    coarse = Image.fromarray(np.pad(evidence(class_map), ((0, margin), (0, margin)), mode="edge"))
+    height, width = class_map.shape
+    box = (offset, offset, width + offset, height + offset)
+    fine = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC, box=box))
     return np.asarray(np.clip(fine, 0, 1), dtype=np.float32)
 
 
 def overlay(
-    image: NDArray[np.uint8], class_map: NDArray[np.float32], opacity: float = 0.5
+    image: NDArray[np.uint8],
+    class_map: NDArray[np.float32],
+    offset: float = 0.0,
+    opacity: float = 0.5,
 ) -> NDArray[np.uint8]:
     """The map (h,w) over the image (S,S,3) that it was computed from, as (S,S,3) uint8.
 
-    The stronger the evidence, the more of the heat colour covers the cell.
+    `offset` is as in `enlarged`. The stronger the evidence, the more of the heat colour covers the
+    cell.
     """
-    heat = enlarged(class_map, len(image))  # (S,S)
+    heat = enlarged(class_map, len(image), offset)  # (S,S)
     stops = np.linspace(0, 1, len(HEAT))
     colours = np.stack([np.interp(heat, stops, HEAT[:, channel]) for channel in range(3)], axis=2)
     share = opacity * heat[:, :, None]

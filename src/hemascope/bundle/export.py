@@ -55,7 +55,8 @@ def export(
     tolerance = HALF_TOLERANCE if half else TOLERANCE
     if half:
         model = _in_half_precision(model)
-    complete = replace(card, model_sha256=hashlib.sha256(model).hexdigest())
+    digest = hashlib.sha256(model).hexdigest()
+    complete = replace(card, model_sha256=digest, map_offset=network.map_offset)
     bundle = Bundle(complete, model)
     size = card.input.size
     noise = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)

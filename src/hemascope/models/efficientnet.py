@@ -29,6 +29,7 @@ class Design:
     stages: tuple[Stage, ...]
     head: int
     squeeze_excite: bool = True
+    map_offset: float = CellNetwork.map_offset
     act: type[nn.Module] = nn.SiLU
 
 
@@ -68,7 +69,8 @@ LITE = Design(
     head=0,
 )
 
-# EfficientNet-Lite0, of which there are ImageNet weights. Liu, "Higher accuracy on vision models
+# EfficientNet-Lite0, of which there are ImageNet weights, trained with padding at the right and
+# below only, so that their kernels lean to the left and up. Liu, "Higher accuracy on vision models
 # with EfficientNet-Lite", TensorFlow blog, 2020.
 LITE0 = Design(
     stem=32,
@@ -83,6 +85,7 @@ LITE0 = Design(
     ),
     head=1280,
     squeeze_excite=False,
+    map_offset=1.0,
     act=nn.ReLU6,
 )
 
@@ -125,3 +128,4 @@ class EfficientNet(CellNetwork):
             layers.append(ConvNormAct(channels, design.head, kernel=1, act=design.act))
             channels = design.head
         super().__init__(nn.Sequential(*layers), channels, num_classes, dropout)
+        self.map_offset = design.map_offset

@@ -22,6 +22,12 @@ class Ensemble(nn.Module):
         super().__init__()
         self.networks = nn.ModuleList(networks)
 
+    @property
+    def map_offset(self) -> float:
+        """Its members' mean."""
+        offsets = [cast(CellNetwork, network).map_offset for network in self.networks]
+        return sum(offsets) / len(offsets)
+
     def outputs(self, images: Tensor) -> Outputs:
         """Of images (N,3,S,S) in 0..1. Its members' class maps must be of one size."""
         parts = [cast(CellNetwork, network).outputs(images) for network in self.networks]

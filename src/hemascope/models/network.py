@@ -40,6 +40,9 @@ class CellNetwork(nn.Module):
 
     mean: Tensor
     std: Tensor
+    map_offset = 0.5
+    """Places of the feature maps further left and up lies what a place shows: a convolution of odd
+    width and stride s, padded alike on all sides, looks around the first of each s pixels."""
 
     def __init__(
         self, maps: nn.Module, num_features: int, num_classes: int, dropout: float

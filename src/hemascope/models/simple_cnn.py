@@ -29,6 +29,8 @@ class SimpleCNN(CellNetwork):
         super().__init__(nn.Sequential(*layers), HIDDEN, num_classes, dropout)
         self.hidden = nn.Linear(WIDTHS[-1] * GRID * GRID, HIDDEN)
 
+    map_offset = 0.0  # its pooling looks around the middle of what it takes together
+
     def stages(self, images: Tensor) -> tuple[Tensor, Tensor]:
         early, maps = super().stages(images)
         if maps.shape[2] != GRID:

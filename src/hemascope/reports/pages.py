@@ -159,6 +159,7 @@ def _tiles(
         except ImageError:
             continue  # it went away since it was classified
         named = classes.index(prediction.label)
+        offset = classifier.map_offset(prediction)
         second, chance = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[1]
         yield Tile(
             path=prediction.path.encode("utf-8", "backslashreplace").decode(),
@@ -167,9 +168,9 @@ def _tiles(
             reasons=", ".join(prediction.review_reasons),
             colour=classes.classes[named].colour,
             cell=_thumbnail(image, side),
-            heat=_thumbnail(overlay(image, prediction.class_map[named]), side),
+            heat=_thumbnail(overlay(image, prediction.class_map[named], offset), side),
             second_heat=_thumbnail(
-                overlay(image, prediction.class_map[classes.index(second)]), side
+                overlay(image, prediction.class_map[classes.index(second)], offset), side
             ),
         )
 

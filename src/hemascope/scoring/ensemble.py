@@ -19,11 +19,25 @@ def symmetries(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
             yield np.ascontiguousarray(np.rot90(mirrored, turns, axes=(1, 2)))
 
 
-def turned_back(maps: list[Floats]) -> Floats:
-    """Mean of maps (N,C,h,w) of the eight symmetries' pictures, each in the first one's frame."""
-    backed = [np.rot90(found, -(place % 4), axes=(2, 3)) for place, found in enumerate(maps)]
+def turned_back(maps: list[Floats], offset: float = 0.0) -> Floats:
+    """Mean of maps (N,C,h,w) of the eight symmetries' pictures, each in the first one's frame.
+
+    What a place shows lies `offset` places further left and up; of the mean it lies at the place.
+    """
+    moved = [_moved(_moved(found, offset, 2), offset, 3) for found in maps]
+    backed = [np.rot90(found, -(place % 4), axes=(2, 3)) for place, found in enumerate(moved)]
     mirrored = [found[:, :, :, ::-1] for found in backed[4:]]
     return np.asarray(np.mean([*backed[:4], *mirrored], axis=0))
+
+
+def _moved(maps: Floats, offset: float, axis: int) -> Floats:
+    """Towards the start of an axis by so many places, between two of which it is linear."""
+    last = maps.shape[axis] - 1
+    places = np.minimum(np.arange(last + 1) + offset, last)
+    lower = places.astype(np.int64)
+    upper = np.minimum(lower + 1, last)
+    part = (places - lower).reshape([-1 if at == axis else 1 for at in range(maps.ndim)])
+    return np.asarray(maps.take(lower, axis) * (1 - part) + maps.take(upper, axis) * part)
 
 
 def disagreement(members: Floats, temperature: float = 1.0) -> NDArray[np.float64]:

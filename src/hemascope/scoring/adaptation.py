@@ -1,0 +1,57 @@
+"""A last layer for another laboratory, from a few labelled cells and the layer that there was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+PULL = 0.1  # towards the old layer, in standard deviations of the features
+LEAST_SPREAD = 0.1  # of all features' spread, which a feature that hardly varies is taken to have
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear layer, features (N,F) → logits (N,C): `weight` (C,F), `bias` (C,)."""
+
+    weight: Floats
+    bias: Floats
+
+    def __call__(self, features: NDArray[np.floating]) -> Floats:
+        return np.asarray(np.asarray(features, dtype=np.float64) @ self.weight.T + self.bias)
+
+
+def fit_head(features: NDArray[np.floating], targets: NDArray[np.integer], old: Head) -> Head:
+    """The layer that makes the labels of features (N,F) likely, and is not far from the old one.
+
+    Logistic regression with a normal prior around the old weights, so that classes of which
+    there is no cell keep what they have learnt. Needs scipy. Chelba and Acero, "Adaptation of
+    maximum entropy capitalizer: little data can help a lot", EMNLP 2004.
+    """
+    from scipy.optimize import minimize
+
+    wide = np.asarray(features, dtype=np.float64)
+    centre, spread = wide.mean(axis=0), wide.std(axis=0) + LEAST_SPREAD * wide.std()
+    inputs = (wide - centre) / spread
+    start = old(wide)  # (N,C)
+    rows, (num_classes, width) = np.arange(len(targets)), old.weight.shape
+    labels = np.eye(num_classes)[targets]
+
+    def loss(step: Floats) -> tuple[float, Floats]:
+        weight, bias = np.split(step.reshape(num_classes, width + 1), [width], axis=1)
+        logits = start + inputs @ weight.T + bias[:, 0]
+        logits -= logits.max(axis=1, keepdims=True)
+        weights = np.exp(logits)
+        total = weights.sum(axis=1, keepdims=True)
+        value = (np.log(total[:, 0]) - logits[rows, targets]).mean()
+        error = (weights / total - labels) / len(targets)  # (N,C)
+        gradient = np.hstack([error.T @ inputs + PULL * weight, error.sum(axis=0)[:, None]])
+        return float(value + PULL / 2 * (weight**2).sum()), gradient.ravel()
+
+    found = minimize(loss, np.zeros(num_classes * (width + 1)), jac=True, method="L-BFGS-B")
+    step = found.x.reshape(num_classes, width + 1)
+    weight = step[:, :width] / spread
+    return Head(old.weight + weight, old.bias + step[:, width] - weight @ centre)
