@@ -30,7 +30,7 @@ test: .venv/tested
 
 # medmnist asks for torchvision, which it does not import.
 .venv/tested: pyproject.toml constraints.txt | .venv/bin/pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[study,cluster,parquet]' --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[study,cluster,parquet,audit]' --group dev
 	$(BIN)/pip install --quiet --no-deps medmnist
 	touch $@ .venv/installed
 

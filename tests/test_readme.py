@@ -79,4 +79,4 @@ def test_the_evaluation_is_of_the_model_that_ships(evaluation: Evaluation) -> No
 
 def test_the_model_card_is_that_of_the_model_that_ships() -> None:
     committed = (ROOT / "docs/MODEL_CARD.md").read_text(encoding="utf-8")
-    assert committed == model_card(read_bundle().card)
+    assert committed == model_card(read_bundle())

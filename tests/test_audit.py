@@ -1,0 +1,124 @@
+"""Labels that are probably wrong: ranked, with a page, and found where they were made wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hemascope.bundle.bundle import pretrained
+from hemascope.cli import app
+from hemascope.data.manifest import ManifestError, manifest_from_folder
+from hemascope.data.render import draw_cell
+from hemascope.reports.audit import fold_splits, ranked_issues
+from samples import two_classes
+
+NAMES = ("eosinophil", "lymphocyte", "basophil", "neutrophil")
+
+
+def hemascope(*words: object) -> object:
+    return app([str(word) for word in words], result_action="return_value")
+
+
+def suspects(folder: Path) -> list[dict[str, str]]:
+    with (folder / "audit.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve drawn cells of each of four classes, two of which lie in another's folder."""
+    folder = tmp_path_factory.mktemp("cells")
+    for name in NAMES:
+        (folder / name).mkdir()
+        for seed in range(12):
+            Image.fromarray(np.asarray(draw_cell(name, seed))).save(folder / name / f"{seed}.png")
+    (folder / "eosinophil" / "0.png").rename(folder / "lymphocyte" / "wrong.png")
+    (folder / "basophil" / "3.png").rename(folder / "neutrophil" / "wrong.png")
+    return folder
+
+
+def test_the_wrong_labels_are_found(
+    mislabelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mislabelled / "basophil" / "broken.png").write_bytes(b"no image")
+    out = tmp_path / "audit"
+    assert hemascope("data", "audit", mislabelled, "--bundle", pretrained(), "--out", out) == 0
+    (mislabelled / "basophil" / "broken.png").unlink()
+    found = suspects(out)
+    assert {row["path"] for row in found} >= {"lymphocyte/wrong.png", "neutrophil/wrong.png"}
+    assert len(found) <= 4
+    assert found[0]["rank"] == "1"
+    assert {row["suggested"] for row in found} >= {"eosinophil", "basophil"}
+    stored = json.loads((out / "audit.json").read_bytes())
+    assert stored["n"] == 48
+    assert stored["unreadable"] == ["basophil/broken.png: not an image in a known format"]
+    page = (out / "audit.html").read_text(encoding="utf-8")
+    assert "lymphocyte → eosinophil" in page
+    assert "research use only" in page
+    assert "labels to look at" in capsys.readouterr().out.replace("\n", " ")
+    with pytest.raises(ValueError, match="--force"):
+        hemascope("data", "audit", mislabelled, "--bundle", pretrained(), "--out", out)
+
+
+def test_confident_learning_by_hand() -> None:
+    """Every image whose class is sure and another than its label, the surest first."""
+    targets = np.arange(90) % 3
+    probabilities = np.full((90, 3), 0.05)
+    probabilities[np.arange(90), targets] = 0.9
+    for place, chance in ((7, 0.01), (40, 0.03)):
+        other = (targets[place] + 1) % 3
+        probabilities[place] = (1 - chance) / 2 * 0.1
+        probabilities[place, targets[place]] = chance
+        probabilities[place, other] = 1 - probabilities[place].sum() + probabilities[place, other]
+    assert ranked_issues(targets, probabilities) == [7, 40]
+
+
+def test_folds_part_the_images_and_keep_copies_together(tmp_path: Path) -> None:
+    folder = two_classes(tmp_path, per_class=9)
+    (folder / "violet" / "copy.png").write_bytes((folder / "violet" / "4.png").read_bytes())
+    manifest = manifest_from_folder(folder)
+    judged: list[str] = []
+    for others, held_out in fold_splits(manifest, 3):
+        paths = {row.path for row in held_out.rows}
+        assert {row.path for row in others.rows} == {r.path for r in manifest.rows} - paths
+        assert {row.split for row in others.rows} == {"train"}
+        assert ("violet/copy.png" in paths) == ("violet/4.png" in paths)
+        assert {row.label for row in held_out.rows} == {"violet", "orange"}
+        judged += paths
+    assert sorted(judged) == sorted(row.path for row in manifest.rows)
+    with pytest.raises(ManifestError, match="9 images of class 'orange' for 10 folds"):
+        list(fold_splits(manifest, 10))
+
+
+def test_networks_are_trained_in_turn_and_not_again(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    two_classes(images, per_class=16)
+    (images / "violet" / "3.png").rename(images / "orange" / "wrong.png")
+    out = tmp_path / "audit"
+    words = ("data", "audit", images, "--out", out, "--folds", 2, "--model", "simple_cnn",
+             "--image-size", 64, "--epochs", 15, "--batch-size", 8, "--precision", "fp32",
+             "--augmentation", "none", "--cache", tmp_path / "cache")  # fmt: skip
+    assert hemascope(*words) == 0
+    assert [row["path"] for row in suspects(out)] == ["orange/wrong.png"]
+    written = (out / "fold0" / "best.safetensors").stat().st_mtime_ns
+    assert hemascope(*words, "--force") == 0
+    assert (out / "fold0" / "best.safetensors").stat().st_mtime_ns == written
+
+
+def test_a_model_is_not_asked_about_what_it_was_trained_on(
+    mislabelled: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "cells.csv"
+    table.write_text("path,label,split\neosinophil/1.png,eosinophil,train\n")
+    words = ("data", "audit", table, "--root", mislabelled, "--out", tmp_path / "out")
+    with pytest.raises(ValueError, match="is of split train"):
+        hemascope(*words, "--bundle", tmp_path)
+    with pytest.raises(ValueError, match="trains nothing"):
+        hemascope(*words, "--bundle", tmp_path, "--epochs", 2)
+    assert not (tmp_path / "out").exists()
