@@ -5,8 +5,11 @@ and without test-time symmetries: accuracy, calibration and Brier score on split
 temperature that is fitted on a part of split `pool`; how well the least probability and the
 disagreement tell mistakes; and the time, as a multiple of the first alone in the same run.
 
+With --snapshots, also those of one run of several cycles.
+
     pip install 'hemascope[train]'
-    python benchmarks/ensembles.py pbc/splits.csv runs/a runs/b runs/c --out ensembles.json
+    python benchmarks/ensembles.py pbc/splits.csv runs/a runs/b runs/c --snapshots runs/d \
+        --out ensembles.json
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from hemascope.scoring.ensemble import disagreement
 from hemascope.scoring.metrics import auroc
 from hemascope.scoring.statistics import bootstrap, wilson
 from hemascope.training.folder import RunFolder
-from hemascope.training.run import bundle_of, ensemble_of
+from hemascope.training.run import bundle_of, ensemble_of, snapshots_of
 
 FITTED_ON = 1000
 BATCH = 32
@@ -100,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("manifest", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--snapshots", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
     manifest = read_manifest(chosen.manifest)
@@ -114,6 +118,12 @@ def main() -> None:
         measure(f"ensemble of {len(folders)}", ensemble, False, pool, test),
         measure(f"ensemble of {len(folders)}, symmetries", ensemble, True, pool, test),
     ]
+    if chosen.snapshots is not None:
+        run = RunFolder(chosen.snapshots)
+        ways += [
+            measure("last of the snapshots", bundle_of(run), False, pool, test),
+            measure("snapshots of one run", snapshots_of(run), False, pool, test),
+        ]
     first = ways[0].times_the_first
     ways = [Way(**{**vars(way), "times_the_first": way.times_the_first / first}) for way in ways]
     for way in ways:

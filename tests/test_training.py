@@ -25,7 +25,7 @@ from hemascope.training.folder import RunFolder
 from hemascope.training.loop import TrainingError, load_start, network_of
 from hemascope.training.optim import WeightAverage, learning_rate
 from hemascope.training.recipe import PAPER, Recipe, read_recipe
-from hemascope.training.run import ensemble_of, train
+from hemascope.training.run import ensemble_of, snapshots_of, train
 from samples import two_classes
 
 TINY = Recipe(
@@ -322,3 +322,37 @@ def test_several_runs_become_an_ensemble(cells: Path, cache: Path, tmp_path: Pat
     )  # fmt: skip
     with pytest.raises(ValueError, match="its classes or its input differ"):
         ensemble_of([runs[0], wider])
+
+
+def test_cycles_begin_again_and_end_low() -> None:
+    recipe = replace(TINY, epochs=8, warmup_epochs=1, cycles=3, start_size=None)
+    assert [recipe.cycle_ending(epoch) for epoch in range(8)] == [
+        None, None, 1, None, None, 2, None, 3,
+    ]  # fmt: skip
+    low, high = recipe.min_learning_rate, recipe.learning_rate
+    for end in (3, 6):  # the last moment of a cycle, and the first of the next
+        assert learning_rate(recipe, end - 1e-6) == pytest.approx(low, abs=1e-3 * high)
+        assert learning_rate(recipe, end) == pytest.approx(high)
+    assert learning_rate(recipe, 8) == pytest.approx(low)
+    plain = replace(recipe, cycles=1)
+    assert [plain.cycle_ending(epoch) for epoch in (0, 7)] == [None, 1]
+    half = (1e-3 + plain.min_learning_rate) / 2
+    assert learning_rate(replace(plain, learning_rate=1e-3), 4.5) == pytest.approx(half)
+    for wrong, words in ((9, "cycles must be from 1 to 7"), (2, "cycles are the cosine's")):
+        with pytest.raises(ValueError, match=words):
+            replace(recipe, cycles=wrong, schedule="step" if wrong == 2 else "cosine")
+
+
+def test_snapshots_of_one_run_become_an_ensemble(cells: Path, cache: Path, tmp_path: Path) -> None:
+    manifest = manifest_from_folder(cells)
+    run = train(replace(TINY, epochs=2, cycles=2), manifest, tmp_path / "run", cache=cache)
+    first, last = (load_file(run.snapshot(cycle)) for cycle in (1, 2))
+    assert any(not torch.equal(first[name], last[name]) for name in first)
+    bundle = snapshots_of(run)
+    assert bundle.card.architecture.count("+") == 1
+    (answer,) = Classifier(bundle).predict(next(cells.rglob("*.png")))
+    assert answer.disagreement is not None
+    plain = train(replace(TINY, epochs=1), manifest, tmp_path / "plain", cache=cache)
+    assert not plain.snapshot(1).exists()
+    with pytest.raises(ValueError, match="has no snapshots; train with --cycles"):
+        snapshots_of(plain)

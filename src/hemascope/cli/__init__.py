@@ -432,6 +432,7 @@ def export(
     *,
     out_folder: Annotated[Path, Parameter(name="--out")],
     name: str | None = None,
+    snapshots: Annotated[bool, Parameter(negative="")] = False,
     evaluation: Path | None = None,
     trained_on: str | None = None,
     image_microns: float | None = None,
@@ -450,6 +451,8 @@ def export(
         Folder of the bundle.
     name
         Name of the model; by default the run folder's.
+    snapshots
+        Make an ensemble of one run's snapshots, of a recipe with several cycles.
     evaluation
         An evaluation.json of this very model, whose figures go on the card.
     trained_on
@@ -463,11 +466,20 @@ def export(
         Replace a bundle that exists.
     """
     from hemascope.training.folder import RunFolder
-    from hemascope.training.run import bundle_of, ensemble_of, with_evaluation
+    from hemascope.training.run import (
+        bundle_of,
+        ensemble_of,
+        snapshots_of,
+        with_evaluation,
+    )
 
     refuse_existing(force, out_folder / CARD_FILE)
     folders = [RunFolder(run) for run in runs]
-    if len(folders) == 1:
+    if snapshots:
+        if len(folders) > 1:
+            raise ValueError("--snapshots makes one run's ensemble; name one run")
+        bundle = snapshots_of(folders[0], name, trained_on, image_microns, half)
+    elif len(folders) == 1:
         bundle = bundle_of(folders[0], name, trained_on, image_microns, half)
     else:
         bundle = ensemble_of(folders, name, trained_on, image_microns, half)

@@ -76,6 +76,10 @@ class RunFolder:
         """The weights of the best epoch."""
         return self.path / "best.safetensors"
 
+    def snapshot(self, cycle: int) -> Path:
+        """The weights at the end of a cycle, counted from 1."""
+        return self.path / f"snapshot{cycle}.safetensors"
+
     @property
     def events(self) -> Path:
         """TensorBoard's event files."""

@@ -78,6 +78,9 @@ def fit(
         if run.accelerator.is_main_process:
             if best_record(records) is record:
                 run.save_weights(folder.best)
+            cycle = recipe.cycle_ending(epoch)
+            if recipe.cycles > 1 and cycle is not None:
+                run.save_weights(folder.snapshot(cycle))
             folder.write_metrics(records)
             write_events(folder.events, record)
             run.save(folder.last, done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 
 import torch
 from torch import Tensor, nn
@@ -21,18 +22,30 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def learning_rate(recipe: Recipe, progress: float) -> float:
     """The learning rate at a point of the run, in epochs from 0 to `recipe.epochs`.
 
-    A function of the progress alone, so that a resumed run needs no state for it. Cosine:
-    Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts.
+    A function of the progress alone, so that a resumed run needs no state for it. Cosine with
+    restarts after each cycle: Loshchilov and Hutter, "SGDR", ICLR 2017.
     """
     if progress < recipe.warmup_epochs:
         return recipe.learning_rate * max(progress, 0.01) / recipe.warmup_epochs
     done = (progress - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
     if recipe.schedule == "cosine":
         span = recipe.learning_rate - recipe.min_learning_rate
-        return recipe.min_learning_rate + span * (1 + math.cos(math.pi * done)) / 2
+        return (
+            recipe.min_learning_rate + span * (1 + math.cos(math.pi * _in_cycle(recipe, done))) / 2
+        )
     if recipe.schedule == "step":
         return float(recipe.learning_rate * 0.1 ** min(2, int(3 * done)))
     return recipe.learning_rate
+
+
+def _in_cycle(recipe: Recipe, done: float) -> float:
+    """How much of its cycle is done, where this much of the run is; cycles end with an epoch."""
+    if done >= 1:
+        return 1.0
+    epochs = recipe.epochs - recipe.warmup_epochs
+    ends = [round(epochs * k / recipe.cycles) / epochs for k in range(recipe.cycles + 1)]
+    k = bisect_right(ends, done)
+    return (done - ends[k - 1]) / (ends[k] - ends[k - 1])
 
 
 class WeightAverage:

@@ -62,6 +62,9 @@ class Recipe:
     """Where the cosine schedule ends."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """Learning rate over the run; step divides it by ten after each third."""
+    cycles: int = 1
+    """Times that the cosine starts again from the top; each valley's weights are kept as a
+    snapshot, and several make an ensemble. Image sizes grow over the whole run."""
     warmup_epochs: int = 0
     """Epochs of linear rise to the learning rate."""
     weight_decay: float = 1e-4
@@ -93,6 +96,9 @@ class Recipe:
         _range("learning_rate", self.learning_rate, 1e-12, 100)
         _range("min_learning_rate", self.min_learning_rate, 0, self.learning_rate)
         _range("warmup_epochs", self.warmup_epochs, 0, self.epochs - 1)
+        _range("cycles", self.cycles, 1, self.epochs - self.warmup_epochs)
+        if self.cycles > 1 and self.schedule != "cosine":
+            raise ValueError(f"cycles are the cosine's; the schedule {self.schedule} has none")
         _range("weight_decay", self.weight_decay, 0)
         _range("label_smoothing", self.label_smoothing, 0, 0.99)
         _range("clip_norm", self.clip_norm, 0)
@@ -116,6 +122,17 @@ class Recipe:
         growth = min(1.0, epoch / max(1.0, self.epochs * 2 / 3))
         size = self.start_size + growth * (self.image_size - self.start_size)
         return self.image_size if growth == 1.0 else int(size) // 16 * 16
+
+    def cycle_ending(self, epoch: int) -> int | None:
+        """The cycle, counted from 1, that ends with an epoch counted from 0; None where none does.
+
+        Cycles are equally long, to an epoch.
+        """
+        ends = [
+            self.warmup_epochs + round((self.epochs - self.warmup_epochs) * k / self.cycles)
+            for k in range(1, self.cycles + 1)
+        ]
+        return ends.index(epoch + 1) + 1 if epoch + 1 in ends else None
 
     def digest(self) -> str:
         """A short hash of the fields that are not at their default.

@@ -109,12 +109,40 @@ def ensemble_of(
 
     Raises ValueError where a run is incomplete, or for other classes or images than the first's.
     """
-    members = [trained(folder, name, trained_on, image_microns) for folder in folders]
+    return _ensemble([trained(folder, name, trained_on, image_microns) for folder in folders], half)
+
+
+def snapshots_of(
+    folder: RunFolder,
+    name: str | None = None,
+    trained_on: str | None = None,
+    image_microns: float | None = None,
+    half: bool = False,
+) -> Bundle:
+    """The snapshots of one run as one bundle, which answers with their mean.
+
+    Huang et al., "Snapshot ensembles: train 1, get M for free", ICLR 2017. Raises ValueError for a
+    run of one cycle, or where the run is incomplete.
+    """
+    _, card = trained(folder, name, trained_on, image_microns)
+    recipe = read_recipe(folder.recipe)
+    paths = [folder.snapshot(cycle + 1) for cycle in range(recipe.cycles)]
+    if recipe.cycles == 1 or not all(path.exists() for path in paths):
+        raise ValueError(f"{folder.path}: has no snapshots; train with --cycles, to the end")
+    members = []
+    for path in paths:
+        network = network_of(recipe, len(card.classes))
+        network.load_state_dict(load_file(path))
+        members.append((network, card))
+    return _ensemble(members, half)
+
+
+def _ensemble(members: Sequence[tuple[CellNetwork, Card]], half: bool) -> Bundle:
     first = members[0][1]
-    for folder, (_, card) in zip(folders, members, strict=True):
+    for _, card in members:
         if (card.classes, card.input) != (first.classes, first.input):
             raise ValueError(
-                f"{folder.path}: its classes or its input differ from those of {folders[0].path}; "
+                f"{card.name}: its classes or its input differ from those of {first.name}; "
                 "an ensemble's members must share both"
             )
     card = replace(
