@@ -131,7 +131,7 @@ def main() -> None:
         stacked = np.stack(list(images))
         far = seen_by(classifier, stacked, [-1] * len(stacked))
         areas = {title: area(detector(cells), detector(far)) for title, detector in fitted.items()}
-        odd = int((trust.texture(far.texture) > trust.texture_limit).sum())
+        odd = int((trust.unlike(far.features, far.texture) > 1).sum())
         flagged = wilson(odd, len(stacked))
         results.append(FarSet(name, len(stacked), areas, flagged))
         line = ", ".join(f"{title} {value.value:.4f}" for title, value in areas.items())

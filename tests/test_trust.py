@@ -11,7 +11,15 @@ from sklearn.neighbors import NearestNeighbors
 
 from hemascope.scoring.calibration import fit_temperature, softmax
 from hemascope.scoring.conformal import class_thresholds, conformal_threshold, prediction_sets
-from hemascope.scoring.ood import energy, fit_mahalanobis, fit_neighbours, max_probability
+from hemascope.scoring.ood import (
+    Seen,
+    energy,
+    fit_directions,
+    fit_mahalanobis,
+    fit_neighbours,
+    fit_unlike,
+    max_probability,
+)
 
 
 def drawn(n: int, seed: int, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -112,3 +120,34 @@ def test_neighbours_are_scikit_learns() -> None:
     assert fit_neighbours(known, 1)(new) == pytest.approx(cdist(unit[1], unit[0]).min(axis=1))
     with pytest.raises(ValueError, match="no 201th neighbour"):
         fit_neighbours(known, 201)
+
+
+def seen(n: int, seed: int = 0) -> Seen:
+    """Two classes whose features point apart, with a texture of five numbers."""
+    random = np.random.default_rng(seed)
+    targets = np.arange(n) % 2
+    features = random.normal(size=(n, 6)) * 0.2 + 3 * np.eye(6)[targets]
+    return Seen(np.zeros((n, 2)), features, random.normal(size=(n, 5)), targets)
+
+
+def test_directions_are_cosines() -> None:
+    known = seen(50)
+    detector = fit_directions(known.features, known.targets)
+    units = known.features / np.linalg.norm(known.features, axis=1, keepdims=True)
+    means = np.stack([units[known.targets == k].mean(axis=0) for k in (0, 1)])
+    expected = cdist(known.features, means, "cosine").min(axis=1)
+    assert detector(known.features) == pytest.approx(expected)
+    assert detector(100 * known.features) == pytest.approx(expected)
+
+
+def test_unlike_cells_and_unlike_pictures_score_above_one() -> None:
+    known, others = seen(2000), seen(2000, seed=1)
+    unlike = fit_unlike(known, 0.01)
+    assert 0.004 < (unlike(known.features, known.texture) > 1).mean() <= 0.01
+    assert (unlike(others.features, others.texture) > 1).mean() < 0.02
+    strange = np.roll(others.features, 3, axis=1)  # classes that were never there
+    assert (unlike(strange, others.texture) > 1).mean() > 0.95
+    assert (unlike(others.features, others.texture + 6) > 1).mean() > 0.99
+    # a cell that is every bit like a class does not make up for another laboratory's picture
+    perfect = 3 * np.eye(6)[others.targets]
+    assert (unlike(perfect, others.texture + 6) > 1).mean() > 0.99

@@ -196,7 +196,11 @@ class Classifier:
         trust, names = self.card.trust, self.card.classes.names
         several = scores.members.shape[1] > 1
         parting = disagreement(scores.members, self.card.temperature) if several else None
-        found = None if trust is None else assess(trust, probabilities, scores.texture, images)
+        found = (
+            None
+            if trust is None
+            else assess(trust, probabilities, scores.features, scores.texture, images)
+        )
         for row, best in enumerate(probabilities.argmax(axis=1)):
             answer = Prediction(
                 path=paths[row],

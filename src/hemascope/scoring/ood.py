@@ -7,7 +7,7 @@ A detector is fitted on what the network makes of images of its classes, and the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -40,14 +40,18 @@ def detectors(known: Seen) -> dict[str, Detector]:
     distance = fit_mahalanobis(known.features, known.targets)
     neighbours = fit_neighbours(known.features)
     texture = fit_mahalanobis(known.texture, known.targets)
+    directions = fit_directions(known.features, known.targets)
+    unlike = fit_unlike(known)
     both = _Sum((lambda seen: neighbours(seen.features), lambda seen: texture(seen.texture)), known)
     return {
         "maximum probability": lambda seen: max_probability(seen.logits),
         "energy": lambda seen: energy(seen.logits),
         "Mahalanobis, features": lambda seen: distance(seen.features),
         "nearest neighbours, features": lambda seen: neighbours(seen.features),
+        "class directions, features": lambda seen: directions(seen.features),
         "Mahalanobis, texture": lambda seen: texture(seen.texture),
         "nearest neighbours + texture": both,
+        "as it ships": lambda seen: unlike(seen.features, seen.texture),
     }
 
 
@@ -132,6 +136,69 @@ def fit_neighbours(features: Floats, k: int = 10) -> Neighbours:
     if not 1 <= k <= len(features):
         raise ValueError(f"{len(features)} images have no {k}th neighbour")
     return Neighbours(_directions(features), k)
+
+
+@dataclass(frozen=True)
+class Directions:
+    """One minus the cosine to the nearest class's mean direction, `means` (C,F) of unit length."""
+
+    means: Scores
+
+    def __call__(self, features: Floats) -> Scores:
+        return np.asarray(1.0 - (_directions(features) @ self.means.T).max(axis=1))
+
+
+def fit_directions(features: Floats, targets: NDArray[np.integer]) -> Directions:
+    """From features (N,F) and class indices (N,)."""
+    units = _directions(features)
+    means = [units[targets == k].mean(axis=0) for k in np.unique(targets)]
+    return Directions(_directions(np.stack(means)))
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """How unlike the known images: above 1, a cell unlike theirs, or a picture unlike theirs.
+
+    The logarithms of a cell's distance by its features and of the picture's by its texture are
+    taken less their `centre` (2,) and by their `spread` (2,). Either the mean of both passes its
+    limit, or that of the texture does: the second tells another laboratory, however much its
+    cells look like known ones.
+    """
+
+    directions: Directions
+    texture: Mahalanobis
+    centre: tuple[float, float]
+    spread: tuple[float, float]
+    mean_limit: float = 0.0
+    texture_limit: float = 0.0
+
+    def __call__(self, features: Floats, texture: Floats) -> Scores:
+        means, textures = self.parts(features, texture)
+        return np.asarray(
+            np.exp(np.maximum(means - self.mean_limit, textures - self.texture_limit))
+        )
+
+    def parts(self, features: Floats, texture: Floats) -> tuple[Scores, Scores]:
+        """The mean of both, and that of the texture, (N,) each."""
+        logs = np.log(np.maximum([self.directions(features), self.texture(texture)], 1e-12))
+        scaled = (logs.T - np.array(self.centre)) / np.array(self.spread)  # (N,2)
+        return scaled.mean(axis=1), scaled[:, 1]
+
+
+def fit_unlike(known: Seen, share: float = 0.005) -> Unlike:
+    """From images of the known classes, of which at most this share scores above 1."""
+    directions = fit_directions(known.features, known.targets)
+    texture = fit_mahalanobis(known.texture, known.targets)
+    logs = np.log(np.maximum([directions(known.features), texture(known.texture)], 1e-12))
+    centre, spread = logs.mean(axis=1).tolist(), logs.std(axis=1).tolist()
+    found = Unlike(directions, texture, (centre[0], centre[1]), (spread[0], spread[1]))
+    means, textures = found.parts(known.features, known.texture)
+    quantile = 1 - share / 2
+    return replace(
+        found,
+        mean_limit=float(np.quantile(means, quantile)),
+        texture_limit=float(np.quantile(textures, quantile)),
+    )
 
 
 def _directions(features: Floats) -> Scores:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hemascope.scoring.calibration import fit_temperature, softmax
 from hemascope.scoring.conformal import class_thresholds, conformal_threshold, prediction_sets
-from hemascope.scoring.ood import Mahalanobis, Seen, fit_mahalanobis
+from hemascope.scoring.ood import Seen, Unlike, fit_unlike
 from hemascope.scoring.quality import (
     QualityLimits,
     QualityMeasures,
@@ -33,8 +33,8 @@ class Trust:
     """How a model's answers are judged, in units of what it makes of calibration images.
 
     `set_threshold` and `class_thresholds` (C,) are the least probabilities of a class in a
-    prediction set. An answer below `least_probability` is unsure. `texture` is a distance, and
-    `texture_limit` the largest that still counts as like the training cells.
+    prediction set. An answer below `least_probability` is unsure. `unlike` scores how unlike the
+    training cells an image is.
     """
 
     calibrated_on: str
@@ -42,8 +42,7 @@ class Trust:
     set_threshold: float
     class_thresholds: tuple[float, ...]
     least_probability: float
-    texture: Mahalanobis
-    texture_limit: float
+    unlike: Unlike
     quality: QualityLimits
 
 
@@ -59,11 +58,12 @@ class Assessment(NamedTuple):
 def assess(
     trust: Trust,
     probabilities: NDArray[np.float64],
+    features: NDArray[np.floating],
     texture: NDArray[np.floating],
     images: NDArray[np.uint8],
 ) -> Assessment:
-    """Probabilities (N,C), texture (N,T) and preprocessed images (N,S,S,3) → Assessment."""
-    ood_scores = np.sqrt(trust.texture(texture) / trust.texture_limit)
+    """Probabilities (N,C), features (N,F), texture (N,T), preprocessed images (N,S,S,3)."""
+    ood_scores = trust.unlike(features, texture)
     unsure = probabilities.max(axis=1) < trust.least_probability
     quality = quality_reasons(images, trust.quality)
     return Assessment(
@@ -98,15 +98,14 @@ def fit_trust(
     logits, targets = seen.logits[chosen], seen.targets[chosen]
     temperature = fit_temperature(logits, targets)
     probabilities = softmax(logits, temperature)
-    texture = fit_mahalanobis(seen.texture[chosen], targets)
+    calibration = Seen(logits, seen.features[chosen], seen.texture[chosen], targets)
     return temperature, Trust(
         calibrated_on=calibrated_on,
         images=len(chosen),
         set_threshold=conformal_threshold(probabilities, targets, MISSED),
         class_thresholds=tuple(class_thresholds(probabilities, targets, MISSED).tolist()),
         least_probability=float(np.quantile(probabilities.max(axis=1), UNSURE_SHARE)),
-        texture=texture,
-        texture_limit=float(np.quantile(texture(seen.texture[chosen]), 1 - UNLIKE_SHARE)),
+        unlike=fit_unlike(calibration, UNLIKE_SHARE),
         quality=fit_quality(measures, POOR_TAIL),
     )
 
