@@ -104,7 +104,7 @@ def test_from_labelled_images_to_a_table_with_flags(cells: Manifest, tmp_path: P
     assert found.trust is not None
     # On the calibration images themselves: no more than one too many or too few.
     assert found.trust.sets.coverage.successes == pytest.approx(0.95 * 160, abs=2)
-    assert found.trust.in_distribution.value == pytest.approx(1.0, abs=0.01)
+    assert found.trust.in_distribution.value >= 1 - 2 / 160
     write_evaluation(found, classifier, cells_of(cells), tmp_path / "evaluation")
     page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
     assert "How far to trust it" in page
