@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hemascope.bundle.batch import COLUMNS, classify_to
+from hemascope.bundle.batch import classify_to
 from hemascope.bundle.bundle import read_bundle, write_bundle
 from hemascope.bundle.classifier import Classifier
+from hemascope.bundle.tables import COLUMNS
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
 from hemascope.data.manifest import Manifest, ManifestError, ManifestRow, write_manifest

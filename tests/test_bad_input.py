@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemascope.bundle import batch
+from hemascope.bundle import batch, tables
 from hemascope.bundle.bundle import CARD_FILE, MODEL_FILE
 from hemascope.cli import main
 from hemascope.training.folder import RunFolder
@@ -274,7 +274,7 @@ def test_existing_tables_are_not_replaced_unasked(classify: Command, tmp_path: P
     assert "mine" not in page.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["out.xlsx", "out", "out.csv.gz"])
+@pytest.mark.parametrize("name", ["out.xlsx", "out.csv.gz"])
 def test_an_unknown_kind_of_table(classify: Command, tmp_path: Path, name: str) -> None:
     good = draw(tmp_path / "good.png")
     assert classify(good, "--out", tmp_path / name).refused(name, ".csv, .jsonl or .parquet")
@@ -297,8 +297,8 @@ def test_a_full_disk_leaves_what_was_there(
         writer = pytest.importorskip("pyarrow.parquet").ParquetWriter
         monkeypatch.setattr(writer, "write_table", full_disk)
     else:
-        monkeypatch.setattr(batch, "_csv", lambda *_: full_disk)
-        monkeypatch.setattr(batch, "_jsonl", lambda *_: full_disk)
+        monkeypatch.setattr(tables, "_csv", lambda *_: full_disk)
+        monkeypatch.setattr(tables, "_jsonl", lambda *_: full_disk)
     assert classify(good, "--out", new).refused("No space left on device")
     assert classify(good, "--out", old, "--force").refused("No space left on device")
     assert names(folder) == {old.name}
@@ -349,7 +349,7 @@ def test_ctrl_c_while_classifying(
     monkeypatch.setattr(batch, "row", row)
     done = classify(tmp_path / "in", "--out", out, "--force")
     assert done.code == 130
-    assert done.err == "stopped; no half-written file is left\n"
+    assert done.err == "stopped; no half-written file is left; long work goes on with --resume\n"
     assert names(folder) == {out.name}
     assert out.read_text() == "mine"
 
@@ -538,7 +538,7 @@ def test_two_classes_train_a_network(train: Command, hemascope: Command, tmp_pat
     assert again.refused("--resume")
     out, bundle = tmp_path / "out.csv", tmp_path / "run" / "bundle"
     assert hemascope("classify", folder, "--bundle", bundle, "--out", out).code == 0
-    assert set(read(out)[0]) == {*batch.COLUMNS, "p_monocyte", "p_zebra"}
+    assert set(read(out)[0]) == {*tables.COLUMNS, "p_monocyte", "p_zebra"}
 
 
 def test_one_image_in_a_class_trains(train: Command, tmp_path: Path) -> None:
@@ -578,7 +578,7 @@ def test_ctrl_c_while_training(
         patch.setattr(Run, "_step", interrupted)
         done = train(folder, 2)
     assert done.code == 130
-    assert done.err == "stopped; no half-written file is left\n"
+    assert done.err == "stopped; no half-written file is left; long work goes on with --resume\n"
     assert run.last.exists()
     assert not run.bundle.exists()
     assert not list(run.path.glob(".*"))

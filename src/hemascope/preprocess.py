@@ -157,6 +157,10 @@ def decode(source: ImageSource) -> Image.Image:
         raise ImageError("no permission to read it") from None
     except IsADirectoryError:
         raise ImageError("a folder, not an image") from None
+    except OSError as error:  # Pillow's own have no number
+        if error.errno is not None:
+            raise ImageError(f"cannot be read: {error.strerror}") from None
+        raise ImageError(f"damaged image: {error}") from None
     except Exception as error:  # Pillow's decoders raise nearly anything for damaged files
         raise ImageError(f"damaged image: {error}") from None
 

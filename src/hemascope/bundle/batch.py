@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import json
+import hashlib
 import os
+import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
 
 from hemascope.bundle.classifier import Classifier
+from hemascope.bundle.tables import KINDS, join, labels, row, table
 from hemascope.preprocess import IMAGE_SUFFIXES
-from hemascope.results import Prediction, written_whole
+from hemascope.results import Prediction, from_json, to_json, written_whole
 
-Write = Callable[[dict[str, Any]], None]
 Progress = Callable[[int, int], None]
-PARQUET_ROWS = 10_000
-
-# The columns of a table before those of the classes' probabilities, which are p_<class>.
-COLUMNS: dict[str, type] = {
-    "path": str,
-    "label": str,
-    "probability": float,
-    "status": str,
-    "prediction_set": str,
-    "ood_score": float,
-    "in_distribution": bool,
-    "review": bool,
-    "review_reasons": str,
-}
+PART = 5_000  # images; a run that was stopped goes on after the last full part
+JOB_FILE = "_job.json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +28,19 @@ class Tally:
     classified: int
     unreadable: int
     per_class: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a table is of: a run goes on only with the very same."""
+
+    models: tuple[str, ...]
+    temperature: float
+    tta: bool
+    um_per_pixel: float | None
+    images: int
+    paths_sha256: str
+    part: int = PART
 
 
 def find_images(inputs: Iterable[str]) -> list[str]:
@@ -88,119 +88,131 @@ def classify_to(
     each: Callable[[Prediction], None] | None = None,
     progress: Progress | None = None,
     um_per_pixel: float | None = None,
+    resume: bool = False,
 ) -> Tally:
     """Classifies the images and writes one row each to `out`: .csv, .jsonl or .parquet.
 
     The columns are COLUMNS, and p_<class> in the model's order. `each` is handed every
-    Prediction, with its class map; `um_per_pixel` is as in Classifier.stream. The file appears
-    whole or not at all.
+    Prediction, with its class map; `um_per_pixel` is as in Classifier.stream. A path without a
+    suffix is a folder of Parquet files, of 5,000 rows each.
+
+    Rows are written in parts, each whole or not at all, in a hidden folder beside `out`, and the
+    table appears whole at the end. A run that was stopped in whatever way goes on with `resume`
+    after its last full part. Raises ValueError for an unknown suffix, where such parts lie
+    and `resume` is not set, or where they are of other images, another model or other settings.
     """
+    parts = Parts(out)
+    job = _job(classifier, paths, um_per_pixel)
+    counts: Counter[str | None] = Counter()
     names = classifier.card.classes.names
-    counts = dict.fromkeys(names, 0)
-    unreadable = 0
-    with table(out, names) as write:
-        predictions = classifier.stream(
-            paths, class_maps=each is not None, um_per_pixel=um_per_pixel
-        )
-        for done, prediction in enumerate(predictions, start=1):
-            write(row(prediction, names))
-            if prediction.label is None:
-                unreadable += 1
-            else:
-                counts[prediction.label] += 1
-            if each is not None:
-                each(prediction)
-            if progress is not None:
-                progress(done, len(paths))
-    return Tally(len(paths) - unreadable, unreadable, counts)
-
-
-def row(prediction: Prediction, names: tuple[str, ...]) -> dict[str, Any]:
-    """A Prediction as a table's row; what does not apply is None."""
-    path = (prediction.path or "").encode("utf-8", "backslashreplace").decode()
-    chosen = prediction.prediction_set
-    values = (
-        path,
-        prediction.label,
-        prediction.probability,
-        prediction.status,
-        None if chosen is None else "|".join(chosen),
-        prediction.ood_score,
-        prediction.in_distribution,
-        prediction.review,
-        "|".join(prediction.review_reasons) or None,
-    )
-    probabilities = {f"p_{name}": prediction.probabilities.get(name) for name in names}
-    return dict(zip(COLUMNS, values, strict=True)) | probabilities
-
-
-@contextmanager
-def table(out: Path, names: tuple[str, ...]) -> Iterator[Write]:
-    """Gives a function that writes a row; the file's kind follows from its suffix.
-
-    Raises ValueError for an unknown suffix, or for .parquet without pyarrow.
-    """
-    kind = out.suffix.lower()
-    if kind == ".parquet":
-        with _parquet(out, names) as write:
-            yield write
-    elif kind in (".csv", ".jsonl"):
-        with (
-            written_whole(out) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            yield _csv(file, names) if kind == ".csv" else _jsonl(file)
-    else:
-        raise ValueError(f"{out}: unknown kind of table; use .csv, .jsonl or .parquet")
-
-
-def _csv(file: TextIO, names: tuple[str, ...]) -> Write:
-    writer = csv.DictWriter(file, [*COLUMNS, *(f"p_{name}" for name in names)])
-    writer.writeheader()
-
-    def write(values: dict[str, Any]) -> None:
-        writer.writerow({name: _text(value) for name, value in values.items()})
-
-    return write
-
-
-def _text(value: Any) -> Any:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.6f}" if isinstance(value, float) else value
-
-
-def _jsonl(file: TextIO) -> Write:
-    def write(values: dict[str, Any]) -> None:
-        file.write(json.dumps(values, ensure_ascii=False) + "\n")
-
-    return write
-
-
-@contextmanager
-def _parquet(out: Path, names: tuple[str, ...]) -> Iterator[Write]:
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise ValueError(
-            f"{out}: Parquet needs pyarrow; pip install 'hemascope[parquet]', or write .csv"
-        ) from None
-    kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
-    columns = COLUMNS | {f"p_{name}": float for name in names}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
-    with written_whole(out) as temporary:
-        rows: list[dict[str, Any]] = []
-        with pq.ParquetWriter(temporary, schema) as writer:
+        done = parts.begin(job, resume)
+        for part in range(done):
+            counts.update(labels(parts.path(part)))
+        for part in range(done, -(-len(paths) // PART)):
+            first = part * PART
+            chosen = paths[first : first + PART]
+            with table(parts.path(part), names) as write:
+                predictions = classifier.stream(
+                    chosen, class_maps=each is not None, um_per_pixel=um_per_pixel
+                )
+                for place, prediction in enumerate(predictions, start=first + 1):
+                    write(row(prediction, names))
+                    counts[prediction.label] += 1
+                    if each is not None:
+                        each(prediction)
+                    if progress is not None:
+                        progress(place, len(paths))
+        parts.finish()
+    except BaseException:
+        parts.leave()
+        raise
+    unreadable = counts.pop(None, 0)
+    return Tally(len(paths) - unreadable, unreadable, {name: counts[name] for name in names})
 
-            def flush() -> None:
-                writer.write_table(pa.Table.from_pylist(rows, schema))
-                rows.clear()
 
-            def write(values: dict[str, Any]) -> None:
-                rows.append(values)
-                if len(rows) == PARQUET_ROWS:
-                    flush()
+class Parts:
+    """The parts of a table that is being written, and the folder they lie in."""
 
-            yield write
-            flush()
+    def __init__(self, out: Path) -> None:
+        """Raises ValueError for a suffix that no kind of table has."""
+        kind = out.suffix.lower()
+        if kind and kind not in KINDS:
+            raise ValueError(
+                f"{out}: unknown kind of table; use .csv, .jsonl or .parquet, or a name without a "
+                "suffix for a folder of Parquet files"
+            )
+        self.out, self.stays = out, not kind
+        self.kind = kind or ".parquet"
+        self.folder = out if self.stays else out.with_name(f".{out.name}.parts")
+
+    def path(self, part: int) -> Path:
+        return self.folder / f"part{part:06d}{self.kind}"
+
+    def whole(self) -> list[Path]:
+        """The parts that are written, in order."""
+        return sorted(self.folder.glob(f"part??????{self.kind}"))
+
+    def begin(self, job: Job, resume: bool) -> int:
+        """How many parts of this very job there are already. Raises ValueError as said above."""
+        file = self.folder / JOB_FILE
+        if resume and file.exists():
+            if from_json(file.read_bytes(), Job) != job:
+                raise ValueError(
+                    f"{self.out}: was begun with other images, another model or other settings; "
+                    "go on with the same ones, or start over with --force"
+                )
+            for torn in self.folder.glob(".part*"):  # of a run that was killed
+                torn.unlink()
+            return len(self.whole())
+        if self.stays:
+            for path in self.whole():  # an older table, which may be replaced
+                path.unlink()
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        with written_whole(file) as temporary:
+            temporary.write_bytes(to_json(job))
+        return 0
+
+    def finish(self) -> None:
+        """The table out of its parts."""
+        if not self.stays:
+            join(self.whole(), self.out)
+            for path in reversed(self.whole()):  # so that those left are always the first
+                path.unlink()
+        (self.folder / JOB_FILE).unlink()
+        if not self.stays:
+            self.folder.rmdir()
+
+    def leave(self) -> None:
+        """Nothing, where nothing is worth going on with."""
+        if not self.whole():
+            (self.folder / JOB_FILE).unlink(missing_ok=True)
+            if self.folder.exists() and not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+
+def unfinished(out: Path) -> bool:
+    """Whether a table was begun there that `resume` could go on with."""
+    return (Parts(out).folder / JOB_FILE).exists()
+
+
+def finished(out: Path) -> bool:
+    """Whether there is something at that path which a new table would replace."""
+    parts = Parts(out)
+    return bool(parts.whole()) if parts.stays and out.is_dir() else out.exists()
+
+
+def _job(classifier: Classifier, paths: list[str], um_per_pixel: float | None) -> Job:
+    card = classifier.card
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(os.fsencode(path) + b"\0")
+    return Job(
+        models=(card.model_sha256, *filter(None, [card.elsewhere_sha256])),
+        temperature=card.temperature,
+        tta=classifier.tta,
+        um_per_pixel=um_per_pixel,
+        images=len(paths),
+        paths_sha256=digest.hexdigest(),
+    )

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hemascope import __version__
-from hemascope.bundle.batch import Tally, classify_to, find_images
+from hemascope.bundle.batch import Tally, classify_to, find_images, finished, unfinished
 from hemascope.bundle.bundle import CARD_FILE, read_bundle, write_bundle
 from hemascope.bundle.classifier import Classifier
 from hemascope.cli.data import app as data_app
@@ -83,6 +83,7 @@ def classify(
     tta: TTA = False,
     um_per_pixel: float | None = None,
     strict: Annotated[bool, Parameter(negative="")] = False,
+    resume: Annotated[bool, Parameter(negative="")] = False,
     force: Force = False,
 ) -> int:
     """Name the cell in every image.
@@ -94,7 +95,8 @@ def classify(
         path a line from standard input.
     out_file
         The table: .csv, .jsonl or .parquet. One row an image: path, label, probability, status
-        ("ok", or what is wrong with the file), and p_CLASS for every class.
+        ("ok", or what is wrong with the file), and p_CLASS for every class. A name without a
+        suffix is a folder of Parquet files, of 5,000 rows each.
     report
         Write a page to look at as well (.html): counts and a gallery with activation maps.
     bundle
@@ -106,10 +108,20 @@ def classify(
         training images.
     strict
         Exit with 1 if any image cannot be read.
+    resume
+        Go on with a table that was begun and stopped, in whatever way; no row is lost or doubled.
     force
         Replace files that exist.
     """
-    refuse_existing(force, out_file, report)
+    if resume and report is not None:
+        raise ValueError("a page is of all images; leave --report out to go on with --resume")
+    if unfinished(out_file) and not (resume or force):
+        raise ValueError(
+            f"{out_file}: was begun and stopped; --resume goes on with it, --force starts over"
+        )
+    if finished(out_file) and not unfinished(out_file):
+        refuse_existing(force, out_file)
+    refuse_existing(force, report)
     classifier = Classifier(_bundle_folder(bundle), tta=tta)
     paths = _lines(sys.stdin) if images == ["-"] else find_images(images)
     if not paths:
@@ -117,7 +129,7 @@ def classify(
     gallery = Gallery() if report is not None else None
     each = gallery.add if gallery is not None else None
     with progress_bar("classifying") as progress:
-        tally = classify_to(out_file, classifier, paths, each, progress, um_per_pixel)
+        tally = classify_to(out_file, classifier, paths, each, progress, um_per_pixel, resume)
     if report is not None and gallery is not None:
         page = classification_page(gallery, tally, classifier, um_per_pixel)
         with written_whole(report) as temporary:
@@ -550,7 +562,7 @@ def main() -> None:
     try:
         code = app(result_action="return_value")
     except KeyboardInterrupt:
-        err.print("stopped; no half-written file is left")
+        err.print("stopped; no half-written file is left; long work goes on with --resume")
         code = 130
     except BrokenPipeError:
         code = 141

@@ -10,7 +10,16 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 out = Console()
 err = Console(stderr=True)
@@ -22,10 +31,18 @@ Force = Annotated[bool, Parameter(name="--force", negative="")]
 def progress_bar(label: str) -> Iterator[Any]:
     """A bar on the terminal's error stream, so that output can be piped; gives (done, total)."""
     text, left = TextColumn("{task.description}"), TimeRemainingColumn()
-    columns = (text, BarColumn(), MofNCompleteColumn(), left)
+    columns = (text, BarColumn(), MofNCompleteColumn(), RateColumn(), left)
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(label, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+class RateColumn(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.0f}/s", style="progress.data.speed")
 
 
 def print_error(text: str) -> None:
