@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,41 @@ def test_figures_of_the_sites_are_the_measured_ones(name: str) -> None:
         )
         cells = [written(f).replace(" | ", " (")[:-2] + ")" for f in figures]
         assert f"| {name} | {found.site.n} | {title} | {' | '.join(cells)} |" in readme
+
+
+def said(text: str) -> bool:
+    """Whether the README says so, however its lines are broken."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return " ".join(text.split()) in " ".join(readme.split())
+
+
+def test_what_ten_cells_a_class_bring_is_said() -> None:
+    found = json.loads((ROOT / "docs/evaluation/adaptation.json").read_bytes())
+    for title, name in (("Jiangxi", "jiangxi"), ("BCCD", "bccd")):
+        one, eight = (found[name]["balanced_accuracy"][looks] for looks in ("one", "eight"))
+        mean, least, most = (f"{100 * one[key]:.1f}" for key in ("mean", "least", "most"))
+        assert said(f"{title} {mean} %")
+        assert said(f"({least} – {most}")
+        assert said(f"{100 * eight['mean']:.1f} % with `--tta`")
+        assert found[name]["seconds"] < 120
+        assert (found[name]["each"], found[name]["draws"]) == (10, 5)
+
+
+def test_what_the_maps_are_worth_is_said() -> None:
+    found = json.loads((ROOT / "docs/evaluation/explanation.json").read_bytes())
+    areas = found["faithfulness"]
+
+    def area(way: str, kind: str) -> str:
+        figure = areas[way][kind]
+        return f"{figure['value']:.2f} ({figure['low']:.2f} – {figure['high']:.2f})"
+
+    assert said(f"Taken away: {area('deletion', 'class map')}, random places")
+    assert said(f"given: {area('insertion', 'class map')}, random places")
+    assert said(f"{area('deletion', 'blob')} and {area('insertion', 'blob')}")
+    assert said(f"does less well: {area('deletion', 'class map of one look')}")
+    peak = found["peak_in_cell"]
+    assert peak["successes"] == peak["n"]
+    assert said(f"in the cell for all {peak['n']} ({100 * peak['low']:.1f} – 100 %)")
 
 
 def test_the_evaluation_is_of_the_model_that_ships(evaluation: Evaluation) -> None:
