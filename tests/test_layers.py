@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+import hemascope
 
 SOURCE = Path(__file__).parents[1] / "src" / "hemascope"
 # From the bottom up; folders on one row never import each other.
@@ -61,3 +65,17 @@ def test_torch_stays_where_it_belongs(path: Path) -> None:
 
 def test_no_file_is_a_drawer_for_everything() -> None:
     assert not {path.stem for path in FILES} & {"utils", "util", "helpers", "base", "common"}
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import hemascope, sys; print({'numpy', 'PIL', 'onnxruntime'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in hemascope.__all__:
+        assert getattr(hemascope, name) is not None
+    assert dir(hemascope) == sorted(hemascope.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        hemascope.nothing  # noqa: B018

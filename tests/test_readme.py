@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -11,6 +12,7 @@ from hemascope import Evaluation
 from hemascope.bundle.bundle import read_bundle
 from hemascope.reports.pages import model_card
 from hemascope.results import Estimate, Proportion, from_json
+from hemascope.study.speed import Benchmark
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,6 +107,23 @@ def test_what_the_maps_are_worth_is_said() -> None:
     peak = found["peak_in_cell"]
     assert peak["successes"] == peak["n"]
     assert said(f"in the cell for all {peak['n']} ({100 * peak['low']:.1f} – 100 %)")
+
+
+def test_how_fast_it_is_is_said() -> None:
+    found = from_json((ROOT / "docs/evaluation/benchmark.json").read_bytes(), Benchmark)
+    ours, plain, mobile = found.throughput
+    rates = ours.images_per_second
+    assert said(f"{median(rates):.0f} images a second ({min(rates):.0f} – {max(rates):.0f})")
+    for way, words in ((plain, "Pillow"), (mobile, "")):
+        times = (
+            f"{median(way.times):.1f} times ({min(way.times):.1f} – {max(way.times):.1f}) {words}"
+        )
+        assert said(times)
+    one, other = found.latency
+    assert said(
+        f"{one.p50:.1f} ms (median; 99 % within {one.p99:.1f} ms), that way {other.p50:.1f} ms"
+    )
+    assert said(f"on one image takes {found.start_seconds:.1f} s")
 
 
 def test_the_evaluation_is_of_the_model_that_ships(evaluation: Evaluation) -> None:

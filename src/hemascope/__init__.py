@@ -8,12 +8,15 @@ Everything in the package stands somewhere on one line:
 For research use only; not a medical device.
 """
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from hemascope.bundle.classifier import Classifier
-from hemascope.classes import BLOOD_CELLS, CellClass, ClassSet
-from hemascope.preprocess import ImageError, InputSpec
-from hemascope.results import Evaluation, Prediction
+if TYPE_CHECKING:
+    from hemascope.bundle.classifier import Classifier
+    from hemascope.classes import BLOOD_CELLS, CellClass, ClassSet
+    from hemascope.preprocess import ImageError, InputSpec
+    from hemascope.results import Evaluation, Prediction
 
 __version__ = version("hemascope")
 
@@ -28,3 +31,25 @@ __all__ = [
     "Prediction",
     "__version__",
 ]
+
+# Each is imported when it is first asked for, so that `import hemascope` costs next to nothing.
+_HOMES = {
+    "BLOOD_CELLS": "hemascope.classes",
+    "CellClass": "hemascope.classes",
+    "ClassSet": "hemascope.classes",
+    "Classifier": "hemascope.bundle.classifier",
+    "Evaluation": "hemascope.results",
+    "ImageError": "hemascope.preprocess",
+    "InputSpec": "hemascope.preprocess",
+    "Prediction": "hemascope.results",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hemascope' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
