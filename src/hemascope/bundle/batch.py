@@ -34,8 +34,7 @@ class Tally:
 class Job:
     """What a table is of: a run goes on only with the very same."""
 
-    models: tuple[str, ...]
-    temperature: float
+    card_sha256: str
     tta: bool
     um_per_pixel: float | None
     images: int
@@ -204,13 +203,11 @@ def finished(out: Path) -> bool:
 
 
 def _job(classifier: Classifier, paths: list[str], um_per_pixel: float | None) -> Job:
-    card = classifier.card
     digest = hashlib.sha256()
     for path in paths:
         digest.update(os.fsencode(path) + b"\0")
     return Job(
-        models=(card.model_sha256, *filter(None, [card.elsewhere_sha256])),
-        temperature=card.temperature,
+        card_sha256=hashlib.sha256(to_json(classifier.card)).hexdigest(),
         tta=classifier.tta,
         um_per_pixel=um_per_pixel,
         images=len(paths),
