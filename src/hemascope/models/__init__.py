@@ -9,7 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from hemascope.models.efficientnet import DEEP, DEEP_PRINTED, LITE, LITE0, Design, EfficientNet
+from hemascope.models.efficientnet import (
+    DEEP,
+    DEEP_PRINTED,
+    LITE,
+    LITE0,
+    MINI,
+    Design,
+    EfficientNet,
+)
 from hemascope.models.network import CellNetwork, StainNormalisation
 from hemascope.models.resnet import ResNet18
 from hemascope.models.simple_cnn import SimpleCNN
@@ -59,6 +67,7 @@ MODELS: dict[str, Callable[[int, Switches], CellNetwork]] = {
     "resnet18": _resnet18,
     "efficientnet_lite": partial(_efficientnet, LITE),
     "efficientnet_lite0": partial(_efficientnet, LITE0),
+    "efficientnet_mini": partial(_efficientnet, MINI),
     "deep_efficientnet": partial(_efficientnet, DEEP),
     "deep_efficientnet_printed": partial(_efficientnet, DEEP_PRINTED),
 }

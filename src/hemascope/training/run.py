@@ -16,7 +16,7 @@ from hemascope.classes import ClassSet
 from hemascope.data.cache import Progress, default_cache
 from hemascope.data.manifest import Manifest
 from hemascope.models.ensemble import Ensemble
-from hemascope.models.imagenet import imagenet_state
+from hemascope.models.imagenet import BLOCKS, imagenet_state
 from hemascope.models.network import CellNetwork
 from hemascope.provenance import provenance
 from hemascope.results import Evaluation, from_json, to_json, written_whole
@@ -222,12 +222,12 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
 def _start(source: Path, recipe: Recipe) -> bytes:
     """The weights in a run's folder, or ImageNet's."""
     if source == IMAGENET:
-        if recipe.model != "efficientnet_lite0":
+        if recipe.model not in BLOCKS:
             raise TrainingError(
                 f"there are no ImageNet weights for {recipe.model} here, only for "
-                "efficientnet_lite0"
+                f"{' and '.join(BLOCKS)}"
             )
-        return save(imagenet_state())
+        return save(imagenet_state(recipe.model))
     best = RunFolder(source).best
     if not best.exists():
         raise TrainingError(f"{source}: not a run with a finished epoch to start from")
