@@ -78,6 +78,8 @@ EXTRAS = {
     "scipy": "evaluate",
     "statsmodels": "study",
     "ray": "cluster",
+    "pyarrow": "cluster",
+    "pandas": "cluster",
     "cleanlab": "audit",
     "torchvision": "benchmark",
     "onnx": "train",
