@@ -1,4 +1,4 @@
-"""`python -m hemascope`, and what `accelerate launch -m hemascope train …` starts."""
+"""`python -m hemascope`, and what `torchrun -m hemascope train …` starts."""
 
 from hemascope.cli import main
 

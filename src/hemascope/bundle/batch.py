@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,12 +14,19 @@ from pathlib import Path
 
 from hemascope.bundle.classifier import Classifier
 from hemascope.bundle.tables import KINDS, join, labels, row, table
+from hemascope.data.manifest import read_manifest
 from hemascope.preprocess import IMAGE_SUFFIXES
 from hemascope.results import Prediction, from_json, to_json, written_whole
 
 Progress = Callable[[int, int], None]
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 PART = 5_000  # images; a run that was stopped goes on after the last full part
 JOB_FILE = "_job.json"
+BEGUN = "was begun and stopped; --resume goes on with it, --force starts over"
+OTHERS = (
+    "was begun with other images, another model or other settings; "
+    "go on with the same ones, or start over with --force"
+)
 
 
 @dataclass(frozen=True)
@@ -46,19 +54,24 @@ def find_images(inputs: Iterable[str]) -> list[str]:
     """Paths of the images that files, folders (with all below them) and globs name, in order.
 
     In folders, files that do not look like images by their suffix are passed over, and hidden
-    ones; a file that is named itself is always taken. Raises ValueError where an input matches
-    nothing, or nothing was found at all.
+    ones; a file that is named itself is always taken. A .csv file is a manifest. Raises ValueError
+    where an input matches nothing, or nothing was found at all, and ManifestError.
     """
     found: dict[str, None] = {}  # keeps the order, drops repeats
     for text in inputs:
         if os.path.isdir(text):
-            paths = list(_images_below(text))
+            paths = [path for path in files_below(text) if is_image(path)]
             missing = "holds no images"
+        elif is_address(text):
+            raise ValueError(f"{text}: images in an object store are classified with --cluster")
+        elif os.path.lexists(text) and text.lower().endswith(".csv"):
+            rows = read_manifest(Path(text)).rows
+            paths, missing = [os.path.join(os.path.dirname(text), row.path) for row in rows], ""
         elif os.path.lexists(text):
             paths, missing = [text], ""
         else:
             matches = sorted(glob.glob(text, recursive=True))
-            paths = [path for path in matches if _is_image(path) and not os.path.isdir(path)]
+            paths = [path for path in matches if is_image(path) and not os.path.isdir(path)]
             missing = "matches no images" if glob.has_magic(text) else "does not exist"
         if not paths:
             kinds = " ".join(sorted(IMAGE_SUFFIXES))
@@ -69,15 +82,23 @@ def find_images(inputs: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def _images_below(folder: str) -> Iterator[str]:
+def files_below(folder: str) -> Iterator[str]:
+    """The files of a folder and of those in it, in order, without hidden ones."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(parent, name) for name in sorted(names) if _is_image(name))
+        shown = sorted(name for name in names if not name.startswith("."))
+        yield from (os.path.join(parent, name) for name in shown)
 
 
-def _is_image(path: str) -> bool:
+def is_image(path: str) -> bool:
+    """Whether it looks like an image by its suffix, and is not hidden."""
     name = os.path.basename(path)
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an address, such as s3://bucket/cell.jpg, and not a path."""
+    return ADDRESS.match(text) is not None
 
 
 def classify_to(
@@ -101,27 +122,29 @@ def classify_to(
     and `resume` is not set, or where they are of other images, another model or other settings.
     """
     parts = Parts(out)
-    job = _job(classifier, paths, um_per_pixel)
+    job = job_of(classifier, paths, len(paths), um_per_pixel)
     counts: Counter[str | None] = Counter()
     names = classifier.card.classes.names
     try:
-        done = parts.begin(job, resume)
-        for part in range(done):
-            counts.update(labels(parts.path(part)))
-        for part in range(done, -(-len(paths) // PART)):
-            first = part * PART
-            chosen = paths[first : first + PART]
+        parts.begin(job, resume)
+        done = {path.name for path in parts.whole()}
+        for name in done:
+            counts.update(labels(parts.folder / name))
+        for part in range(-(-len(paths) // PART)):
+            if parts.path(part).name in done:
+                continue
+            chosen = paths[part * PART : (part + 1) * PART]
             with table(parts.path(part), names) as write:
                 predictions = classifier.stream(
                     chosen, class_maps=each is not None, um_per_pixel=um_per_pixel
                 )
-                for place, prediction in enumerate(predictions, start=first + 1):
+                for prediction in predictions:
                     write(row(prediction, names))
                     counts[prediction.label] += 1
                     if each is not None:
                         each(prediction)
                     if progress is not None:
-                        progress(place, len(paths))
+                        progress(counts.total(), len(paths))
         parts.finish()
     except BaseException:
         parts.leave()
@@ -152,18 +175,15 @@ class Parts:
         """The parts that are written, in order."""
         return sorted(self.folder.glob(f"part??????{self.kind}"))
 
-    def begin(self, job: Job, resume: bool) -> int:
-        """How many parts of this very job there are already. Raises ValueError as said above."""
+    def begin(self, job: Job, resume: bool) -> None:
+        """Leaves the parts of this very job, if it goes on. Raises ValueError as said above."""
         file = self.folder / JOB_FILE
         if resume and file.exists():
             if from_json(file.read_bytes(), Job) != job:
-                raise ValueError(
-                    f"{self.out}: was begun with other images, another model or other settings; "
-                    "go on with the same ones, or start over with --force"
-                )
+                raise ValueError(f"{self.out}: {OTHERS}")
             for torn in self.folder.glob(".part*"):  # of a run that was killed
                 torn.unlink()
-            return len(self.whole())
+            return
         if self.stays:
             for path in self.whole():  # an older table, which may be replaced
                 path.unlink()
@@ -171,7 +191,6 @@ class Parts:
             shutil.rmtree(self.folder, ignore_errors=True)
         with written_whole(file) as temporary:
             temporary.write_bytes(to_json(job))
-        return 0
 
     def finish(self) -> None:
         """The table out of its parts."""
@@ -202,14 +221,17 @@ def finished(out: Path) -> bool:
     return bool(parts.whole()) if parts.stays and out.is_dir() else out.exists()
 
 
-def _job(classifier: Classifier, paths: list[str], um_per_pixel: float | None) -> Job:
+def job_of(
+    classifier: Classifier, names: Iterable[str], images: int, um_per_pixel: float | None
+) -> Job:
+    """The Job of classifying so many images, which lie in what the names name."""
     digest = hashlib.sha256()
-    for path in paths:
-        digest.update(os.fsencode(path) + b"\0")
+    for name in names:
+        digest.update(os.fsencode(name) + b"\0")
     return Job(
         card_sha256=hashlib.sha256(to_json(classifier.card)).hexdigest(),
         tta=classifier.tta,
         um_per_pixel=um_per_pixel,
-        images=len(paths),
+        images=images,
         paths_sha256=digest.hexdigest(),
     )

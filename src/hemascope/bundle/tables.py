@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from hemascope.results import Prediction, written_whole
 
@@ -57,7 +57,7 @@ def table(out: Path, names: tuple[str, ...]) -> Iterator[Write]:
     """
     kind = out.suffix.lower()
     if kind == ".parquet":
-        with _parquet(out, names) as write:
+        with written_whole(out) as temporary, parquet_rows(temporary, names) as write:
             yield write
     else:
         with (
@@ -91,32 +91,32 @@ def _jsonl(file: TextIO) -> Write:
 
 
 @contextmanager
-def _parquet(out: Path, names: tuple[str, ...]) -> Iterator[Write]:
+def parquet_rows(out: Path | BinaryIO, names: tuple[str, ...]) -> Iterator[Write]:
+    """Gives a function that writes a row of a Parquet table. Raises ValueError without pyarrow."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise ValueError(
-            f"{out}: Parquet needs pyarrow; pip install 'hemascope[parquet]', or write .csv"
+            "a Parquet table needs pyarrow; pip install 'hemascope[parquet]', or write .csv"
         ) from None
     kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
     columns = COLUMNS | {f"p_{name}": float for name in names}
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
-    with written_whole(out) as temporary:
-        rows: list[dict[str, Any]] = []
-        with pq.ParquetWriter(temporary, schema) as writer:
+    rows: list[dict[str, Any]] = []
+    with pq.ParquetWriter(out, schema) as writer:
 
-            def flush() -> None:
-                writer.write_table(pa.Table.from_pylist(rows, schema))
-                rows.clear()
+        def flush() -> None:
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+            rows.clear()
 
-            def write(values: dict[str, Any]) -> None:
-                rows.append(values)
-                if len(rows) == PARQUET_ROWS:
-                    flush()
+        def write(values: dict[str, Any]) -> None:
+            rows.append(values)
+            if len(rows) == PARQUET_ROWS:
+                flush()
 
-            yield write
-            flush()
+        yield write
+        flush()
 
 
 def labels(path: Path) -> Iterator[str | None]:

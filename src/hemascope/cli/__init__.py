@@ -13,7 +13,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from hemascope import __version__
-from hemascope.bundle.batch import Tally, classify_to, find_images, finished, unfinished
+from hemascope.bundle.batch import (
+    BEGUN,
+    Tally,
+    classify_to,
+    find_images,
+    finished,
+    is_address,
+    unfinished,
+)
 from hemascope.bundle.bundle import CARD_FILE, read_bundle, write_bundle
 from hemascope.bundle.classifier import Classifier
 from hemascope.cli.data import app as data_app
@@ -49,6 +57,7 @@ from hemascope.results import (
 from hemascope.training.recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:
+    from hemascope.bundle.sources import Sources
     from hemascope.training.folder import EpochRecord
 
 app = App(
@@ -69,6 +78,8 @@ EXTRAS = {
     "scipy": "evaluate",
     "statsmodels": "study",
     "ray": "cluster",
+    "pyarrow": "cluster",
+    "pandas": "cluster",
     "cleanlab": "audit",
     "torchvision": "benchmark",
     "onnx": "train",
@@ -80,13 +91,15 @@ EXTRAS = {
 def classify(
     images: Annotated[list[str], Parameter(allow_leading_hyphen=True, negative="")],
     *,
-    out_file: Annotated[Path, Parameter(name="--out")] = Path("predictions.csv"),
+    out_file: Annotated[str | None, Parameter(name="--out")] = None,
     report: Path | None = None,
     bundle: BundlePath = None,
     tta: TTA = False,
     um_per_pixel: float | None = None,
     strict: Annotated[bool, Parameter(negative="")] = False,
     resume: Annotated[bool, Parameter(negative="")] = False,
+    cluster: Annotated[bool, Parameter(negative="")] = False,
+    workers: int | None = None,
     force: Force = False,
 ) -> int:
     """Name the cell in every image.
@@ -94,12 +107,14 @@ def classify(
     Parameters
     ----------
     images
-        Files, folders (with all below them), patterns like 'slides/*.png', or - to read one
-        path a line from standard input.
+        Files, folders (with all below them), patterns like 'slides/*.png', manifests (.csv), or -
+        to read one path a line from standard input. With --cluster also addresses, such as
+        s3://bucket/folder, and Parquet files with the columns path and bytes.
     out_file
         The table: .csv, .jsonl or .parquet. One row an image: path, label, probability, status
         ("ok", or what is wrong with the file), and p_CLASS for every class. A name without a
-        suffix is a folder of Parquet files, of 5,000 rows each.
+        suffix is a folder of Parquet files, of 5,000 rows each. By default predictions.csv, and
+        with --cluster, which writes folders only, predictions.
     report
         Write a page to look at as well (.html): counts and a gallery with activation maps.
     bundle
@@ -113,32 +128,50 @@ def classify(
         Exit with 1 if any image cannot be read.
     resume
         Go on with a table that was begun and stopped, in whatever way; no row is lost or doubled.
+    cluster
+        Classify on a Ray cluster, by RAY_ADDRESS or else one started here; folders must be on a
+        disk that all its machines share. Needs 'hemascope[cluster]'.
+    workers
+        With --cluster, the number of processes; by default one for each of its processors.
     force
         Replace files that exist.
     """
-    if resume and report is not None:
-        raise ValueError("a page is of all images; leave --report out to go on with --resume")
-    if unfinished(out_file) and not (resume or force):
-        raise ValueError(
-            f"{out_file}: was begun and stopped; --resume goes on with it, --force starts over"
-        )
-    if finished(out_file) and not unfinished(out_file):
-        refuse_existing(force, out_file)
-    refuse_existing(force, report)
-    classifier = Classifier(_bundle_folder(bundle), tta=tta)
-    paths = _lines(sys.stdin) if images == ["-"] else find_images(images)
-    if not paths:
-        raise ValueError("standard input names no images")
-    gallery = Gallery() if report is not None else None
-    each = gallery.add if gallery is not None else None
+    if workers is not None and not cluster:
+        raise ValueError("--workers is a number of processes for --cluster")
+    if report is not None and (cluster or resume):
+        other = "classify on a --cluster" if cluster else "go on with --resume"
+        raise ValueError(f"a page is of all images; leave --report out to {other}")
+    table = out_file or ("predictions" if cluster else "predictions.csv")
     with progress_bar("classifying") as progress:
-        tally = classify_to(out_file, classifier, paths, each, progress, um_per_pixel, resume)
-    if report is not None and gallery is not None:
-        page = classification_page(gallery, tally, classifier, um_per_pixel)
-        with written_whole(report) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+        if cluster:
+            from hemascope.bundle.cluster import classify_on_cluster
+
+            tally = classify_on_cluster(
+                table,
+                _bundle_folder(bundle),
+                _sources(images),
+                um_per_pixel=um_per_pixel,
+                tta=tta,
+                resume=resume,
+                force=force,
+                workers=workers,
+                progress=progress,
+            )
+        else:
+            _refuse_table(table, resume, force)
+            refuse_existing(force, report)
+            classifier, paths = Classifier(_bundle_folder(bundle), tta=tta), _paths(images)
+            gallery = None if report is None else Gallery()
+            each = None if gallery is None else gallery.add
+            tally = classify_to(
+                Path(table), classifier, paths, each, progress, um_per_pixel, resume
+            )
+            if report is not None and gallery is not None:
+                page = classification_page(gallery, tally, classifier, um_per_pixel)
+                with written_whole(report) as temporary:
+                    temporary.write_text(page, encoding="utf-8")
     _print_tally(tally)
-    written = " and ".join(str(path) for path in (out_file, report) if path)
+    written = " and ".join(str(path) for path in (table, report) if path)
     out.print(
         f"{tally.classified} images classified, {tally.unreadable} could not be read; "
         f"written to {escape(written)}. {RESEARCH_USE_ONLY}",
@@ -648,6 +681,32 @@ def _let_names_through() -> None:
 
 def _lines(stream: Any) -> list[str]:
     return [line.rstrip("\n") for line in stream if line.strip()]
+
+
+def _paths(images: list[str]) -> list[str]:
+    """The images' paths, those on standard input as they are."""
+    paths = _lines(sys.stdin) if images == ["-"] else find_images(images)
+    if not paths:
+        raise ValueError("standard input names no images")
+    return paths
+
+
+def _sources(images: list[str]) -> Sources:
+    from hemascope.bundle.sources import Sources, find_sources
+
+    return Sources(_paths(images), []) if images == ["-"] else find_sources(images)
+
+
+def _refuse_table(table: str, resume: bool, force: bool) -> None:
+    """Raises ValueError where a table is there, whole or begun, that was not to be touched."""
+    if is_address(table):
+        raise ValueError(f"{table}: an object store is written to with --cluster")
+    path = Path(table)
+    if unfinished(path):
+        if not (resume or force):
+            raise ValueError(f"{table}: {BEGUN}")
+    elif finished(path):
+        refuse_existing(force, path)
 
 
 def _bundle_folder(path: Path | None) -> Path | None:

@@ -53,7 +53,7 @@ def study_run(
         for squeeze-and-excitation.
     ray
         Run on a Ray cluster, by RAY_ADDRESS or else one started here; the folders must be on a
-        disk that all its machines share. Needs 'hemascope[cluster]'.
+        disk that all its machines share. Needs 'hemascope[study,cluster]'.
     root
         What the manifest's paths are relative to; by default its own folder.
     cache

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -16,6 +14,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from hemascope.bundle.session import ray_session
 from hemascope.study.results import StudyFolder
 from hemascope.study.run import EXPECTED, Failure, Job, perform
 
@@ -31,32 +30,14 @@ def run_on_ray(
 ) -> list[Failure]:
     """One task a job, each in a process of its own, on the cluster at `address`.
 
-    Without an address it is the one that RAY_ADDRESS names, or that runs on this machine, or else
-    a local one that is started and shut down again; with `workers` always the last, with so many
-    processors to share out. A task takes one processor, and one GPU where the cluster has any.
+    Which cluster that is: see ray_session. A task takes one processor, and one GPU where the
+    cluster has any.
     When a worker dies another takes its run up, from the last full epoch; for that all machines
     must see the study's folder, the images and the cache under the same paths. Raises
     ConnectionError where no cluster answers.
     """
-    started = not ray.is_initialized()
-    if started:
-        _connect(address, workers)
-    try:
+    with ray_session(address, workers):
         return _perform_all([_anywhere(job) for job in jobs], follow)
-    finally:
-        if started:
-            ray.shutdown()
-
-
-def _connect(address: str | None, workers: int | None) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        address="local" if address is None and workers is not None else address,
-        num_cpus=workers,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
 
 
 def _anywhere(job: Job) -> Job:

@@ -1,0 +1,51 @@
+"""A session with a Ray cluster: one that runs already, or one of this machine alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+
+@contextmanager
+def ray_session(address: str | None = None, workers: int | None = None) -> Iterator[None]:
+    """Connected to the cluster at `address`; where a session is open already, in that one.
+
+    Without an address it is the one that RAY_ADDRESS names, or that runs on this machine, or else
+    a local one that is started and shut down again; with `workers` and no RAY_ADDRESS always the
+    last, with so many processors to share out. Raises ConnectionError where no cluster answers.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _knock(address or os.environ.get("RAY_ADDRESS", ""))
+    alone = address is None and workers is not None and "RAY_ADDRESS" not in os.environ
+    ray.init(
+        address="local" if alone else address,
+        num_cpus=workers if alone else None,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises ConnectionError where nobody answers: Ray itself would try for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # none, or a word of Ray's own, such as auto
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"{address}: no Ray cluster answers there ({error.strerror or error})"
+        ) from None
