@@ -46,6 +46,7 @@ class Card:
     calibration. `model_sha256` is that of model.onnx. `recipe` is the training recipe, field by
     field. `elsewhere_sha256` is that of the network for unlike cells, if there is one.
     `map_offset` is how many places further left and up lies what a place of a class map shows.
+    `precision` is that of the convolutions, `fp32` or `int8`.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Card:
     provenance: dict[str, str] = field(default_factory=dict)
     elsewhere_sha256: str | None = None
     map_offset: float = 0.5
+    precision: str = "fp32"
     format: int = FORMAT
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -26,6 +26,10 @@ from hemascope.scoring.trust import UNLIKE, Assessment, assess
 
 T = TypeVar("T")
 Images: TypeAlias = "ImageSource | View | Iterable[ImageSource | View]"
+
+GPUS = {"TensorrtExecutionProvider", "CUDAExecutionProvider", "ROCMExecutionProvider"}
+ON_PROCESSORS, ON_GPU = 8, 64  # images in a batch; larger ones are no faster on processors
+AHEAD = 2  # batches a processor that may wait to be handed over in their order
 
 
 class Scores(NamedTuple):
@@ -57,15 +61,15 @@ class Classifier:
         self.tta = tta
         if not isinstance(bundle, Bundle):
             bundle = read_bundle(None if bundle is None else Path(bundle))
-        self.card = bundle.card
-        self._elsewhere = bundle.elsewhere
+        self._bundle, self.card = bundle, bundle.card
         self.threads = threads or os.cpu_count() or 1
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3
+        self._providers = onnxruntime.get_available_providers()
         try:
             self._session = onnxruntime.InferenceSession(
-                bundle.model, options, providers=onnxruntime.get_available_providers()
+                bundle.model, options, providers=self._providers
             )
         except Exception as error:  # onnxruntime has no common error class
             first_line = str(error).splitlines()[0]
@@ -92,7 +96,7 @@ class Classifier:
         self,
         images: Images,
         class_maps: bool = False,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         um_per_pixel: float | None = None,
     ) -> Iterator[Prediction]:
         """Predictions in the order of the images, which may be any number of them.
@@ -101,17 +105,28 @@ class Classifier:
         `preprocess.decode`), or a View of one. One that cannot be read gives a Prediction whose
         status says why. `um_per_pixel` is how many micrometres a pixel of these images is wide;
         None where they look like the training images. Raises ValueError for one that the model's
-        input spec cannot use. Images are decoded by threads while the batch before is classified.
+        input spec cannot use.
+
+        One batch is worked on by all processors together; several are, side by side, each by one
+        processor from the file to the answer, which leaves none waiting for another. A batch is
+        8 images by default, and 64 where there is a GPU.
         """
-        load = partial(self.card.input.load, um_per_pixel=um_per_pixel)
+        size = batch_size or (ON_GPU if GPUS & set(self._providers) else ON_PROCESSORS)
+        batches = _batches(_one_or_many(images), size)
+        first = list(itertools.islice(batches, 2))
+        if len(first) == 1:
+            yield from self._classify(first[0], class_maps, um_per_pixel)
+        if len(first) < 2:
+            return
+        pending: deque[Future[list[Prediction]]] = deque()
         with ThreadPoolExecutor(self.threads) as pool:
-            pending: deque[list[tuple[str | None, Future[NDArray[np.uint8]]]]] = deque()
-            for batch in _batches(_one_or_many(images), batch_size):
-                pending.append([(_path(image), pool.submit(load, image)) for image in batch])
-                if len(pending) > 1:
-                    yield from self._classify(pending.popleft(), class_maps)
+            for batch in itertools.chain(first, batches):
+                work = self._on_one_processor._classify
+                pending.append(pool.submit(work, batch, class_maps, um_per_pixel))
+                if len(pending) > AHEAD * self.threads:
+                    yield from pending.popleft().result()
             while pending:
-                yield from self._classify(pending.popleft(), class_maps)
+                yield from pending.popleft().result()
 
     def scores(self, batch: NDArray[np.uint8]) -> Scores:
         """The graph's outputs for preprocessed images (N,S,S,3) uint8; with `tta`, their means."""
@@ -130,8 +145,12 @@ class Classifier:
     @cached_property
     def elsewhere(self) -> Classifier | None:
         """What names the cells that are unlike the training cells; loaded when first needed."""
-        bundle = self._elsewhere
+        bundle = self._bundle.elsewhere
         return None if bundle is None else Classifier(bundle, self.threads, self.tta)
+
+    @cached_property
+    def _on_one_processor(self) -> Classifier:
+        return self if self.threads == 1 else Classifier(self._bundle, 1, self.tta)
 
     def _run(self, batch: NDArray[np.uint8]) -> Scores:
         return Scores(*self._session.run(Scores._fields, {"images": batch}))
@@ -149,22 +168,23 @@ class Classifier:
             )
 
     def _classify(
-        self, batch: list[tuple[str | None, Future[NDArray[np.uint8]]]], class_maps: bool
-    ) -> Iterator[Prediction]:
+        self, batch: list[ImageSource | View], class_maps: bool, um_per_pixel: float | None
+    ) -> list[Prediction]:
         loaded: list[NDArray[np.uint8]] = []
         failures: dict[int, str] = {}
-        for position, (_, future) in enumerate(batch):
+        for position, image in enumerate(batch):
             try:
-                loaded.append(future.result())
+                loaded.append(self.card.input.load(image, um_per_pixel))
             except ImageError as error:
                 failures[position] = str(error)
-        paths = [path for position, (path, _) in enumerate(batch) if position not in failures]
+        paths = [_path(image) for position, image in enumerate(batch) if position not in failures]
         answers = iter(self._referred(paths, np.stack(loaded), class_maps) if loaded else ())
-        for position, (path, _) in enumerate(batch):
-            if position in failures:
-                yield Prediction(path, None, None, {}, failures[position])
-            else:
-                yield next(answers)
+        return [
+            Prediction(_path(image), None, None, {}, failures[position])
+            if position in failures
+            else next(answers)
+            for position, image in enumerate(batch)
+        ]
 
     def _referred(
         self, paths: list[str | None], images: NDArray[np.uint8], class_maps: bool

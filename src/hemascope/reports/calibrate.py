@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from hemascope.bundle.bundle import Bundle, with_elsewhere
 from hemascope.bundle.classifier import Classifier, Scores
+from hemascope.bundle.quantise import quantised
 from hemascope.data.manifest import Manifest, ManifestError, ManifestRow, check_labels
 from hemascope.preprocess import ImageError
 from hemascope.scoring.ood import Seen
@@ -21,6 +23,7 @@ from hemascope.scoring.trust import fit_trust
 Progress = Callable[[int, int], None]
 Loaded = NDArray[np.uint8] | None
 BATCH = 32
+INT8_PER_CLASS = 32  # images from which the ranges of eight bits are taken
 
 
 def calibrate(
@@ -29,19 +32,24 @@ def calibrate(
     name: str,
     progress: Progress | None = None,
     elsewhere: Bundle | None = None,
+    int8: bool = False,
 ) -> Bundle:
     """The bundle with a temperature and Trust fitted on every image of the manifest.
 
     So is `elsewhere`, whose network then names the cells that are unlike these images; by default
-    the one that the bundle has.
+    the one that the bundle has. With `int8`, the bundle's own network computes in eight bits from
+    then on, their ranges taken from 32 of the images of each class.
 
     The images must be images that neither training nor the final score uses. Images that cannot be
     read are passed over. Raises ManifestError for rows of split train or test, for a label that
-    the model does not know, and where a class has fewer than 20 images.
+    the model does not know, and where a class has fewer than 20 images, and BundleError
+    as `quantised` does.
     """
     _check_splits(manifest)
-    calibrated = _fitted(bundle, manifest, name, progress)
     other = elsewhere or bundle.elsewhere
+    if int8:
+        bundle = quantised(bundle, _some_of_each(manifest, Classifier(bundle)))
+    calibrated = _fitted(bundle, manifest, name, progress)
     if other is None:
         return calibrated
     return with_elsewhere(calibrated, _fitted(other, manifest, name, progress))
@@ -61,13 +69,31 @@ def _fitted(bundle: Bundle, manifest: Manifest, name: str, progress: Progress | 
         if progress is not None:
             progress(min((done + 1) * BATCH, len(manifest.rows)), len(manifest.rows))
     if not parts:
-        raise ManifestError(f"{manifest.root}: none of {len(manifest.rows)} images could be read")
+        raise _none_read(manifest)
     try:
         temperature, trust = fit_trust(joined(parts, targets), measures, classes.names, name)
     except ValueError as error:
         raise ManifestError(f"{manifest.root}: {error}") from None
     card = replace(bundle.card, temperature=temperature, trust=trust, elsewhere_sha256=None)
     return Bundle(card, bundle.model)
+
+
+def _some_of_each(manifest: Manifest, classifier: Classifier) -> NDArray[np.uint8]:
+    """Preprocessed images (N,S,S,3) of the first 32 rows of each class."""
+    taken: Counter[str] = Counter()
+    rows = []
+    for row in manifest.rows:
+        taken[row.label] += 1
+        if taken[row.label] <= INT8_PER_CLASS:
+            rows.append(row)
+    parts = [images for _, images in _batches(replace(manifest, rows=tuple(rows)), classifier)]
+    if not parts:
+        raise _none_read(manifest)
+    return np.concatenate(parts)
+
+
+def _none_read(manifest: Manifest) -> ManifestError:
+    return ManifestError(f"{manifest.root}: none of {len(manifest.rows)} images could be read")
 
 
 def joined(parts: Sequence[Scores], targets: Sequence[int]) -> Seen:
