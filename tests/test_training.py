@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -262,6 +262,9 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
     recipe = replace(PAPER, model="resnet18", start_size=96, seed=7)
     (tmp_path / "recipe.json").write_bytes(to_json(recipe))
     assert read_recipe(tmp_path / "recipe.json") == recipe
+    (tmp_path / "recipe.json").write_text('{"epochs": 3}')
+    whole = json.loads(to_json(read_recipe(tmp_path / "recipe.json")))
+    assert list(whole) == [field.name for field in fields(Recipe)]
     assert recipe.digest() != PAPER.digest()
     (tmp_path / "recipe.json").write_text('{"model": "resnet19"}')
     with pytest.raises(ValueError, match="resnet19"):

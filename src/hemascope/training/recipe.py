@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args, get_type_hints
 
@@ -151,7 +151,8 @@ class Recipe:
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a JSON file. Raises ValueError for anything but a valid one."""
     try:
-        return from_json(path.read_bytes(), Recipe)
+        # Made anew, since what the file leaves out would be left out again when it is written.
+        return replace(from_json(path.read_bytes(), Recipe))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such recipe") from None
     except ValueError as error:
