@@ -40,7 +40,13 @@ def test_every_way_is_measured_in_turns(tmp_path: Path, monkeypatch: pytest.Monk
     found = json.loads(out.read_bytes())
     assert found["images"] == 8
     ways = {way["name"]: way for way in found["throughput"]}
-    assert list(ways) == [speed.OURS, speed.PLAIN, speed.MOBILE]
+    assert list(ways) == [
+        speed.OURS,
+        speed.SAME,
+        speed.SAME_224,
+        speed.STUDY_224,
+        speed.MOBILE_224,
+    ]
     assert ways[speed.OURS]["times"] == [1, 1]
     for way in ways.values():
         for ours, rate, times in zip(
@@ -48,6 +54,7 @@ def test_every_way_is_measured_in_turns(tmp_path: Path, monkeypatch: pytest.Monk
             strict=True,
         ):  # fmt: skip
             assert times == pytest.approx(ours / rate)
+    assert [one["name"] for one in found["latency"]] == list(ways)
     for one in found["latency"]:
         assert 0 < one["p50"] <= one["p95"] <= one["p99"]
     assert 0 < found["start_seconds"] < 30
