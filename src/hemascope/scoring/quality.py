@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -163,14 +164,20 @@ def edge_contact(stain: Densities) -> Measure:
     fills the picture touches three.
     """
     positive = np.maximum(stain, 0)
-    edges = (positive[:, 0], positive[:, -1], positive[:, :, 0], positive[:, :, -1])
-    means = np.sort([edge.mean(axis=1) for edge in edges], axis=0)  # (4,N)
+    edges = np.stack((positive[:, 0], positive[:, -1], positive[:, :, 0], positive[:, :, -1]))
+    means = np.sort(edges.mean(axis=2), axis=0)  # (4,N)
     weight = np.maximum(stain - STAINED, 0)
     side = stain.shape[1]
-    place = np.linspace(-1, 1, side, dtype=np.float32)
+    place = _places(side)
     across, down = weight.sum(axis=1) @ place, weight.sum(axis=2) @ place
     total = weight.sum(axis=(1, 2)) + side * side * LEAST
     return np.asarray(np.maximum(means[3] * np.hypot(across, down) / total, means[1]), np.float64)
+
+
+@cache
+def _places(side: int) -> Densities:
+    """Of `side` pixels, from -1 to 1."""
+    return np.linspace(-1, 1, side, dtype=np.float32)
 
 
 def _exceeded(stain: Densities, share: float) -> Densities:
