@@ -627,7 +627,9 @@ def info(
             temporary.write_text(model_card(found), encoding="utf-8")
     table = Table(show_header=False, box=None)
     table.add_row("name", escape(card.name))
-    table.add_row("network", f"{card.architecture}, {card.parameters:,} parameters")
+    table.add_row(
+        "network", f"{card.architecture}, {card.parameters:,} parameters, {card.precision}"
+    )
     table.add_row("classes", escape(", ".join(card.classes.names)))
     microns = f", {card.input.microns:g} µm" if card.input.microns else ""
     table.add_row(

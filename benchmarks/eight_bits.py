@@ -1,0 +1,94 @@
+"""What eight bits change: the model that ships beside the same in single precision.
+
+    python benchmarks/eight_bits.py pbc/splits.csv --single runs/single --out eight_bits.json
+
+`--single` is made by `hemascope calibrate` from the same run, without --int8. Both are asked
+without their second network, for the images of split `test`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hemascope.bundle.bundle import read_bundle
+from hemascope.bundle.classifier import Classifier
+from hemascope.data.manifest import read_manifest
+from hemascope.data.sites import cells_of
+from hemascope.provenance import provenance
+from hemascope.reports.evaluate import evaluate
+from hemascope.results import Estimate, Evaluation, Proportion, to_json, written_whole
+from hemascope.scoring.statistics import wilson
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What an evaluation says of accuracy, calibration, prediction sets and flags."""
+
+    accuracy: Proportion
+    calibration_error: Estimate
+    coverage: Proportion
+    reviewed: Proportion
+    in_distribution: Proportion
+
+
+@dataclass(frozen=True)
+class EightBits:
+    """Both ways' figures, and how far they agree.
+
+    `probability_difference` is the mean over images and classes, `largest_difference` the mean over
+    images of the class that differs most.
+    """
+
+    single: Figures
+    eight: Figures
+    same_label: Proportion
+    same_flag: Proportion
+    probability_difference: float
+    largest_difference: float
+    provenance: dict[str, str]
+
+
+def figures(found: Evaluation) -> Figures:
+    trust = found.trust
+    assert trust is not None
+    return Figures(
+        found.accuracy,
+        found.expected_calibration_error,
+        trust.sets.coverage,
+        trust.reviewed,
+        trust.in_distribution,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--single", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    cells = cells_of(read_manifest(given.manifest).select("test"))
+    bundles = [read_bundle(given.single), read_bundle()]
+    classifiers = [Classifier(replace(bundle, elsewhere=None)) for bundle in bundles]
+    answers = [each.predict([cell.view for cell in cells]) for each in classifiers]
+    pairs = list(zip(*answers, strict=True))
+    probabilities = [[list(answer.probabilities.values()) for answer in each] for each in answers]
+    differences = np.abs(np.subtract(*probabilities))  # (N,C)
+    found = EightBits(
+        *(figures(evaluate(each, cells, "test")) for each in classifiers),
+        wilson(sum(one.label == two.label for one, two in pairs), len(pairs)),
+        wilson(sum(one.in_distribution == two.in_distribution for one, two in pairs), len(pairs)),
+        float(differences.mean()),
+        float(differences.max(axis=1).mean()),
+        provenance() | {"model_sha256": bundles[1].card.model_sha256},
+    )
+    with written_whole(given.out) as temporary:
+        temporary.write_bytes(to_json(found))
+    print(to_json(found).decode())
+
+
+if __name__ == "__main__":
+    main()
