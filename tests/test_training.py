@@ -142,6 +142,29 @@ def test_two_processes_train_one_model(cells: Path, cache: Path, tmp_path: Path)
     assert output.count("bundle written") == 1
 
 
+def test_two_processes_have_the_losses_of_one(cells: Path, cache: Path, tmp_path: Path) -> None:
+    """Each takes half of what one takes whole; without norms over the batch, which would differ."""
+    recipe = replace(TINY, epochs=4, augmentation="none", dropout=0.0, stochastic_depth=0.0)
+    script = tmp_path / "norms_of_one_image.py"
+    script.write_text(
+        "from torch import nn\n"
+        "nn.BatchNorm2d = lambda channels: nn.GroupNorm(1, channels)\n"
+        "from hemascope.cli import main\n"
+        "main()\n"
+    )
+    (tmp_path / "recipe.json").write_bytes(to_json(recipe))
+    losses = []
+    for launcher in ([], ["-m", "torch.distributed.run", "--nproc-per-node=2"]):
+        out = tmp_path / f"run{len(losses)}"
+        words = ["train", cells, "--out", out, "--cache", cache]
+        command = [sys.executable, *launcher, script, *words, "--recipe", tmp_path / "recipe.json"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_PORT": "29518"}
+        subprocess.run(command, check=True, capture_output=True, env=environment, timeout=240)
+        losses.append([record.train_loss for record in RunFolder(out).read_metrics()])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[0][-1] < 0.9 * losses[0][0]
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @pytest.mark.parametrize("model", ["simple_cnn", "resnet18", "deep_efficientnet"])
 def test_every_model_and_precision_trains(
