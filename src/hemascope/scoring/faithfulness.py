@@ -1,6 +1,7 @@
 """Whether a map shows what an answer rests on: take that away, or give only that, and look.
 
-Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation", BMVC 2018.
+Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation", BMVC 2018. `sharpened`
+makes a map better at it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from numpy.typing import NDArray
 Probability = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
 """Images (N,S,S,3) → one class's probability (N,)."""
 
-STEPS = 16
+STEPS = 32
+
+# Of `sharpened`.
+SHARES = np.array([1, 2, 4, 8, 16, 28]) / 64  # of the picture, given or taken away
+ROUNDS, TRIED, KEPT = 3, 32, 8
+NODES = 8  # a side, of the smooth noise that a map is varied with
+STRENGTH, FADING = 1.5, 0.8  # of that noise at first, in the map's own spread; left each round
+FLOOR = 0.3  # the share of the places, the weakest, that stay as they are
 
 
 def removed(
@@ -49,3 +57,54 @@ def insertion(
 ) -> float:
     """Area under the probability as the weightiest places come, 0..1: high for a faithful map."""
     return deletion(ground, image, weights, probability)
+
+
+def sharpened(
+    image: NDArray[np.uint8],
+    ground: NDArray[np.uint8],
+    start: NDArray[np.floating],
+    probability: Probability,
+    rounds: int = ROUNDS,
+) -> NDArray[np.float64]:
+    """A map (S,S) of the same class that is more faithful than `start`, the class activation map.
+
+    In each round variations of the map are tried out: smooth noise is added, the more the stronger
+    the map is there, and the mean of the best becomes the map; those are the best whose strongest
+    places make the probability go when they are taken away, and bring it when they are given. That
+    is the cross-entropy method (Rubinstein 1999) on the masks of Fong, Patrick and Vedaldi,
+    "Understanding deep networks via extremal perturbations and smooth masks", ICCV 2019. The same
+    picture gives the same map, in units of the start's spread about its mean.
+    """
+    random = np.random.default_rng(0)
+    best = (start - start.mean()) / max(float(start.std()), 1e-12)
+    low = np.quantile(best, FLOOR)
+    room = np.sqrt(np.clip((best - low) / max(float(best.max() - low), 1e-12), 0, 1))
+    nodes = np.linspace(0, len(start) - 1, NODES)
+    spread = np.stack(
+        [np.interp(np.arange(len(start)), nodes, node) for node in np.eye(NODES)], axis=1
+    )  # (S,NODES), linear between the nodes
+    for turn in range(rounds):
+        noise = random.standard_normal((TRIED, NODES, NODES))
+        noise[0] = 0  # the map itself is tried as well
+        tried = best + STRENGTH * FADING**turn * room * (spread @ noise @ spread.T)  # (TRIED,S,S)
+        worth = [_worth(image, ground, weights, probability) for weights in tried]
+        best = tried[np.argsort(worth)[-KEPT:]].mean(axis=0)
+    return np.asarray(best)
+
+
+def _worth(
+    image: NDArray[np.uint8],
+    ground: NDArray[np.uint8],
+    weights: NDArray[np.floating],
+    probability: Probability,
+) -> float:
+    """How much more of the class the strongest places hold than all others, at several shares.
+
+    By the square root of the odds: probabilities close to 0 or 1 would hardly tell maps apart.
+    """
+    limits = np.quantile(weights, 1 - SHARES)
+    strong = (weights >= limits[:, None, None])[..., None]  # (L,S,S,1)
+    pictures = np.concatenate([np.where(strong, image, ground), np.where(strong, ground, image)])
+    chance = np.clip(probability(pictures), 0, 1)
+    flat = np.sqrt(chance) / (np.sqrt(chance) + np.sqrt(1 - chance))
+    return float(flat[: len(SHARES)].sum() - flat[len(SHARES) :].sum())
