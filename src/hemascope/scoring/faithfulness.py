@@ -17,11 +17,10 @@ Probability = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
 STEPS = 32
 
 # Of `sharpened`.
-SHARES = np.array([1, 2, 4, 8, 16, 28]) / 64  # of the picture, given or taken away
-ROUNDS, TRIED, KEPT = 3, 32, 8
+SHARES = np.array([2, 4, 8, 16, 28]) / 64  # of the picture, given or taken away
+ROUNDS, TRIED, KEPT = 4, 32, 8
 NODES = 8  # a side, of the smooth noise that a map is varied with
-STRENGTH, FADING = 1.5, 0.8  # of that noise at first, in the map's own spread; left each round
-FLOOR = 0.3  # the share of the places, the weakest, that stay as they are
+STRENGTH, FADING = 2.0, 0.8  # of that noise at first, in the map's own spread; left each round
 
 
 def removed(
@@ -77,8 +76,7 @@ def sharpened(
     """
     random = np.random.default_rng(0)
     best = (start - start.mean()) / max(float(start.std()), 1e-12)
-    low = np.quantile(best, FLOOR)
-    room = np.sqrt(np.clip((best - low) / max(float(best.max() - low), 1e-12), 0, 1))
+    room = np.sqrt((best - best.min()) / max(float(np.ptp(best)), 1e-12))
     nodes = np.linspace(0, len(start) - 1, NODES)
     spread = np.stack(
         [np.interp(np.arange(len(start)), nodes, node) for node in np.eye(NODES)], axis=1
