@@ -64,7 +64,7 @@ def sharp_map(
     """Where the preprocessed image (S,S,3) of an answer speaks for a class, (S,S).
 
     The mean class activation map of the eight symmetries, made more faithful by `sharpened`, which
-    takes some 1,300 looks at the image with the network that gave the answer.
+    takes some 1,900 looks at the image with the network that gave the answer.
     """
     judge = classifier.judge(answer)
     of = judge.card.classes.index(name)

@@ -194,7 +194,7 @@ def explain(
     Writes one page to look at. Each map begins as the class activation map, the mean over the
     eight symmetries of the square; variations of it are then tried out, for those whose strongest
     places bring the class when they alone are shown, and undo it when they are taken away. That is
-    some 2,600 looks at each image: seconds, where `classify` takes milliseconds.
+    some 3,900 looks at each image: seconds, where `classify` takes milliseconds.
 
     Parameters
     ----------
