@@ -70,9 +70,10 @@ def sharpened(
 
     In each round variations of the map are tried out: smooth noise is added, the more the stronger
     the map is there, and the mean of the best becomes the map: of those with the greatest insertion
-    area less the deletion area. That takes ROUNDS × TRIED × 10 pictures. It is the cross-entropy method (Rubinstein 1999) on the masks of Fong, Patrick and Vedaldi,
-    "Understanding deep networks via extremal perturbations and smooth masks", ICCV 2019. The same
-    picture gives the same map, in units of the start's spread about its mean.
+    area less the deletion area. That takes ROUNDS × TRIED × 10 pictures. It is the cross-entropy
+    method (Rubinstein 1999) on the masks of Fong, Patrick and Vedaldi, "Understanding deep networks
+    via extremal perturbations and smooth masks", ICCV 2019. The same picture gives the same map, in
+    units of the start's spread about its mean.
     """
     random = np.random.default_rng(0)
     best = (start - start.mean()) / max(float(start.std()), 1e-12)
