@@ -12,6 +12,7 @@ from hemascope import Evaluation
 from hemascope.bundle.bundle import read_bundle
 from hemascope.reports.pages import model_card
 from hemascope.results import Estimate, Proportion, from_json
+from hemascope.scoring.quality import BLURRED, NO_CELL
 from hemascope.study.speed import Benchmark
 
 ROOT = Path(__file__).parents[1]
@@ -107,6 +108,30 @@ def test_what_the_maps_are_worth_is_said() -> None:
     peak = found["peak_in_cell"]
     assert peak["successes"] == peak["n"]
     assert said(f"in the cell for all {peak['n']} ({100 * peak['low']:.1f} – 100 %)")
+
+
+def test_how_often_the_flags_of_quality_are_raised_is_said() -> None:
+    found = json.loads((ROOT / "docs/evaluation/quality.json").read_bytes())
+    kinds = {kind["pictures"]: kind for kind in found["flagged"] if kind["cells"] == "all"}
+
+    def share(pictures: str, flag: str = "quality") -> str:
+        figure = (kinds[pictures] | kinds[pictures]["flags"])[flag]
+        value, low, high = (f"{100 * figure[key]:.1f}" for key in ("value", "low", "high"))
+        return f"{value} % ({low} – {high})"
+
+    assert kinds["as they are"]["n"] == 1000
+    assert said(f"as they are {share('as they are')} get one")
+    one, two, three, four = (share(f"blurred by {radius} px", BLURRED) for radius in (1, 2, 3, 4))
+    assert three == four
+    assert said(f"Blurred is said of {one} when")
+    assert said(f"of {two} at 2 (to review go {share('blurred by 2 px', 'review')} of these")
+    assert said(f", and of {three} at 3 and at 4")
+    assert said(f"of {share('half outside')} of the cells with half")
+    assert said(f"of {share('mostly outside')} with most of them outside")
+    assert said(f"no cell of {share('corners of PBC', NO_CELL)} of 1,000 pictures")
+    grounds = share("grounds of BCCD", NO_CELL)
+    assert said(f"of {grounds} of {kinds['grounds of BCCD']['n']} grounds")
+    assert found["provenance"]["model_sha256"] == read_bundle().card.model_sha256
 
 
 def test_how_fast_it_is_is_said() -> None:
