@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from hemascope import Evaluation
 from hemascope.bundle.bundle import read_bundle
 from hemascope.reports.pages import model_card
 from hemascope.results import Estimate, Proportion, from_json
+from hemascope.scoring.faithfulness import STEPS
 from hemascope.scoring.quality import BLURRED, NO_CELL
 from hemascope.study.speed import Benchmark
 
@@ -95,19 +97,31 @@ def test_what_ten_cells_a_class_bring_is_said() -> None:
 
 def test_what_the_maps_are_worth_is_said() -> None:
     found = json.loads((ROOT / "docs/evaluation/explanation.json").read_bytes())
-    areas = found["faithfulness"]
+    taken, given, ours = found["deletion"], found["insertion"], "map of explain"
 
-    def area(way: str, kind: str) -> str:
-        figure = areas[way][kind]
+    def area(curves: dict[str, Any], kind: str) -> str:
+        figure = curves["area"][kind]
         return f"{figure['value']:.2f} ({figure['low']:.2f} – {figure['high']:.2f})"
 
-    assert said(f"Taken away: {area('deletion', 'class map')}, random places")
-    assert said(f"given: {area('insertion', 'class map')}, random places")
-    assert said(f"{area('deletion', 'blob')} and {area('insertion', 'blob')}")
-    assert said(f"does less well: {area('deletion', 'class map of one look')}")
-    peak = found["peak_in_cell"]
-    assert peak["successes"] == peak["n"]
-    assert said(f"in the cell for all {peak['n']} ({100 * peak['low']:.1f} – 100 %)")
+    def gap(curves: dict[str, Any]) -> str:
+        figure, better = curves["ours_less"]["blob"], curves["better_than"]["blob"]
+        assert figure["low"] * figure["high"] > 0  # it is none that chance would bring
+        low, high = sorted(abs(figure[end]) for end in ("low", "high"))
+        value = f"by {abs(figure['value']):.3f} ({low:.3f} – {high:.3f})"
+        return f"{value} %s, better for {better['successes']} of {better['n']}"
+
+    assert said(f"Taken away: {area(taken, ours)}, random places {area(taken, 'noise')}")
+    assert said(f"given: {area(given, ours)}, random places {area(given, 'noise')}")
+    assert said(f"lie: {area(taken, 'blob')} and {area(given, 'blob')}")
+    assert said(f"lower {gap(taken) % 'taken away'}, and higher {gap(given) % 'given'}")
+    for words, kind in (("the blob: ", "class map"), ("`classify`, ", "class map of one look")):
+        assert said(f"{words}{area(taken, kind)} and {area(given, kind)}")
+    for kind, figure in found["peak_in_cell"].items():
+        assert figure["successes"] == figure["n"]
+        if kind != "middle":
+            assert said(f"for all {figure['n']} ({100 * figure['low']:.1f} – 100 %")
+    assert (found["split"], found["steps"]) == ("test", STEPS)
+    assert found["provenance"]["model_sha256"] == read_bundle().card.model_sha256
 
 
 def test_how_often_the_flags_of_quality_are_raised_is_said() -> None:
