@@ -1,9 +1,10 @@
-"""Whether class activation maps show what the answers rest on, and where.
+"""Whether the maps of `explain` show what the answers rest on, and where.
 
-Faithfulness on images of split `test`, the same number of each class: areas under the deletion
-and insertion curves of the map that `explain` shows, the mean of eight looks; of that of one look,
-of a blob in the middle and of noise; and how often the first is better. Where: whether the map's
-peak lies in the cell, on Jiangxi's masks, among the cells that are named right among all classes.
+Faithfulness on images of one split, the same number of each class: areas under the deletion and
+insertion curves of the map that `explain` shows; of the class activation map that it begins with,
+the mean of eight looks; of that of one look; of a blob in the middle and of noise. Then the first
+less each other, image by image, and how often the first is better. Where: whether the peaks lie in
+the cell, on Jiangxi's masks, among the cells that are named right among all classes.
 
     pip install 'hemascope[evaluate]'
     python benchmarks/explanation.py pbc/splits.csv jiangxi --out docs/evaluation/explanation.json
@@ -13,7 +14,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -22,89 +26,93 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemascope.bundle.classifier import Classifier
-from hemascope.bundle.explain import enlarged
+from hemascope.bundle.explain import enlarged, sharp_map
 from hemascope.data.manifest import read_manifest
 from hemascope.data.sites import read_site
 from hemascope.preprocess import decode, ground_colour
 from hemascope.provenance import provenance
-from hemascope.results import Estimate, Proportion, to_json, written_whole
+from hemascope.results import Estimate, Prediction, Proportion, to_json, written_whole
 from hemascope.scoring.calibration import softmax
-from hemascope.scoring.faithfulness import deletion, insertion
+from hemascope.scoring.faithfulness import STEPS, deletion, insertion
 from hemascope.scoring.statistics import bootstrap, wilson
 
 PER_CLASS = 25
+EVERY = 4  # of Jiangxi's cells, only every so many is given the map that `explain` shows
+OURS = "map of explain"
+Floats = NDArray[np.floating]
+Areas = dict[str, tuple[float, float]]  # by kind of map: under the deletion curve, the insertion's
 
 
 @dataclass(frozen=True)
-class Faithfulness:
-    """Mean areas by kind of map, and how often the class map's is better than another's."""
+class Curves:
+    """Mean areas by kind of map; ours less another's, image by image; how often ours is better."""
 
-    deletion: dict[str, Estimate]
-    insertion: dict[str, Estimate]
-    deletion_better_than: dict[str, Proportion]
-    insertion_better_than: dict[str, Proportion]
+    area: dict[str, Estimate]
+    ours_less: dict[str, Estimate]
+    better_than: dict[str, Proportion]
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """All that is measured; `peak_in_cell` is of Jiangxi's cells that are named right."""
+    """All that is measured; the peaks are those of Jiangxi's cells that are named right."""
 
-    faithfulness: Faithfulness
-    peak_in_cell: Proportion
-    middle_in_cell: Proportion
+    split: str
+    steps: int
+    deletion: Curves
+    insertion: Curves
+    peak_in_cell: dict[str, Proportion]
     provenance: dict[str, str]
 
 
 def maps_of(
-    one: NDArray[np.floating], eight: NDArray[np.floating], random: np.random.Generator
-) -> dict[str, NDArray[np.floating]]:
-    """The class's map of one look (S,S) and of eight, a blob in the middle, and coarse noise."""
-    size = len(one)
+    classifier: Classifier, image: NDArray[np.uint8], answer: Prediction, noise: Floats
+) -> dict[str, Floats]:
+    """Every kind of map of the named class, (S,S)."""
+    size, label = len(image), str(answer.label)
+    judge = classifier.judge(answer)
+    of = judge.card.classes.index(label)
+    one, eight = judge.scores(image[None]), judge.eight_looks(image[None])
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    noise = random.random((8, 8)).astype(np.float32)
     return {
-        "class map": eight,
-        "class map of one look": one,
+        OURS: sharp_map(classifier, image, answer, label),
+        "class map": enlarged(eight.class_map[0, of], size),
+        "class map of one look": enlarged(one.class_map[0, of], size, judge.card.map_offset),
         "blob": np.exp(-(x**2 + y**2) / (2 * (size / 4) ** 2)),
-        "noise": enlarged(noise, size),
+        "noise": enlarged(noise.astype(np.float32), size),
     }
 
 
-def faithfulness(classifier: Classifier, paths: list[str]) -> Faithfulness:
-    spec, names = classifier.card.input, classifier.card.classes
-    random = np.random.default_rng(0)
-    looks = (classifier, Classifier(tta=True))
-    areas: dict[str, list[tuple[float, float]]] = {}
-    for path in paths:
-        answers = [look.predict(path, class_maps=True)[0] for look in looks]
-        named = names.index(str(answers[0].label))
-        ours = [
-            enlarged(answer.class_map[named], spec.size, look.map_offset(answer))
-            for look, answer in zip(looks, answers, strict=True)
-            if answer.class_map is not None
-        ]
-        image = spec.load(path)
-        ground = np.empty_like(image)
-        ground[:] = ground_colour(Image.fromarray(image))
+def areas_of(classifier: Classifier, numbered: tuple[int, str]) -> Areas:
+    """Both areas of every kind of map, of one image; its number seeds the noise."""
+    number, path = numbered
+    (answer,) = classifier.predict(path)
+    judge = classifier.judge(answer)
+    image = classifier.card.input.load(path)
+    of = judge.card.classes.index(str(answer.label))
+    ground = np.empty_like(image)
+    ground[:] = ground_colour(Image.fromarray(image))
 
-        def probability(images: NDArray[np.uint8], named: int = named) -> NDArray[np.float64]:
-            logits = classifier.scores(images).logits
-            return softmax(logits, classifier.card.temperature)[:, named]
+    def probability(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return softmax(judge.scores(images).logits, judge.card.temperature)[:, of]
 
-        for kind, weights in maps_of(ours[0], ours[1], random).items():
-            pair = (
-                deletion(image, ground, weights, probability),
-                insertion(image, ground, weights, probability),
-            )
-            areas.setdefault(kind, []).append(pair)
-    table = {kind: np.array(pairs) for kind, pairs in areas.items()}
-    best, n = table["class map"], len(paths)
-    others = {kind: found for kind, found in table.items() if kind != "class map"}
-    return Faithfulness(
-        {kind: mean(found[:, 0]) for kind, found in table.items()},
-        {kind: mean(found[:, 1]) for kind, found in table.items()},
-        {k: wilson(int((best[:, 0] < v[:, 0]).sum()), n) for k, v in others.items()},
-        {k: wilson(int((best[:, 1] > v[:, 1]).sum()), n) for k, v in others.items()},
+    noise = np.random.default_rng(number).random((8, 8))
+    return {
+        kind: (
+            deletion(image, ground, weights, probability),
+            insertion(image, ground, weights, probability),
+        )
+        for kind, weights in maps_of(classifier, image, answer, noise).items()
+    }
+
+
+def curves(areas: dict[str, NDArray[np.float64]], sign: int) -> Curves:
+    """Of the areas (N,) by kind; `sign` is 1 where a greater one is better, else -1."""
+    ours = areas[OURS]
+    gaps = {kind: ours - found for kind, found in areas.items() if kind != OURS}
+    return Curves(
+        {kind: mean(found) for kind, found in areas.items()},
+        {kind: mean(gap) for kind, gap in gaps.items()},
+        {kind: wilson(int((sign * gap > 0).sum()), len(gap)) for kind, gap in gaps.items()},
     )
 
 
@@ -115,46 +123,61 @@ def mean(values: NDArray[np.float64]) -> Estimate:
     return found
 
 
-def localisation(classifier: Classifier, folder: Path) -> tuple[Proportion, Proportion]:
-    """How often the peak lies in the mask; and, to compare, the picture's middle."""
-    spec, names = classifier.card.input, classifier.card.classes
+def localisation(classifier: Classifier, folder: Path) -> dict[str, Proportion]:
+    """How often the peak of a map lies in the mask; and, to compare, the picture's middle."""
+    names = classifier.card.classes.names
     with (folder / "labels.csv").open() as file:
         masks = {row["path"]: folder / row["mask"] for row in csv.DictReader(file)}
     cells = read_site("jiangxi", folder)
-    inside = middle = right = 0
-    answers = classifier.stream([cell.view for cell in cells], class_maps=True)
-    for cell, answer in zip(cells, answers, strict=True):
-        if answer.label != cell.label or answer.class_map is None:
+    inside: dict[str, list[bool]] = {OURS: [], "class map": [], "middle": []}
+    for cell, answer in zip(cells, classifier.stream([c.view for c in cells]), strict=True):
+        if answer.label != cell.label:
             continue
-        right += 1
+        image = classifier.card.input.load(cell.view)
+        maps = classifier.judge(answer).eight_looks(image[None]).class_map[0]
+        shown = {"class map": enlarged(maps[names.index(cell.label)], len(image))}
+        if len(inside["class map"]) % EVERY == 0:
+            shown[OURS] = sharp_map(classifier, image, answer, cell.label)
         mask = np.asarray(Image.open(masks[cell.path]).convert("L")) > 50
-        height, width = mask.shape
-        offset = classifier.map_offset(answer)
-        weights = enlarged(answer.class_map[names.index(cell.label)], spec.size, offset)
-        row, column = np.unravel_index(int(weights.argmax()), weights.shape)
+        spec = classifier.card.input
         scale = spec.side(decode(cell.view.image), cell.view.um_per_pixel) / spec.size
-        y = int(np.floor(height / 2 + (row + 0.5 - spec.size / 2) * scale))
-        x = int(np.floor(width / 2 + (column + 0.5 - spec.size / 2) * scale))
-        inside += bool(0 <= y < height and 0 <= x < width and mask[y, x])
-        middle += bool(mask[height // 2, width // 2])
-    return wilson(inside, right), wilson(middle, right)
+        for kind, weights in shown.items():
+            inside[kind].append(peak_lies_in(mask, weights, scale))
+        inside["middle"].append(bool(mask[mask.shape[0] // 2, mask.shape[1] // 2]))
+    return {kind: wilson(sum(found), len(found)) for kind, found in inside.items()}
+
+
+def peak_lies_in(mask: NDArray[np.bool_], weights: Floats, scale: float) -> bool:
+    """Of a map (S,S) over the middle of a mask, whose pixels are `scale` times smaller."""
+    peak = np.array(np.unravel_index(int(weights.argmax()), weights.shape))
+    middle = np.array(mask.shape) / 2
+    y, x = np.floor(middle + (peak + 0.5 - len(weights) / 2) * scale).astype(int)
+    return bool(0 <= y < mask.shape[0] and 0 <= x < mask.shape[1] and mask[y, x])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("jiangxi", type=Path)
+    parser.add_argument("--split", default="test")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    classifier = Classifier()
-    manifest = read_manifest(given.manifest).select("test")
+    classifier = Classifier(threads=1)  # the images are measured side by side instead
+    manifest = read_manifest(given.manifest).select(given.split)
     by_class = groupby(sorted(manifest.rows, key=lambda row: row.label), lambda row: row.label)
     rows = [row for _, group in by_class for row in list(group)[:PER_CLASS]]
-    peak, middle = localisation(Classifier(tta=True), given.jiangxi)
+    paths = [str(manifest.root / row.path) for row in rows]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        each = list(pool.map(partial(areas_of, classifier), enumerate(paths)))
+    taken, given_places = (
+        {kind: np.array([areas[kind][way] for areas in each]) for kind in each[0]} for way in (0, 1)
+    )
     found = Explanation(
-        faithfulness(classifier, [str(manifest.root / row.path) for row in rows]),
-        peak,
-        middle,
+        given.split,
+        STEPS,
+        curves(taken, -1),
+        curves(given_places, 1),
+        localisation(classifier, given.jiangxi),
         provenance() | {"model_sha256": classifier.card.model_sha256},
     )
     with written_whole(given.out) as temporary:

@@ -17,7 +17,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-import skimage
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
@@ -48,6 +47,8 @@ class FarSet:
 
 def photographs(size: int, random: np.random.Generator) -> Iterator[Images]:
     """Random squares of scikit-image's photographs, twelve of each."""
+    import skimage  # the fields of BCCD can be had without it
+
     folder = Path(skimage.__file__).parent / "data"
     for path in sorted([*folder.glob("*.png"), *folder.glob("*.jpg")]):
         image = Image.open(path).convert("RGB")

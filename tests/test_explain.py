@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemascope.bundle.classifier import Classifier
+from hemascope.bundle.explain import enlarged, sharp_map
 from hemascope.cli import app
 from hemascope.data.render import draw_cell
+from hemascope.preprocess import ground_colour
+from hemascope.reports import pages
 from hemascope.reports.pages import explanation_page
-from hemascope.scoring.faithfulness import STEPS, deletion, insertion, removed
+from hemascope.scoring.calibration import softmax
+from hemascope.scoring.faithfulness import STEPS, deletion, insertion, removed, sharpened
 
 WHITE = np.full((8, 8, 3), 255, dtype=np.uint8)
 SPOT = WHITE.copy()
@@ -39,13 +43,97 @@ def test_places_go_by_their_weight() -> None:
 
 def test_a_faithful_map_beats_its_opposite() -> None:
     right = (SPOT[:, :, 0] == 0).astype(float)
-    # four of 64 places: all of the spot is gone, or there, after the first of 16 steps
-    assert deletion(SPOT, WHITE, right, darkness) == pytest.approx(0.5 / STEPS)
-    assert insertion(SPOT, WHITE, right, darkness) == pytest.approx(1 - 0.5 / STEPS)
-    assert deletion(SPOT, WHITE, -right, darkness) == pytest.approx(1 - 0.5 / STEPS)
-    assert insertion(SPOT, WHITE, -right, darkness) == pytest.approx(0.5 / STEPS)
+    # four of 64 places: half of the spot is gone, or there, after the first of 32 steps
+    assert deletion(SPOT, WHITE, right, darkness) == pytest.approx(1 / STEPS)
+    assert insertion(SPOT, WHITE, right, darkness) == pytest.approx(1 - 1 / STEPS)
+    assert deletion(SPOT, WHITE, -right, darkness) == pytest.approx(1 - 1 / STEPS)
+    assert insertion(SPOT, WHITE, -right, darkness) == pytest.approx(1 / STEPS)
 
 
+def planted(row: int, column: int) -> NDArray[np.uint8]:
+    """A white picture of 128 pixels with a black square of 16, its middle at a place."""
+    picture = np.full((128, 128, 3), 255, dtype=np.uint8)
+    picture[row - 8 : row + 8, column - 8 : column + 8] = 0
+    return picture
+
+
+def blob(row: int, column: int, width: float) -> NDArray[np.float64]:
+    y, x = np.mgrid[:128, :128]
+    return np.asarray(np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * width**2)))
+
+
+@pytest.mark.parametrize(("row", "column"), [(40, 88), (80, 36), (64, 64)])
+def test_a_map_is_drawn_to_what_the_answer_rests_on(row: int, column: int) -> None:
+    picture, white = planted(row, column), np.full((128, 128, 3), 255, dtype=np.uint8)
+    start = blob(row + 10, column - 10, 24)  # nearly a place away, and too wide
+
+    def shown(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        there = images[:, row - 8 : row + 8, column - 8 : column + 8, 0] == 0
+        return np.asarray(there.mean(axis=(1, 2)))
+
+    found = sharpened(picture, white, start, shown)
+    strongest = np.argwhere(found >= np.quantile(found, 1 - 1 / 64))
+    assert strongest.mean(axis=0) == pytest.approx((row, column), abs=8)  # half a place
+    assert deletion(picture, white, found, shown) < deletion(picture, white, start, shown)
+    assert insertion(picture, white, found, shown) > insertion(picture, white, start, shown)
+    assert np.array_equal(found, sharpened(picture, white, start, shown))
+
+
+def test_without_a_round_the_map_stays() -> None:
+    start = blob(50, 70, 20)
+    found = sharpened(
+        planted(50, 70),
+        np.full((128, 128, 3), 255, np.uint8),
+        start,
+        lambda images: np.ones(len(images)),
+        0,
+    )
+    assert found * start.std() + start.mean() == pytest.approx(start)
+
+
+def test_what_speaks_nowhere_for_a_class_shows_nothing() -> None:
+    nowhere = np.zeros((128, 128))
+    found = sharpened(
+        planted(50, 70),
+        np.full((128, 128, 3), 255, np.uint8),
+        nowhere,
+        lambda images: np.zeros(len(images)),
+    )
+    assert not found.any()
+
+
+def test_the_map_of_a_cell_is_more_faithful_than_it_began() -> None:
+    classifier = Classifier()
+    cell = draw_cell("eosinophil", seed=2)
+    (answer,) = classifier.predict(cell)
+    image = classifier.card.input.load(cell)
+    judge, label = classifier.judge(answer), str(answer.label)
+    of = judge.card.classes.index(label)
+    ground = np.empty_like(image)
+    ground[:] = ground_colour(Image.fromarray(image))
+
+    def probability(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return softmax(judge.scores(images).logits, judge.card.temperature)[:, of]
+
+    start = enlarged(judge.eight_looks(image[None]).class_map[0, of], len(image))
+    found = sharp_map(classifier, image, answer, label)
+    assert found.shape == start.shape
+    assert deletion(image, ground, found, probability) <= deletion(
+        image, ground, start, probability
+    )
+    assert insertion(image, ground, found, probability) >= insertion(
+        image, ground, start, probability
+    )
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty maps, for pages on which something else is looked at; real ones take their time."""
+    nothing = np.zeros((128, 128), dtype=np.float32)
+    monkeypatch.setattr(pages, "sharp_map", lambda *_: nothing)
+
+
+@pytest.mark.usefixtures("at_once")
 def test_the_page_shows_both_maps_and_what_failed(tmp_path: Path) -> None:
     Image.fromarray(np.asarray(draw_cell("neutrophil", seed=1))).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
@@ -61,12 +149,13 @@ def test_the_page_shows_both_maps_and_what_failed(tmp_path: Path) -> None:
         app(["explain", str(tmp_path), "--out", str(out)], result_action="return_value")
 
 
+@pytest.mark.usefixtures("at_once")
 def test_the_page_gives_the_reasons_to_review(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     path = tmp_path / "noise.png"
     Image.fromarray(noise).save(path)
     classifier = Classifier()
-    answers = classifier.predict(path, class_maps=True)
+    answers = classifier.predict(path)
     assert answers[0].review_reasons
     page = explanation_page(answers, classifier)
     assert f"review: {', '.join(answers[0].review_reasons)}" in page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,8 @@ from hemascope import Evaluation
 from hemascope.bundle.bundle import read_bundle
 from hemascope.reports.pages import model_card
 from hemascope.results import Estimate, Proportion, from_json
+from hemascope.scoring.faithfulness import STEPS
+from hemascope.scoring.quality import BLURRED, NO_CELL
 from hemascope.study.speed import Benchmark
 
 ROOT = Path(__file__).parents[1]
@@ -94,19 +97,55 @@ def test_what_ten_cells_a_class_bring_is_said() -> None:
 
 def test_what_the_maps_are_worth_is_said() -> None:
     found = json.loads((ROOT / "docs/evaluation/explanation.json").read_bytes())
-    areas = found["faithfulness"]
+    taken, given, ours = found["deletion"], found["insertion"], "map of explain"
 
-    def area(way: str, kind: str) -> str:
-        figure = areas[way][kind]
+    def area(curves: dict[str, Any], kind: str) -> str:
+        figure = curves["area"][kind]
         return f"{figure['value']:.2f} ({figure['low']:.2f} – {figure['high']:.2f})"
 
-    assert said(f"Taken away: {area('deletion', 'class map')}, random places")
-    assert said(f"given: {area('insertion', 'class map')}, random places")
-    assert said(f"{area('deletion', 'blob')} and {area('insertion', 'blob')}")
-    assert said(f"does less well: {area('deletion', 'class map of one look')}")
-    peak = found["peak_in_cell"]
-    assert peak["successes"] == peak["n"]
-    assert said(f"in the cell for all {peak['n']} ({100 * peak['low']:.1f} – 100 %)")
+    def gap(curves: dict[str, Any]) -> str:
+        figure, better = curves["ours_less"]["blob"], curves["better_than"]["blob"]
+        assert figure["low"] * figure["high"] > 0  # it is none that chance would bring
+        low, high = sorted(abs(figure[end]) for end in ("low", "high"))
+        value = f"by {abs(figure['value']):.3f} ({low:.3f} – {high:.3f})"
+        return f"{value} %s, better for {better['successes']} of {better['n']}"
+
+    assert said(f"Taken away: {area(taken, ours)}, random places {area(taken, 'noise')}")
+    assert said(f"given: {area(given, ours)}, random places {area(given, 'noise')}")
+    assert said(f"lie: {area(taken, 'blob')} and {area(given, 'blob')}")
+    assert said(f"lower {gap(taken) % 'taken away'}, and higher {gap(given) % 'given'}")
+    for words, kind in (("the blob: ", "class map"), ("`classify`, ", "class map of one look")):
+        assert said(f"{words}{area(taken, kind)} and {area(given, kind)}")
+    for kind, figure in found["peak_in_cell"].items():
+        assert figure["successes"] == figure["n"]
+        if kind != "middle":
+            assert said(f"for all {figure['n']} ({100 * figure['low']:.1f} – 100 %")
+    assert (found["split"], found["steps"]) == ("test", STEPS)
+    assert found["provenance"]["model_sha256"] == read_bundle().card.model_sha256
+
+
+def test_how_often_the_flags_of_quality_are_raised_is_said() -> None:
+    found = json.loads((ROOT / "docs/evaluation/quality.json").read_bytes())
+    kinds = {kind["pictures"]: kind for kind in found["flagged"] if kind["cells"] == "all"}
+
+    def share(pictures: str, flag: str = "quality") -> str:
+        figure = (kinds[pictures] | kinds[pictures]["flags"])[flag]
+        value, low, high = (f"{100 * figure[key]:.1f}" for key in ("value", "low", "high"))
+        return f"{value} % ({low} – {high})"
+
+    assert kinds["as they are"]["n"] == 1000
+    assert said(f"as they are {share('as they are')} get one")
+    one, two, three, four = (share(f"blurred by {radius} px", BLURRED) for radius in (1, 2, 3, 4))
+    assert three == four
+    assert said(f"Blurred is said of {one} when")
+    assert said(f"of {two} at 2 (to review go {share('blurred by 2 px', 'review')} of these")
+    assert said(f", and of {three} at 3 and at 4")
+    assert said(f"of {share('half outside')} of the cells with half")
+    assert said(f"of {share('mostly outside')} with most of them outside")
+    assert said(f"no cell of {share('corners of PBC', NO_CELL)} of 1,000 pictures")
+    grounds = share("grounds of BCCD", NO_CELL)
+    assert said(f"of {grounds} of {kinds['grounds of BCCD']['n']} grounds")
+    assert found["provenance"]["model_sha256"] == read_bundle().card.model_sha256
 
 
 def test_how_fast_it_is_is_said() -> None:

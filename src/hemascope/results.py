@@ -52,6 +52,12 @@ class Prediction:
     disagreement: float | None = None
     class_map: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def two_likeliest(self) -> list[str]:
+        """The named class and the runner-up; none of an image that could not be read."""
+        chances = self.probabilities
+        return sorted(chances, key=lambda name: -chances[name])[:2]
+
 
 @dataclass(frozen=True)
 class Proportion:

@@ -81,10 +81,11 @@ class Classifier:
 
         Those of test-time augmentation are put right before their mean is taken.
         """
-        if self.tta:
-            return 0.0
-        referred = answer.in_distribution is False and self.elsewhere is not None
-        return (self.elsewhere or self).card.map_offset if referred else self.card.map_offset
+        return 0.0 if self.tta else self.judge(answer).card.map_offset
+
+    def judge(self, answer: Prediction) -> Classifier:
+        """The network that gave an answer of this one's: itself, or that for unlike cells."""
+        return (answer.in_distribution is False and self.elsewhere) or self
 
     def predict(
         self, images: Images, class_maps: bool = False, um_per_pixel: float | None = None
@@ -130,8 +131,13 @@ class Classifier:
 
     def scores(self, batch: NDArray[np.uint8]) -> Scores:
         """The graph's outputs for preprocessed images (N,S,S,3) uint8; with `tta`, their means."""
-        if not self.tta:
-            return self._run(batch)
+        return self.eight_looks(batch) if self.tta else self._run(batch)
+
+    def eight_looks(self, batch: NDArray[np.uint8]) -> Scores:
+        """Means of the graph's outputs over the eight symmetries of images (N,S,S,3) uint8.
+
+        What a place of these class maps shows lies at that place: they have no offset.
+        """
         views = [self._run(view) for view in symmetries(batch)]
         members = np.concatenate([view.members for view in views], axis=1)
         return Scores(

@@ -13,10 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemascope.bundle.batch import Tally
+from hemascope.bundle.batch import Progress, Tally
 from hemascope.bundle.bundle import Bundle
 from hemascope.bundle.classifier import Classifier
-from hemascope.bundle.explain import overlay
+from hemascope.bundle.explain import overlay, sharp_map
 from hemascope.data.sites import LabelledCell
 from hemascope.preprocess import ImageError, View
 from hemascope.results import (
@@ -128,16 +128,25 @@ def evaluation_page(
 
 
 def explanation_page(
-    predictions: Sequence[Prediction], classifier: Classifier, um_per_pixel: float | None = None
+    predictions: Sequence[Prediction],
+    classifier: Classifier,
+    um_per_pixel: float | None = None,
+    progress: Progress | None = None,
 ) -> str:
-    """Each cell, large, with the maps of its named class and of the runner-up.
+    """Each cell, large, with the sharp maps of its named class and of the runner-up.
 
-    The predictions must hold class maps; those of files that could not be read are listed.
+    That takes seconds an image; `progress` is told after each. Files that could not be read are
+    listed.
     """
-    shown = [(View(answer.path or "", um_per_pixel), answer) for answer in predictions]
+    tiles: list[Tile] = []
+    for place, answer in enumerate(predictions, start=1):
+        view = View(answer.path or "", um_per_pixel)
+        tiles += _tiles([(view, answer)], classifier, LARGE, _sharp_overlays)
+        if progress is not None:
+            progress(place, len(predictions))
     return _render(
         "explanation.html.j2",
-        tiles=list(_tiles(shown, classifier, LARGE)),
+        tiles=tiles,
         failed=[answer for answer in predictions if answer.label is None],
         card=classifier.card,
     )
@@ -161,32 +170,54 @@ def model_card(bundle: Bundle) -> str:
     return _render("model_card.md.j2", card=bundle.card, other=other)
 
 
+Overlays = Callable[[Classifier, NDArray[np.uint8], Prediction], list[NDArray[np.uint8]]]
+"""The maps of the named class and of the runner-up over a preprocessed image."""
+
+
+def _overlays(
+    classifier: Classifier, image: NDArray[np.uint8], answer: Prediction
+) -> list[NDArray[np.uint8]]:
+    """By the class maps that the answer holds; raises ValueError where it holds none."""
+    if answer.class_map is None:
+        raise ValueError("the answers were given without class maps")
+    indices = [classifier.card.classes.index(name) for name in answer.two_likeliest]
+    offset = classifier.map_offset(answer)
+    return [overlay(image, answer.class_map[of], offset) for of in indices]
+
+
+def _sharp_overlays(
+    classifier: Classifier, image: NDArray[np.uint8], answer: Prediction
+) -> list[NDArray[np.uint8]]:
+    names = answer.two_likeliest
+    return [overlay(image, sharp_map(classifier, image, answer, name)) for name in names]
+
+
 def _tiles(
-    shown: Sequence[tuple[View, Prediction]], classifier: Classifier, side: int = THUMBNAIL
+    shown: Sequence[tuple[View, Prediction]],
+    classifier: Classifier,
+    side: int = THUMBNAIL,
+    overlays: Overlays = _overlays,
 ) -> Iterator[Tile]:
-    """A tile for each Prediction that has a class map and whose file can still be read."""
+    """A tile for each Prediction whose file could be read, and still can."""
     classes = classifier.card.classes
     for view, prediction in shown:
-        if prediction.label is None or prediction.path is None or prediction.class_map is None:
+        if prediction.label is None or prediction.path is None:
             continue
         try:
             image = classifier.card.input.load(view)
         except ImageError:
             continue  # it went away since it was classified
-        named = classes.index(prediction.label)
-        offset = classifier.map_offset(prediction)
-        second, chance = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[1]
+        _, second = prediction.two_likeliest
+        heat, second_heat = overlays(classifier, image, prediction)
         yield Tile(
             path=prediction.path.encode("utf-8", "backslashreplace").decode(),
             title=f"{prediction.label} {100 * (prediction.probability or 0):.1f} %",
-            detail=f"{second} {100 * chance:.1f} %",
+            detail=f"{second} {100 * prediction.probabilities[second]:.1f} %",
             reasons=", ".join(prediction.review_reasons),
-            colour=classes.classes[named].colour,
+            colour=classes.classes[classes.index(prediction.label)].colour,
             cell=_thumbnail(image, side),
-            heat=_thumbnail(overlay(image, prediction.class_map[named], offset), side),
-            second_heat=_thumbnail(
-                overlay(image, prediction.class_map[classes.index(second)], offset), side
-            ),
+            heat=_thumbnail(heat, side),
+            second_heat=_thumbnail(second_heat, side),
         )
 
 
