@@ -156,8 +156,8 @@ def test_outputs_are_named_as_the_graph_names_them() -> None:
 def test_the_bundle_that_comes_with_the_package() -> None:
     bundle = read_bundle()
     assert bundle.card.classes.names == BLOOD_CELLS.names
-    assert bundle.card.architecture == "deep_efficientnet"
-    assert bundle.card.parameters == 1_840_228
+    assert bundle.card.architecture == "efficientnet_mini"
+    assert bundle.card.parameters == 739_816
     for folder in (pretrained(), pretrained() / "elsewhere"):
         assert sum(path.stat().st_size for path in folder.glob("*.*")) <= 8_000_000
     assert "research use only" in bundle.card.intended_use.lower()
