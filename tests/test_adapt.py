@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import ttest_1samp
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info
 
 from hemascope import Classifier
 from hemascope.bundle.bundle import Bundle, BundleError, read_bundle
 from hemascope.bundle.head import read_head, with_head
 from hemascope.cli import app
 from hemascope.data.render import draw_cell
+from hemascope.data.sites import LabelledCell
+from hemascope.preprocess import View
+from hemascope.reports.adapt import FOLDS, VIEWS, _fitted, flat, folds_of, seen
 from hemascope.scoring import adaptation
 from hemascope.scoring.adaptation import Head, fit_head
+from hemascope.scoring.calibration import softmax
 
 NAMES = ("eosinophil", "lymphocyte", "monocyte")
 
@@ -30,6 +39,7 @@ def problem(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_without_an_old_layer_it_is_logistic_regression(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adaptation, "LEAST_SPREAD", 0.0)
+    monkeypatch.setattr(adaptation, "TOLERANCE", 1e-12)
     features, targets = problem(90)
     found = fit_head(features, targets, Head(np.zeros((3, 6)), np.zeros(3)))
     scaled = (features - features.mean(axis=0)) / features.std(axis=0)
@@ -50,6 +60,22 @@ def test_a_class_without_cells_keeps_its_weights(monkeypatch: pytest.MonkeyPatch
     assert (found(features).argmax(axis=1) == targets).mean() > (
         old(features).argmax(axis=1) == targets
     ).mean()
+
+
+def test_at_the_fit_the_pull_holds_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient is zero: each weight's step, times the pull, is what the labels still want."""
+    monkeypatch.setattr(adaptation, "LEAST_SPREAD", 0.0)
+    monkeypatch.setattr(adaptation, "TOLERANCE", 1e-12)
+    features, targets = problem(90)
+    random = np.random.default_rng(2)
+    old = Head(random.normal(size=(3, 6)), random.normal(size=3))
+    found = fit_head(features, targets, old)
+    wanted = np.eye(3)[targets] - softmax(found(features))  # (N,C)
+    scaled = (features - features.mean(axis=0)) / features.std(axis=0)
+    step = (found.weight - old.weight) * features.std(axis=0)
+    assert np.abs(step).max() > 0.1
+    assert adaptation.PULL * step == pytest.approx(wanted.T @ scaled / 90, abs=1e-4)
+    assert wanted.sum(axis=0) / 90 == pytest.approx(np.zeros(3), abs=1e-4)  # the bias is free
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +99,93 @@ def test_the_graph_takes_another_layer(shipped: Bundle) -> None:
         assert after.logits == pytest.approx(expected, abs=digits * np.abs(expected).max())
         means = after.class_map.mean((2, 3)) + new.bias
         assert means == pytest.approx(after.logits, abs=digits * np.abs(expected).max())
+
+
+def test_the_first_way_a_cell_is_seen_is_how_it_will_be(tinted: Path, shipped: Bundle) -> None:
+    assert shipped.elsewhere is not None
+    classifier = Classifier(shipped.elsewhere)
+    paths = [tinted / "cells" / "monocyte" / f"{seed}.png" for seed in (0, 1)]
+    cells = [LabelledCell(str(path), "monocyte", View(str(path))) for path in paths]
+    missing = LabelledCell("none", "monocyte", View(str(tinted / "none.png")))
+    features, read = seen(classifier, [cells[0], missing, cells[1]])
+    assert read == cells
+    assert features.shape[:2] == (2, VIEWS)
+    images = np.stack([classifier.card.input.load(cell.view) for cell in cells])
+    assert features[:, 0] == pytest.approx(classifier.scores(images).features, abs=1e-4)
+    assert np.abs(features[:, 1:] - features[:, :1]).max(axis=2).min() > 0.01
+    rows, classes = flat(features, np.array([3, 5]))
+    assert np.array_equal(rows[VIEWS], features[1, 0])
+    assert classes.tolist() == [3] * VIEWS + [5] * VIEWS
+
+
+def test_every_fold_holds_out_a_fifth_of_each_class() -> None:
+    targets = np.repeat([0, 2, 5], [10, 7, 5])
+    folds = folds_of(targets)
+    for k, least, most in ((0, 2, 2), (2, 1, 2), (5, 1, 1)):
+        counts = np.bincount(folds[targets == k], minlength=FOLDS)
+        assert (counts.min(), counts.max()) == (least, most)
+
+
+@pytest.fixture(scope="module")
+def measured() -> ModuleType:
+    """benchmarks/adaptation.py"""
+    path = Path(__file__).parents[1] / "benchmarks" / "adaptation.py"
+    spec = importlib.util.spec_from_file_location("adaptation_benchmark", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_benchmark_names_among_all_and_among_the_shared(measured: ModuleType) -> None:
+    scores = np.array([[5.0, 3, 2], [1, 6, 3], [0, 4, 1], [4, 1, 5]])
+    found = measured.balanced(scores, np.array([1, 1, 1, 2]))  # no cell of class 0
+    assert found == pytest.approx({"all": (2 / 3 + 1) / 2, "shared": 1.0})
+
+
+def test_the_benchmark_draws_as_many_of_each_class_and_names_no_drawn_one(
+    measured: ModuleType,
+) -> None:
+    cells = [LabelledCell(str(n), "abc"[n % 3], View(str(n))) for n in range(60)]
+    chosen = measured.drawn(cells, 10, 0)
+    assert Counter(cell.label for cell in chosen) == {"a": 10, "b": 10, "c": 10}
+    assert len({cell.path for cell in chosen}) == 30
+    assert measured.drawn(cells, 10, 1) != chosen
+    targets = np.array([0, 0, 0, 1, 1, 2])
+    rows = measured.alike(np.array([0, 1, 2, 3, 5]), targets)
+    assert np.bincount(targets[rows]).tolist() == [3, 3, 3]
+    assert 4 not in rows
+
+
+def test_the_interval_over_draws_is_students(measured: ModuleType) -> None:
+    found = [0.8, 0.85, 0.9, 0.83]
+    result = measured.over_draws(found)
+    library = ttest_1samp(found, 0.0).confidence_interval(0.95)
+    assert (result["low"], result["high"]) == pytest.approx((library.low, library.high))
+    assert (result["least"], result["most"]) == (0.8, 0.9)
+
+
+def test_the_fit_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def watched(features: np.ndarray, targets: np.ndarray, old: Head) -> Head:
+        threads.extend(
+            pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"
+        )
+        return fit_head(features, targets, old)
+
+    monkeypatch.setattr("hemascope.reports.adapt.fit_head", watched)
+    features, targets = problem(30)
+    views = np.repeat(features[:, None], 2, axis=1).astype(np.float32)
+    head, held_out = _fitted(views, targets, Head(np.zeros((3, 6)), np.zeros(3)))
+    assert threads
+    assert set(threads) == {1}
+    assert held_out.shape == (30, 3)
+    others = folds_of(targets) != 2
+    without = fit_head(*flat(views[others], targets[others]), Head(np.zeros((3, 6)), np.zeros(3)))
+    assert held_out[~others] == pytest.approx(without(features[~others]), abs=1e-4)
+    assert np.abs(head.weight - without.weight).max() > 1e-3
 
 
 def test_an_ensemble_has_no_last_layer(shipped: Bundle) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from hemascope.bundle.bundle import Bundle, Figure
 from hemascope.bundle.classifier import Classifier
@@ -16,13 +17,13 @@ from hemascope.data.augment import POLICIES, augmented
 from hemascope.data.manifest import ManifestError, check_labels
 from hemascope.data.sites import LabelledCell
 from hemascope.preprocess import ImageError, InputSpec
-from hemascope.scoring.adaptation import fit_head
+from hemascope.scoring.adaptation import Head, fit_head
 from hemascope.scoring.calibration import fit_temperature
 from hemascope.scoring.statistics import wilson
 
 Progress = Callable[[int, int], None]
 
-VIEWS = 32  # of each cell; the first is how it will be seen later, the others are augmented
+VIEWS = 16  # of each cell; the first is how it will be seen later, the others are augmented
 FRAME = 1.42  # √2: what the corners of a turned square reach for
 FOLDS = 5
 LEAST_PER_CLASS = 5
@@ -31,7 +32,7 @@ LEAST_PER_CLASS = 5
 def adapt(
     bundle: Bundle, cells: Sequence[LabelledCell], name: str, progress: Progress | None = None
 ) -> Bundle:
-    """A bundle whose last layer is fitted to the cells, each seen in 32 ways.
+    """A bundle whose last layer is fitted to the cells, each seen in 16 ways.
 
     Of a bundle with a network for unlike cells, it is that network's. The card's figure is the
     accuracy on each fifth of the cells when the other four are fitted to, which also gives the
@@ -42,20 +43,13 @@ def adapt(
     classes = source.card.classes
     old = read_head(source)
     check_labels(((cell.path, cell.label) for cell in cells), classes)
-    features, read = _features(Classifier(source), cells, progress)  # (N,V,F)
+    features, read = seen(Classifier(source), cells, progress)  # (N,V,F)
     _check_counts(read, name)
     targets = np.array([classes.index(cell.label) for cell in read])
 
-    def fitted(rows: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Logits of the cells that are not in `rows`, seen as they will be later."""
-        return fit_head(*_flat(features[rows], targets[rows]), old)(features[~rows, 0])
-
-    folds = _folds(targets)
-    held_out = np.empty((len(targets), len(classes)))
-    for fold in range(FOLDS):
-        held_out[folds == fold] = fitted(folds != fold)
+    head, held_out = _fitted(features, targets, old)
+    adapted = with_head(source, head)
     right = int((held_out.argmax(axis=1) == targets).sum())
-    adapted = with_head(source, fit_head(*_flat(features, targets), old))
     card = replace(
         adapted.card,
         name=f"{source.card.name}, adapted to {name}",
@@ -70,14 +64,30 @@ def adapt(
     return replace(adapted, card=card)
 
 
-def _flat(
+def _fitted(
+    features: NDArray[np.float32], targets: NDArray[np.int64], old: Head
+) -> tuple[Head, NDArray[np.float64]]:
+    """The layer fitted to views (N,V,F) of all cells, and logits (N,C) when each is held out.
+
+    Those are of the cell as it will be seen later.
+    """
+    folds, held_out = folds_of(targets), np.empty((len(targets), len(old.bias)))
+    with threadpool_limits(1):  # on busy processors two, waiting for one another, take minutes
+        for fold in range(FOLDS):
+            out = folds == fold
+            head = fit_head(*flat(features[~out], targets[~out]), old)
+            held_out[out] = head(features[out, 0])
+        return fit_head(*flat(features, targets), old), held_out
+
+
+def flat(
     features: NDArray[np.float32], targets: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Views (N,V,F) of cells and their classes (N,), as (NV,F) and (NV,)."""
     return features.reshape(-1, features.shape[2]), targets.repeat(features.shape[1])
 
 
-def _folds(targets: NDArray[np.int64]) -> NDArray[np.int64]:
+def folds_of(targets: NDArray[np.int64]) -> NDArray[np.int64]:
     """The part (N,) that each cell is held out with: of each class, every fifth."""
     folds = np.empty(len(targets), dtype=np.int64)
     for k in np.unique(targets):
@@ -86,10 +96,13 @@ def _folds(targets: NDArray[np.int64]) -> NDArray[np.int64]:
     return folds
 
 
-def _features(
-    classifier: Classifier, cells: Sequence[LabelledCell], progress: Progress | None
+def seen(
+    classifier: Classifier, cells: Sequence[LabelledCell], progress: Progress | None = None
 ) -> tuple[NDArray[np.float32], list[LabelledCell]]:
-    """Features (N,V,F) of the cells that can be read, V ways each, and these cells."""
+    """Features (N,V,F) of the cells that can be read, VIEWS ways each, and these cells.
+
+    The first way is how the classifier sees the cell, the others are turned, moved and recoloured.
+    """
     spec = classifier.card.input
     wide = _widened(spec)
     parts, read = [], []

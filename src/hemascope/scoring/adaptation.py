@@ -11,6 +11,7 @@ Floats = NDArray[np.float64]
 
 PULL = 0.1  # towards the old layer, in standard deviations of the features
 LEAST_SPREAD = 0.1  # of all features' spread, which a feature that hardly varies is taken to have
+TOLERANCE = 1e-6  # of the loss, relative: the steps after that change no answer, and are most
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def fit_head(features: NDArray[np.floating], targets: NDArray[np.integer], old: 
         gradient = np.hstack([error.T @ inputs + PULL * weight, error.sum(axis=0)[:, None]])
         return float(value + PULL / 2 * (weight**2).sum()), gradient.ravel()
 
-    found = minimize(loss, np.zeros(num_classes * (width + 1)), jac=True, method="L-BFGS-B")
+    none = np.zeros(num_classes * (width + 1))
+    found = minimize(loss, none, jac=True, method="L-BFGS-B", options={"ftol": TOLERANCE})
     step = found.x.reshape(num_classes, width + 1)
     weight = step[:, :width] / spread
     return Head(old.weight + weight, old.bias + step[:, width] - weight @ centre)
