@@ -92,7 +92,8 @@ def test_what_ten_cells_a_class_bring_is_said() -> None:
             assert own["all"] == own["shared"]  # one figure is said of both
             assert ceiling["all"] == ceiling["shared"]
             mean, low, high, least, most = (
-                f"{100 * own['shared'][key]:.1f}" for key in ("mean", "low", "high", "least", "most")
+                f"{100 * own['shared'][key]:.1f}"
+                for key in ("mean", "low", "high", "least", "most")
             )
             row = f"{mean} % ({low} – {high}) | {least} – {most} | {100 * ceiling['shared']:.1f} %"
             assert f"| {name} | {site['named']} | {look} | {row} |" in readme
