@@ -23,7 +23,7 @@ from hemascope.bundle.sources import Sources
 from hemascope.provenance import provenance
 from hemascope.results import to_json, written_whole
 
-FEW, MANY = 2 * PART, 8 * PART  # whole rounds for one and for two workers
+FEW, MANY = 2 * PART, 4 * PART  # whole rounds for one and for two workers
 
 
 @dataclass(frozen=True)
