@@ -26,7 +26,7 @@ from hemascope import cli
 from hemascope.bundle import batch
 batch.PART = {PART}
 wrote = batch.row
-batch.row = lambda *given: (time.sleep(0.004), wrote(*given))[1]
+batch.row = lambda *given: (time.sleep(0.015), wrote(*given))[1]
 cli.main()
 """
 
