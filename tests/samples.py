@@ -17,3 +17,13 @@ def two_classes(folder: Path, per_class: int) -> Path:
             noise = rng.integers(60, 180, (70, 70, 3)) + np.array(shift)
             Image.fromarray(noise.astype(np.uint8)).save(folder / label / f"{number}.png")
     return folder
+
+
+def noise_files(folder: Path, images: int, damaged: int) -> Path:
+    """Noise in small files named by their numbers, one of which is no image; the folder."""
+    random = np.random.default_rng(0)
+    for number in range(images):
+        noise = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number:03d}.png")
+    (folder / f"{damaged:03d}.png").write_bytes(b"no image")
+    return folder

@@ -13,14 +13,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import ray
 from moto.server import ThreadedMotoServer
-from PIL import Image
 from pyarrow.fs import FileSystem
 
 from hemascope import Classifier
@@ -32,6 +30,7 @@ from hemascope.bundle.sources import Sources, find_sources
 from hemascope.bundle.storage import Folder, files_at, reason
 from hemascope.cli import app
 from hemascope.results import Prediction
+from samples import noise_files
 
 IMAGES, PART, DAMAGED = 42, 8, 20
 # The command line with short parts, and slow enough to be killed at work.
@@ -51,13 +50,7 @@ cli.main()
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Noise in small files, and one that is no image."""
-    folder = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    for number in range(IMAGES):
-        noise = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{number:03d}.png")
-    (folder / f"{DAMAGED:03d}.png").write_bytes(b"no image")
-    return folder
+    return noise_files(tmp_path_factory.mktemp("images"), IMAGES, DAMAGED)
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
-from PIL import Image
 
 from hemascope import Classifier
 from hemascope.bundle import batch
 from hemascope.bundle.batch import classify_to, find_images, finished, unfinished
 from hemascope.cli import app
+from samples import noise_files
 
 IMAGES, PART = 90, 8
 # The command line with short parts, and slow enough to be caught at work.
@@ -34,13 +34,7 @@ cli.main()
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Noise in small files, and one that is no image."""
-    folder = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    for number in range(IMAGES):
-        noise = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{number:03d}.png")
-    (folder / "040.png").write_bytes(b"no image")
-    return folder
+    return noise_files(tmp_path_factory.mktemp("images"), IMAGES, 40)
 
 
 @pytest.fixture(autouse=True)

@@ -118,6 +118,22 @@ def read_bundle(folder: Path | None = None) -> Bundle:
     return Bundle(card, model, other)
 
 
+def with_model(bundle: Bundle, model: bytes) -> Bundle:
+    """The bundle with another graph, without a second network.
+
+    It is no longer calibrated, and what was measured of the old graph is left out.
+    """
+    card = replace(
+        bundle.card,
+        model_sha256=hashlib.sha256(model).hexdigest(),
+        temperature=1.0,
+        trust=None,
+        figures=(),
+        elsewhere_sha256=None,
+    )
+    return Bundle(card, model)
+
+
 def with_elsewhere(bundle: Bundle, other: Bundle) -> Bundle:
     """The calibrated bundle, with another's network for the cells that are unlike its own.
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from hemascope.bundle.bundle import Bundle, BundleError
+from hemascope.bundle.bundle import Bundle, BundleError, with_model
 from hemascope.scoring.adaptation import Head
 
 
@@ -42,16 +40,7 @@ def with_head(bundle: Bundle, head: Head) -> Bundle:
             tensor.CopyFrom(
                 onnx.numpy_helper.from_array(new[tensor.name].astype(kind), tensor.name)
             )
-    model = bytes(proto.SerializeToString())
-    card = replace(
-        bundle.card,
-        model_sha256=hashlib.sha256(model).hexdigest(),
-        temperature=1.0,
-        trust=None,
-        figures=(),
-        elsewhere_sha256=None,
-    )
-    return Bundle(card, model)
+    return with_model(bundle, bytes(proto.SerializeToString()))
 
 
 def _load(bundle: Bundle) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemascope.bundle.bundle import Bundle, BundleError
+from hemascope.bundle.bundle import Bundle, BundleError, with_model
 from hemascope.bundle.classifier import Classifier
 
 BATCH = 16
@@ -35,16 +34,8 @@ def quantised(bundle: Bundle, images: NDArray[np.uint8]) -> Bundle:
     if bundle.card.precision == "int8":
         raise BundleError(f"'{bundle.card.name}' computes in eight bits already")
     model = _quantised(bundle.model, images, bundle.card.input.size)
-    card = replace(
-        bundle.card,
-        precision="int8",
-        model_sha256=hashlib.sha256(model).hexdigest(),
-        temperature=1.0,
-        trust=None,
-        figures=(),
-        elsewhere_sha256=None,
-    )
-    found = Bundle(card, model)
+    found = with_model(bundle, model)
+    found = replace(found, card=replace(found.card, precision="int8"))
     agreed = float((_named(found, images) == _named(bundle, images)).mean())
     if agreed < AGREED:
         raise BundleError(
