@@ -27,11 +27,11 @@ from threadpoolctl import threadpool_limits
 
 from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.bundle.classifier import Classifier
-from hemascope.bundle.head import read_head
+from hemascope.bundle.head import read_heads
 from hemascope.data.sites import LabelledCell, read_site
 from hemascope.reports.adapt import FOLDS, adapt, flat, folds_of, seen
 from hemascope.results import to_json, written_whole
-from hemascope.scoring.adaptation import fit_head
+from hemascope.scoring.adaptation import fit_heads
 from hemascope.scoring.metrics import balanced_accuracy, confusion_matrix
 from hemascope.scoring.shared import AT_LEAST
 
@@ -79,7 +79,7 @@ def over_draws(found: list[float]) -> dict[str, float]:
 
 def ceiling(bundle: Bundle, cells: list[LabelledCell]) -> Scores:
     """Balanced accuracy, by look and reading, of a layer that is fitted to four fifths of all."""
-    old, classes = read_head(bundle), bundle.card.classes
+    old, classes = read_heads(bundle), bundle.card.classes
     features, read = seen(Classifier(bundle), cells)  # (N,V,F)
     targets = np.array([classes.index(cell.label) for cell in read])
     folds = folds_of(targets)
@@ -87,7 +87,7 @@ def ceiling(bundle: Bundle, cells: list[LabelledCell]) -> Scores:
     for fold in range(FOLDS):
         rows = alike(np.flatnonzero(folds != fold), targets)
         with threadpool_limits(1):
-            heads.append(fit_head(*flat(features[rows], targets[rows]), old))
+            heads.append(fit_heads(*flat(features[rows], targets[rows]), old))
     images = [bundle.card.input.load(cell.view) for cell in read]
     found = {}
     for look, tta in LOOKS.items():

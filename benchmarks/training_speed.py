@@ -1,12 +1,12 @@
 """Training speed: Hemascope's loop against the plain way of writing it, in one run.
 
-Both train `deep_efficientnet` with the full augmentation at 224 px, batch 32, on the same drawn
-cells. The plain way: JPEG files, PIL and torchvision transforms in a DataLoader, single
-precision, contiguous memory. Hemascope: frames from its cache, augmentation of whole batches,
-bfloat16 where that is faster, channels-last; with --compile, its network compiled.
+Both train `deep_efficientnet` with the full augmentation, batch 32, on the same drawn cells, at
+one image size after the other. The plain way: JPEG files, PIL and torchvision transforms in a
+DataLoader, single precision, contiguous memory. Hemascope: frames from its cache, augmentation of
+whole batches, bfloat16 where that is faster, channels-last; with --compile, its network compiled.
 
     pip install 'hemascope[train]' torchvision
-    python benchmarks/training_speed.py
+    python benchmarks/training_speed.py --out docs/evaluation/training_speed.json
 
 Each is a process of its own, and they take turns, so that a drift of the machine's speed meets
 both; the ratio is by pairs of turns.
@@ -20,6 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -34,9 +35,24 @@ from hemascope.data.manifest import manifest_from_folder
 from hemascope.data.render import draw_cell
 from hemascope.models import build_model
 from hemascope.models.network import IMAGENET_MEAN, IMAGENET_STD
+from hemascope.provenance import provenance
+from hemascope.results import to_json, written_whole
 from hemascope.training.images import prepare_data
 from hemascope.training.loop import Run
 from hemascope.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Speed:
+    """At one image size: median images a second of both, and the ratio by pairs of turns."""
+
+    size: int
+    plain: float
+    hemascope: float
+    ratio: float
+    least: float
+    most: float
+    turns: int
 
 
 def draw_jpegs(folder: Path, per_class: int) -> None:
@@ -88,27 +104,20 @@ def our_epoch(
     return epoch
 
 
-def work(way: str, folder: Path, given: argparse.Namespace, pipe: Connection) -> None:
+def work(way: str, folder: Path, size: int, given: argparse.Namespace, pipe: Connection) -> None:
     """One way, in a process of its own: trains an epoch whenever asked, and says how long."""
     if way == "plain":
-        epoch = plain_epoch(folder, given.size, given.batch)
+        epoch = plain_epoch(folder, size, given.batch)
     else:
         cache = folder.parent / "cache"
-        epoch = our_epoch(folder, cache, given.size, given.batch, given.compile)
+        epoch = our_epoch(folder, cache, size, given.batch, given.compile)
     while pipe.recv():
         started = time.perf_counter()
         epoch()
         pipe.send(time.perf_counter() - started)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--per-class", type=int, default=16, help="drawn cells a class")
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--compile", action="store_true", help="compile Hemascope's network")
-    given = parser.parse_args()
+def at_size(size: int, given: argparse.Namespace) -> Speed:
     context = multiprocessing.get_context("spawn")
     speeds: dict[str, list[float]] = {"plain": [], "hemascope": []}
     with tempfile.TemporaryDirectory() as temporary:
@@ -118,7 +127,8 @@ def main() -> None:
         pipes = {}
         for way in speeds:
             pipes[way], theirs = context.Pipe()
-            context.Process(target=work, args=(way, folder, given, theirs), daemon=True).start()
+            works = (way, folder, size, given, theirs)
+            context.Process(target=work, args=works, daemon=True).start()
         for turn in range(given.turns + 1):
             for way, pipe in pipes.items():
                 pipe.send(True)
@@ -127,15 +137,37 @@ def main() -> None:
                     speeds[way].append(images / seconds)
         for pipe in pipes.values():
             pipe.send(False)
-    for way, found in speeds.items():
-        print(f"{way}: {statistics.median(found):.1f} images/s, median of {len(found)} turns")
     ratios = [
         ours / plain for ours, plain in zip(speeds["hemascope"], speeds["plain"], strict=True)
     ]
-    print(
-        f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} – {max(ratios):.2f}), "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    return Speed(
+        size,
+        statistics.median(speeds["plain"]),
+        statistics.median(speeds["hemascope"]),
+        statistics.median(ratios),
+        min(ratios),
+        max(ratios),
+        given.turns,
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[96, 128, 224])
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--per-class", type=int, default=16, help="drawn cells a class")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="compile Hemascope's network")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    found = []
+    for size in given.sizes:
+        found.append(at_size(size, given))
+        print(found[-1])
+    if given.out is not None:
+        facts = provenance() | {"torch": torch.__version__, "threads": str(torch.get_num_threads())}
+        with written_whole(given.out) as temporary:
+            temporary.write_bytes(to_json({"sizes": found, "provenance": facts}))
 
 
 if __name__ == "__main__":

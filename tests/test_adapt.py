@@ -1,4 +1,4 @@
-"""A last layer fitted to a few cells of another laboratory."""
+"""Last layers fitted to a few cells of another laboratory."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.stats import ttest_1samp
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info
 
-from hemascope import Classifier
-from hemascope.bundle.bundle import Bundle, BundleError, read_bundle
-from hemascope.bundle.head import read_head, with_head
+from hemascope import BLOOD_CELLS, Classifier, InputSpec
+from hemascope.bundle.bundle import Bundle, BundleError, Card, read_bundle
+from hemascope.bundle.export import drawn_sample, export
+from hemascope.bundle.head import read_heads, with_heads
 from hemascope.cli import app
 from hemascope.data.render import draw_cell
 from hemascope.data.sites import LabelledCell
+from hemascope.models import Switches, build_model
+from hemascope.models.ensemble import Ensemble
 from hemascope.preprocess import View
 from hemascope.reports.adapt import FOLDS, VIEWS, _fitted, flat, folds_of, seen
 from hemascope.scoring import adaptation
-from hemascope.scoring.adaptation import Head, fit_head
+from hemascope.scoring.adaptation import Head, Heads, fit_head, fit_heads
 from hemascope.scoring.calibration import softmax
 
 NAMES = ("eosinophil", "lymphocyte", "monocyte")
@@ -83,13 +87,32 @@ def shipped() -> Bundle:
     return read_bundle()
 
 
-def test_the_graph_takes_another_layer(shipped: Bundle) -> None:
-    for bundle, digits in ((shipped, 1e-4), (shipped.elsewhere, 2e-2)):  # the second in half
+@pytest.fixture(scope="module")
+def two_scales() -> Bundle:
+    """Two networks without training, the second of which enlarges the image."""
+    torch.manual_seed(0)
+    networks = [
+        build_model("efficientnet_lite", switches=Switches(enlarge=times)) for times in (1, 1.5)
+    ]
+    for network in networks:
+        torch.nn.init.normal_(network.head.bias)  # the exporter keeps equal tensors once
+    both = Ensemble(networks)
+    spec = InputSpec(64)
+    return export(both, Card("two", BLOOD_CELLS, spec, "", 1, "", ""), drawn_sample(spec), True)
+
+
+def test_the_graph_takes_other_layers(shipped: Bundle, two_scales: Bundle) -> None:
+    for bundle, digits in ((shipped, 1e-4), (shipped.elsewhere, 2e-2), (two_scales, 2e-2)):
         assert bundle is not None
-        old = read_head(bundle)
+        old = read_heads(bundle)
         random = np.random.default_rng(0)
-        new = Head(random.normal(size=old.weight.shape), random.normal(size=old.bias.shape))
-        changed = with_head(bundle, new)
+        new = Heads(
+            tuple(
+                Head(random.normal(size=head.weight.shape), random.normal(size=head.bias.shape))
+                for head in old.members
+            )
+        )
+        changed = with_heads(bundle, new)
         assert changed.card.trust is None
         images = np.stack([bundle.card.input.apply(draw_cell(name, 1)) for name in NAMES])
         before, after = Classifier(bundle).scores(images), Classifier(changed).scores(images)
@@ -97,8 +120,29 @@ def test_the_graph_takes_another_layer(shipped: Bundle) -> None:
         assert np.array_equal(after.features, before.features)
         expected = new(before.features)
         assert after.logits == pytest.approx(expected, abs=digits * np.abs(expected).max())
-        means = after.class_map.mean((2, 3)) + new.bias
+        parts = zip(new.members, new.parts(before.features), strict=True)
+        for member, (head, part) in enumerate(parts):
+            expected = head(part)
+            allowed = digits * np.abs(expected).max()
+            assert after.members[:, member] == pytest.approx(expected, abs=allowed)
+        means = after.class_map.mean((2, 3)) + np.mean([head.bias for head in new.members], axis=0)
         assert means == pytest.approx(after.logits, abs=digits * np.abs(expected).max())
+    assert len(read_heads(two_scales).members) == 2
+
+
+def test_every_member_is_fitted_by_itself() -> None:
+    features, targets = problem(60)
+    random = np.random.default_rng(1)
+    old = Heads(
+        tuple(Head(random.normal(size=(3, width)), random.normal(size=3)) for width in (2, 4))
+    )
+    found = fit_heads(features, targets, old)
+    parts = (features[:, :2], features[:, 2:])
+    for head, part, before in zip(found.members, parts, old.members, strict=True):
+        alone = fit_head(part, targets, before)
+        assert head.weight == pytest.approx(alone.weight)
+    logits = [head(part) for head, part in zip(found.members, parts, strict=True)]
+    assert found(features) == pytest.approx((logits[0] + logits[1]) / 2)
 
 
 def test_the_first_way_a_cell_is_seen_is_how_it_will_be(tinted: Path, shipped: Bundle) -> None:
@@ -169,34 +213,35 @@ def test_the_interval_over_draws_is_students(measured: ModuleType) -> None:
 def test_the_fit_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
 
-    def watched(features: np.ndarray, targets: np.ndarray, old: Head) -> Head:
+    def watched(features: np.ndarray, targets: np.ndarray, old: Heads) -> Heads:
         threads.extend(
             pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"
         )
-        return fit_head(features, targets, old)
+        return fit_heads(features, targets, old)
 
-    monkeypatch.setattr("hemascope.reports.adapt.fit_head", watched)
+    monkeypatch.setattr("hemascope.reports.adapt.fit_heads", watched)
     features, targets = problem(30)
     views = np.repeat(features[:, None], 2, axis=1).astype(np.float32)
-    head, held_out = _fitted(views, targets, Head(np.zeros((3, 6)), np.zeros(3)))
+    old = Heads((Head(np.zeros((3, 6)), np.zeros(3)),))
+    heads, held_out = _fitted(views, targets, old)
     assert threads
     assert set(threads) == {1}
     assert held_out.shape == (30, 3)
     others = folds_of(targets) != 2
-    without = fit_head(*flat(views[others], targets[others]), Head(np.zeros((3, 6)), np.zeros(3)))
+    without = fit_heads(*flat(views[others], targets[others]), old)
     assert held_out[~others] == pytest.approx(without(features[~others]), abs=1e-4)
-    assert np.abs(head.weight - without.weight).max() > 1e-3
+    assert np.abs(heads.members[0].weight - without.members[0].weight).max() > 1e-3
 
 
-def test_an_ensemble_has_no_last_layer(shipped: Bundle) -> None:
+def test_a_graph_without_a_linear_last_layer_is_refused(shipped: Bundle) -> None:
     import onnx
 
     proto = onnx.load_from_string(shipped.model)
     (last,) = (node for node in proto.graph.node if "logits" in node.output)
     last.input[0] = "texture"
     broken = replace(shipped, model=bytes(proto.SerializeToString()))
-    with pytest.raises(BundleError, match="no single last layer"):
-        read_head(broken)
+    with pytest.raises(BundleError, match="no linear last layer"):
+        read_heads(broken)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from hemascope import BLOOD_CELLS, Classifier, InputSpec
 from hemascope.bundle.bundle import Bundle, Card
 from hemascope.bundle.export import drawn_sample, export
 from hemascope.data.render import draw_cell
-from hemascope.models import build_model
+from hemascope.models import Switches, build_model
 from hemascope.models.ensemble import Ensemble
 from hemascope.scoring.ensemble import disagreement, symmetries, turned_back
 
@@ -89,6 +89,24 @@ def test_an_ensemble_answers_with_the_mean(three: Bundle) -> None:
     assert answer.disagreement == pytest.approx(
         disagreement(Classifier(three).scores(SPEC.apply(draw_cell("ig", 0))[None]).members)[0]
     )
+
+
+def test_members_at_several_scales_share_a_map() -> None:
+    """Each place of a member's map is divided; how far the common map is off is their mean."""
+    torch.manual_seed(0)
+    members = [
+        build_model("efficientnet_lite", switches=Switches(enlarge=times)).eval()
+        for times in (1, 1.5)
+    ]
+    images = torch.rand(2, 3, 64, 64)
+    ensemble = Ensemble(members)
+    found = ensemble.outputs(images)
+    small, large = (member.outputs(images) for member in members)
+    assert (small.class_map.shape[-1], large.class_map.shape[-1]) == (4, 6)
+    expected = np.kron(small.class_map.detach(), np.ones((3, 3)))
+    expected = (expected + np.kron(large.class_map.detach(), np.ones((2, 2)))) / 2
+    assert found.class_map.detach().numpy() == pytest.approx(expected, abs=1e-5)
+    assert ensemble.map_offset_at(64) == pytest.approx((3 * 0.5 + 2 * 0.5) / 2)
 
 
 def test_maps_are_put_right_before_they_are_turned_back() -> None:

@@ -138,6 +138,18 @@ def test_normalised_stain_forgets_light_and_strength() -> None:
     assert normalise(torch.full((1, 3, 64, 64), 0.8)).min() > 0.99  # nothing is blown up
 
 
+def test_an_enlarged_picture_has_finer_maps() -> None:
+    torch.manual_seed(0)
+    plain = build_model("efficientnet_lite").eval()
+    torch.manual_seed(0)
+    enlarging = build_model("efficientnet_lite", switches=Switches(enlarge=1.5)).eval()
+    images = torch.rand(2, 3, 64, 64)
+    larger = torch.nn.functional.interpolate(images, size=(96, 96), mode="bilinear")
+    for found, expected in zip(enlarging.stages(images), plain.stages(larger), strict=True):
+        assert torch.allclose(found, expected, atol=1e-5)
+    assert enlarging.feature_maps(images).shape[-1] == 6 > plain.feature_maps(images).shape[-1]
+
+
 def test_stain_is_normalised_where_the_switch_says_so() -> None:
     torch.manual_seed(0)
     plain = build_model("efficientnet_lite").eval()

@@ -25,7 +25,7 @@ from hemascope.training.folder import RunFolder
 from hemascope.training.loop import TrainingError, load_start, network_of
 from hemascope.training.optim import WeightAverage, learning_rate
 from hemascope.training.recipe import PAPER, Recipe, read_recipe
-from hemascope.training.run import ensemble_of, snapshots_of, train
+from hemascope.training.run import bundle_of, ensemble_of, snapshots_of, train
 from samples import two_classes
 
 TINY = Recipe(
@@ -339,6 +339,8 @@ def test_several_runs_become_an_ensemble(cells: Path, cache: Path, tmp_path: Pat
         path = tmp_path / str(seed)
         runs.append(train(recipe, manifest_from_folder(cells), path, cache=cache))
     bundle = ensemble_of(runs)
+    own = bundle_of(runs[0]).card.recipe
+    assert bundle.card.recipe == {name: own[name] for name in own if name != "seed"}
     assert bundle.card.parameters == 2 * read_bundle(runs[0].bundle).card.parameters
     (answer,) = Classifier(bundle).predict(next(cells.rglob("*.png")))
     assert answer.disagreement is not None

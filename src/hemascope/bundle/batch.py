@@ -153,6 +153,11 @@ def classify_to(
     return Tally(len(paths) - unreadable, unreadable, {name: counts[name] for name in names})
 
 
+def part_file(number: int, kind: str = ".parquet") -> str:
+    """The name of a part of a table, counted from 0."""
+    return f"part{number:06d}{kind}"
+
+
 class Parts:
     """The parts of a table that is being written, and the folder they lie in."""
 
@@ -169,7 +174,7 @@ class Parts:
         self.folder = out if self.stays else out.with_name(f".{out.name}.parts")
 
     def path(self, part: int) -> Path:
-        return self.folder / f"part{part:06d}{self.kind}"
+        return self.folder / part_file(part, self.kind)
 
     def whole(self) -> list[Path]:
         """The parts that are written, in order."""

@@ -56,7 +56,7 @@ def export(
     if half:
         model = _in_half_precision(model)
     digest = hashlib.sha256(model).hexdigest()
-    complete = replace(card, model_sha256=digest, map_offset=network.map_offset)
+    complete = replace(card, model_sha256=digest, map_offset=network.map_offset_at(card.input.size))
     bundle = Bundle(complete, model)
     size = card.input.size
     noise = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)

@@ -1,40 +1,47 @@
-"""The last layer inside a bundle's graph: read it, or put another in its place. Needs onnx."""
+"""The last layers inside a bundle's graph: read them, or put others there. Needs onnx."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hemascope.bundle.bundle import Bundle, BundleError, with_model
-from hemascope.scoring.adaptation import Head
+from hemascope.scoring.adaptation import Head, Heads
 
 
-def read_head(bundle: Bundle) -> Head:
-    """The layer from `features` to `logits`. Raises BundleError for a graph without just one."""
+class _Place(NamedTuple):
+    """The tensors in the file that hold one member's last layer, `maps` that of its class maps."""
+
+    weight: str
+    bias: str
+    maps: str
+
+
+def read_heads(bundle: Bundle) -> Heads:
+    """The layers from `features` to `logits`, one a member. Raises BundleError without them."""
     graph = _load(bundle).graph
-    weight, bias = _names(graph, bundle.card.name)
     values = {tensor.name: tensor for tensor in graph.initializer}
-    return Head(_values(values[weight]), _values(values[bias]))
+    places = _places(graph, bundle.card.name)
+    return Heads(tuple(Head(_values(values[p.weight]), _values(values[p.bias])) for p in places))
 
 
-def with_head(bundle: Bundle, head: Head) -> Bundle:
-    """The bundle with another last layer, in its class maps too.
+def with_heads(bundle: Bundle, heads: Heads) -> Bundle:
+    """The bundle with other last layers, in its class maps too.
 
-    It is no longer calibrated, and what was measured of the old one is left out.
+    It is no longer calibrated, and what was measured of the old ones is left out.
     """
     import onnx
 
     proto = _load(bundle)
-    graph = proto.graph
-    weight, bias = _names(graph, bundle.card.name)
-    (maps,) = (node for node in graph.node if "class_map" in node.output)
-    new = {
-        weight: head.weight,
-        bias: head.bias,
-        _stored(graph, maps.input[1]): head.weight[:, :, None, None],
-    }
-    for tensor in graph.initializer:
+    new = {}
+    for head, place in zip(heads.members, _places(proto.graph, bundle.card.name), strict=True):
+        new |= {
+            place.weight: head.weight,
+            place.bias: head.bias,
+            place.maps: head.weight[:, :, None, None],
+        }
+    for tensor in proto.graph.initializer:
         if tensor.name in new:
             kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
             tensor.CopyFrom(
@@ -49,16 +56,32 @@ def _load(bundle: Bundle) -> Any:
     return onnx.load_from_string(bundle.model)
 
 
-def _names(graph: Any, title: str) -> tuple[str, str]:
-    """Of the last layer's weight and bias."""
-    last = [node for node in graph.node if "logits" in node.output]
-    if [node.op_type for node in last] != ["Gemm"] or last[0].input[0] != "features":
-        raise BundleError(
-            f"'{title}' has no single last layer that could be fitted, as an ensemble has not; "
-            "take a bundle of one network"
-        )
-    weight, bias = last[0].input[1:]
-    return _stored(graph, weight), _stored(graph, bias)
+def _places(graph: Any, title: str) -> list[_Place]:
+    """Of each member's layer, in the order of their features."""
+    (made,) = (node for node in graph.node if "features" in node.output)
+    parts = made.input if made.op_type == "Concat" else ["features"]
+    layers = {node.input[0]: node.input[1:] for node in graph.node if node.op_type == "Gemm"}
+    if not set(parts) <= layers.keys():
+        raise BundleError(f"'{title}' has no linear last layer that could be fitted")
+    places = []
+    for part in parts:
+        weight, bias = (_stored(graph, name) for name in layers[part])
+        places.append(_Place(weight, bias, _of_maps(graph, weight)))
+    return places
+
+
+def _of_maps(graph: Any, weight: str) -> str:
+    """The kernel of one place that has the same weights (C,F)."""
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    wanted = _values(values[weight])[:, :, None, None]
+    kernels = {_stored(graph, node.input[1]) for node in graph.node if node.op_type == "Conv"}
+    (found,) = (
+        name
+        for name in kernels & values.keys()
+        if tuple(values[name].dims) == wanted.shape
+        and np.array_equal(_values(values[name]), wanted)
+    )
+    return found
 
 
 def _stored(graph: Any, name: str) -> str:

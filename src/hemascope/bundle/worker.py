@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pyarrow.parquet as pq
 import ray
 
-from hemascope.bundle.batch import is_address
+from hemascope.bundle.batch import is_address, part_file
 from hemascope.bundle.bundle import Bundle
 from hemascope.bundle.classifier import Classifier
 from hemascope.bundle.imagetables import Slice, images_of
@@ -38,7 +38,7 @@ class Part:
 
     @property
     def file(self) -> str:
-        return f"part{self.number:06d}.parquet"
+        return part_file(self.number)
 
 
 @dataclass(frozen=True)

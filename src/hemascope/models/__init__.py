@@ -28,13 +28,15 @@ class Switches:
     """What the ablations turn on and off; the defaults are the study's own network.
 
     `dropout` acts before the last layer, `stochastic_depth` on the residual branches.
-    `normalise_stain` brings every picture to one stain and light first.
+    `normalise_stain` brings every picture to one stain and light first, and `enlarge` makes it so
+    many times larger then.
     """
 
     squeeze_excite: bool = True
     dropout: float = 0.3
     stochastic_depth: float = 0.2
     normalise_stain: bool = False
+    enlarge: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("dropout", "stochastic_depth"):
@@ -86,4 +88,5 @@ def build_model(name: str, num_classes: int = 8, switches: Switches | None = Non
     network = MODELS[name](num_classes, switches)
     if switches.normalise_stain:
         network.staining = StainNormalisation()
+    network.enlarge = switches.enlarge
     return network

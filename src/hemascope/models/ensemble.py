@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -16,26 +17,44 @@ class Ensemble(nn.Module):
 
     Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep
     ensembles", NeurIPS 2017; the mean is of logits, so that the class map stays linear in them.
+    Members that enlarge the image differently see it at several scales.
     """
 
     def __init__(self, networks: Sequence[CellNetwork]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
 
-    @property
-    def map_offset(self) -> float:
-        """Its members' mean."""
-        offsets = [cast(CellNetwork, network).map_offset for network in self.networks]
+    @torch.inference_mode()
+    def map_offset_at(self, size: int) -> float:
+        """Its members' mean, in places of its class maps of images of that many pixels a side."""
+        images = torch.zeros(1, 3, size, size)
+        members = [cast(CellNetwork, network) for network in self.networks]
+        sides = [member.feature_maps(images).shape[-1] for member in members]
+        offsets = [
+            member.map_offset_at(size) * math.lcm(*sides) / side
+            for member, side in zip(members, sides, strict=True)
+        ]
         return sum(offsets) / len(offsets)
 
     def outputs(self, images: Tensor) -> Outputs:
-        """Of images (N,3,S,S) in 0..1. Its members' class maps must be of one size."""
+        """Of images (N,3,S,S) in 0..1."""
         parts = [cast(CellNetwork, network).outputs(images) for network in self.networks]
         members = torch.cat([part.members for part in parts], dim=1)  # (N,M,C)
         return Outputs(
             logits=members.mean(1),
             features=torch.cat([part.features for part in parts], dim=1),
-            class_map=torch.stack([part.class_map for part in parts]).mean(0),
+            class_map=torch.stack(_on_one_grid([part.class_map for part in parts])).mean(0),
             texture=torch.cat([part.texture for part in parts], dim=1),
             members=members,
         )
+
+
+def _on_one_grid(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Maps (N,C,h,h) of several sizes, each place divided until all are of one; means stay."""
+    side = math.lcm(*(int(each.shape[-1]) for each in maps))
+    return [
+        each
+        if each.shape[-1] == side
+        else nn.functional.interpolate(each, size=(side, side), mode="nearest")
+        for each in maps
+    ]

@@ -32,7 +32,8 @@ class CellNetwork(nn.Module):
     """Images (N,3,S,S), RGB in 0..1 → feature maps (N,K,h,w) → mean (N,K) → logits (N,C).
 
     Normalisation by ImageNet's mean and deviation is the first layer, so that nothing outside
-    has to know of it; `staining` before it is the identity or a StainNormalisation. Since the
+    has to know of it; `staining` before it is the identity or a StainNormalisation, and `enlarge`
+    is how many times larger the image is made then, for finer maps of the same picture. Since the
     logits are linear in the mean of the feature maps, the class activation map (Zhou et al., CVPR
     2016) is the same linear layer at each place, and equals Grad-CAM at the last convolution
     (Selvaraju et al., ICCV 2017) up to its scale and ReLU.
@@ -51,19 +52,30 @@ class CellNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.staining: nn.Module = nn.Identity()
+        self.enlarge = 1.0
         self.maps = maps
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(num_features, num_classes)
         self.apply(_initialise)
 
     def stages(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N,3,S,S) in 0..1 → early maps, the last with at least S/4 a side, and (N,K,h,w)."""
-        maps = early = (self.staining(images) - self.mean) / self.std
+        """(N,3,S,S) in 0..1 → early maps, the last with at least S/4 a side, and (N,K,h,w).
+
+        S is the side of the image as it is enlarged.
+        """
+        maps = early = (self._enlarged(self.staining(images)) - self.mean) / self.std
+        side = maps.shape[-1]
         for stage in self.maps.children():
             maps = stage(maps)
-            if 4 * maps.shape[-1] >= images.shape[-1]:
+            if 4 * maps.shape[-1] >= side:
                 early = maps
         return early, maps
+
+    def _enlarged(self, images: Tensor) -> Tensor:
+        if self.enlarge == 1:
+            return images
+        side = round(self.enlarge * int(images.shape[-1]))  # a number, in tracing too
+        return nn.functional.interpolate(images, size=(side, side), mode="bilinear")
 
     def feature_maps(self, images: Tensor) -> Tensor:
         """(N,3,S,S) in 0..1 → (N,K,h,w)."""
@@ -73,6 +85,10 @@ class CellNetwork(nn.Module):
         """(N,3,S,S) in 0..1 → logits (N,C)."""
         features = spatial_mean(self.feature_maps(images)).flatten(1)
         return cast(Tensor, self.head(self.dropout(features)))
+
+    def map_offset_at(self, size: int) -> float:
+        """Its `map_offset`, whatever the side of the images."""
+        return self.map_offset
 
     def outputs(self, images: Tensor) -> Outputs:
         """Logits, the features behind them, class activation maps and texture. For evaluation.

@@ -12,12 +12,12 @@ from threadpoolctl import threadpool_limits
 
 from hemascope.bundle.bundle import Bundle, Figure
 from hemascope.bundle.classifier import Classifier
-from hemascope.bundle.head import read_head, with_head
+from hemascope.bundle.head import read_heads, with_heads
 from hemascope.data.augment import POLICIES, augmented
 from hemascope.data.manifest import ManifestError, check_labels
 from hemascope.data.sites import LabelledCell
 from hemascope.preprocess import ImageError, InputSpec
-from hemascope.scoring.adaptation import Head, fit_head
+from hemascope.scoring.adaptation import Heads, fit_heads
 from hemascope.scoring.calibration import fit_temperature
 from hemascope.scoring.statistics import wilson
 
@@ -32,28 +32,28 @@ LEAST_PER_CLASS = 5
 def adapt(
     bundle: Bundle, cells: Sequence[LabelledCell], name: str, progress: Progress | None = None
 ) -> Bundle:
-    """A bundle whose last layer is fitted to the cells, each seen in 16 ways.
+    """A bundle whose last layers, one a member, are fitted to the cells, each seen in 16 ways.
 
     Of a bundle with a network for unlike cells, it is that network's. The card's figure is the
     accuracy on each fifth of the cells when the other four are fitted to, which also gives the
     temperature. Raises ManifestError where there are fewer than two classes, or a class has fewer
-    than five cells that can be read, and BundleError for an ensemble.
+    than five cells that can be read, and BundleError for a graph without such layers.
     """
     source = bundle.elsewhere or bundle
     classes = source.card.classes
-    old = read_head(source)
+    old = read_heads(source)
     check_labels(((cell.path, cell.label) for cell in cells), classes)
     features, read = seen(Classifier(source), cells, progress)  # (N,V,F)
     _check_counts(read, name)
     targets = np.array([classes.index(cell.label) for cell in read])
 
-    head, held_out = _fitted(features, targets, old)
-    adapted = with_head(source, head)
+    heads, held_out = _fitted(features, targets, old)
+    adapted = with_heads(source, heads)
     right = int((held_out.argmax(axis=1) == targets).sum())
     card = replace(
         adapted.card,
         name=f"{source.card.name}, adapted to {name}",
-        training_data=f"{source.card.training_data}; last layer: {len(read)} cells, {name}",
+        training_data=f"{source.card.training_data}; last layers: {len(read)} cells, {name}",
         temperature=fit_temperature(held_out, targets),
         figures=(
             Figure(
@@ -65,19 +65,19 @@ def adapt(
 
 
 def _fitted(
-    features: NDArray[np.float32], targets: NDArray[np.int64], old: Head
-) -> tuple[Head, NDArray[np.float64]]:
-    """The layer fitted to views (N,V,F) of all cells, and logits (N,C) when each is held out.
+    features: NDArray[np.float32], targets: NDArray[np.int64], old: Heads
+) -> tuple[Heads, NDArray[np.float64]]:
+    """The layers fitted to views (N,V,F) of all cells, and logits (N,C) when each is held out.
 
     Those are of the cell as it will be seen later.
     """
-    folds, held_out = folds_of(targets), np.empty((len(targets), len(old.bias)))
+    folds, held_out = folds_of(targets), np.empty((len(targets), len(old.members[0].bias)))
     with threadpool_limits(1):  # on busy processors two, waiting for one another, take minutes
         for fold in range(FOLDS):
             out = folds == fold
-            head = fit_head(*flat(features[~out], targets[~out]), old)
-            held_out[out] = head(features[out, 0])
-        return fit_head(*flat(features, targets), old), held_out
+            heads = fit_heads(*flat(features[~out], targets[~out]), old)
+            held_out[out] = heads(features[out, 0])
+        return fit_heads(*flat(features, targets), old), held_out
 
 
 def flat(

@@ -1,4 +1,4 @@
-"""A last layer for another laboratory, from a few labelled cells and the layer that there was."""
+"""Last layers for another laboratory, from a few labelled cells and the layers that there were."""
 
 from __future__ import annotations
 
@@ -25,6 +25,28 @@ class Head:
         return np.asarray(np.asarray(features, dtype=np.float64) @ self.weight.T + self.bias)
 
 
+@dataclass(frozen=True)
+class Heads:
+    """The layers of M members, whose features stand side by side: (N,ΣF) → mean logits (N,C)."""
+
+    members: tuple[Head, ...]
+
+    def parts(self, features: NDArray[np.floating]) -> list[NDArray[np.floating]]:
+        """Features (N,ΣF), of each member its own (N,F)."""
+        ends = np.cumsum([head.weight.shape[1] for head in self.members])
+        return np.split(features, ends[:-1], axis=1)
+
+    def __call__(self, features: NDArray[np.floating]) -> Floats:
+        pairs = zip(self.members, self.parts(features), strict=True)
+        return np.asarray(np.mean([head(part) for head, part in pairs], axis=0))
+
+
+def fit_heads(features: NDArray[np.floating], targets: NDArray[np.integer], old: Heads) -> Heads:
+    """Each member's layer, fitted to its own part of features (N,ΣF) by `fit_head`."""
+    pairs = zip(old.members, old.parts(features), strict=True)
+    return Heads(tuple(fit_head(part, targets, head) for head, part in pairs))
+
+
 def fit_head(features: NDArray[np.floating], targets: NDArray[np.integer], old: Head) -> Head:
     """The layer that makes the labels of features (N,F) likely, and is not far from the old one.
 
@@ -36,9 +58,11 @@ def fit_head(features: NDArray[np.floating], targets: NDArray[np.integer], old: 
 
     wide = np.asarray(features, dtype=np.float64)
     centre, spread = wide.mean(axis=0), wide.std(axis=0) + LEAST_SPREAD * wide.std()
-    inputs = (wide - centre) / spread
+    # No step leaves the span of the inputs, which has R dimensions, at most N.
+    basis, coordinates = np.linalg.qr(((wide - centre) / spread).T)  # (F,R), (R,N)
+    inputs = coordinates.T
     start = old(wide)  # (N,C)
-    rows, (num_classes, width) = np.arange(len(targets)), old.weight.shape
+    rows, num_classes, width = np.arange(len(targets)), len(old.bias), len(coordinates)
     labels = np.eye(num_classes)[targets]
 
     def loss(step: Floats) -> tuple[float, Floats]:
@@ -55,5 +79,5 @@ def fit_head(features: NDArray[np.floating], targets: NDArray[np.integer], old: 
     none = np.zeros(num_classes * (width + 1))
     found = minimize(loss, none, jac=True, method="L-BFGS-B", options={"ftol": TOLERANCE})
     step = found.x.reshape(num_classes, width + 1)
-    weight = step[:, :width] / spread
+    weight = step[:, :width] @ basis.T / spread
     return Head(old.weight + weight, old.bias + step[:, width] - weight @ centre)

@@ -216,7 +216,11 @@ class Run:
 def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:
     """The recipe's network, freshly initialised."""
     switches = Switches(
-        recipe.squeeze_excite, recipe.dropout, recipe.stochastic_depth, recipe.normalise_stain
+        recipe.squeeze_excite,
+        recipe.dropout,
+        recipe.stochastic_depth,
+        recipe.normalise_stain,
+        recipe.enlarge,
     )
     return build_model(recipe.model, num_classes, switches)
 

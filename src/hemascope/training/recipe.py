@@ -40,6 +40,8 @@ class Recipe:
     """Rate at the last residual block, rising from 0 at the first; simple_cnn has none."""
     normalise_stain: bool = False
     """Bring every picture to one stain and light inside the network."""
+    enlarge: float = 1.0
+    """Times that the network enlarges its input, for finer maps of the same picture."""
     image_size: int = 224
     """Side of the model's input, in pixels."""
     start_size: int | None = None
@@ -89,6 +91,7 @@ class Recipe:
             choices = get_args(hint)
             if all(isinstance(choice, str) for choice in choices) and choices:
                 _choice(name, getattr(self, name), choices)
+        _range("enlarge", self.enlarge, 1, 4)
         _range("image_size", self.image_size, 64, 1024)
         _range("start_size", self.start_size or 64, 64, self.image_size)
         _range("val_fraction", self.val_fraction, 0, 0.9)

@@ -145,8 +145,14 @@ def _ensemble(members: Sequence[tuple[CellNetwork, Card]], half: bool) -> Bundle
                 f"{card.name}: its classes or its input differ from those of {first.name}; "
                 "an ensemble's members must share both"
             )
+    shared = {
+        name: value
+        for name, value in first.recipe.items()
+        if all(card.recipe[name] == value for _, card in members)
+    }
     card = replace(
         first,
+        recipe=shared,
         architecture=" + ".join(card.architecture for _, card in members),
         parameters=sum(card.parameters for _, card in members),
         figures=(),
