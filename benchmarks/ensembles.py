@@ -1,9 +1,9 @@
 """What several answers to one image bring, and cost: of an ensemble, and of symmetries.
 
-Takes runs that differ in their seed only. The first alone, all of them as an ensemble, each with
-and without test-time symmetries: accuracy, calibration and Brier score on split `test`, after a
-temperature that is fitted on a part of split `pool`; how well the least probability and the
-disagreement tell mistakes; and the time, as a multiple of the first alone in the same run.
+Takes runs that differ in their seed only, or one. The first alone, all of them as an ensemble,
+each with and without test-time symmetries: accuracy, calibration and Brier score on split `test`,
+after a temperature that is fitted on a part of split `pool`; how well the least probability and
+the disagreement tell mistakes; and the time, as a multiple of the first alone in the same run.
 
 With --snapshots, also those of one run of several cycles.
 
@@ -111,13 +111,17 @@ def main() -> None:
     order = np.random.default_rng(0).permutation(len(pool.rows))[:FITTED_ON]
     pool = Manifest(pool.root, tuple(pool.rows[i] for i in order))
     folders = [RunFolder(run) for run in chosen.runs]
-    single, ensemble = bundle_of(folders[0]), ensemble_of(folders)
+    single = bundle_of(folders[0])
     ways = [
         measure("one network", single, False, pool, test),
         measure("one network, symmetries", single, True, pool, test),
-        measure(f"ensemble of {len(folders)}", ensemble, False, pool, test),
-        measure(f"ensemble of {len(folders)}, symmetries", ensemble, True, pool, test),
     ]
+    if len(folders) > 1:
+        ensemble = ensemble_of(folders)
+        ways += [
+            measure(f"ensemble of {len(folders)}", ensemble, False, pool, test),
+            measure(f"ensemble of {len(folders)}, symmetries", ensemble, True, pool, test),
+        ]
     if chosen.snapshots is not None:
         run = RunFolder(chosen.snapshots)
         ways += [
