@@ -165,9 +165,10 @@ def main() -> None:
         found.append(at_size(size, given))
         print(found[-1])
     if given.out is not None:
-        torch_facts = {"torch": str(torch.__version__), "threads": str(torch.get_num_threads())}
+        facts = provenance() | {"torch": str(torch.__version__)}
+        facts["threads"] = str(torch.get_num_threads())
         with written_whole(given.out) as temporary:
-            temporary.write_bytes(to_json({"sizes": found, "provenance": provenance() | torch_facts}))
+            temporary.write_bytes(to_json({"sizes": found, "provenance": facts}))
 
 
 if __name__ == "__main__":

@@ -203,5 +203,5 @@ def fit_unlike(known: Seen, share: float = 0.005) -> Unlike:
 
 def _directions(features: Floats) -> Scores:
     wide = np.asarray(features, dtype=np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    return np.asarray(wide / np.maximum(lengths, 1e-12))
+    lengths = np.sqrt(np.einsum("nf,nf->n", wide, wide))
+    return np.asarray(wide / np.maximum(lengths, 1e-12)[:, None])

@@ -109,7 +109,7 @@ def optical_density(images: NDArray[np.uint8]) -> Densities:
     few = sample[:, :, ::2, ::2].reshape(2, shape[0], -1)
     rank = int(GROUND * few.shape[2])
     ground = np.partition(few, rank, axis=2)[:, :, rank]
-    density: Densities = DARKNESS[sample]
+    density: Densities = DARKNESS.take(sample, mode="clip")  # half the time of indexing
     density -= DARKNESS[ground][:, :, None, None]
     return density
 
@@ -135,7 +135,8 @@ def sharpness(density: Densities) -> Measure:
     green = density[0]
     bent, steep = 0.0, 1e-4
     for lines in (green, green.swapaxes(1, 2)):
-        bend = lines[:, 2:] + lines[:, :-2] - 2 * lines[:, 1:-1]
+        step = lines[:, 1:] - lines[:, :-1]
+        bend = step[:, 1:] - step[:, :-1]
         slope = lines[:, 4:] - lines[:, :-4]
         bent = bent + np.einsum("nij,nij->n", bend, bend) / bend[0].size
         steep = steep + np.einsum("nij,nij->n", slope, slope) / slope[0].size
@@ -163,14 +164,13 @@ def edge_contact(stain: Densities) -> Measure:
     that centre. Or, if it is more, the mean stain along the edge that has second least: only what
     fills the picture touches three.
     """
-    positive = np.maximum(stain, 0)
-    edges = np.stack((positive[:, 0], positive[:, -1], positive[:, :, 0], positive[:, :, -1]))
-    means = np.sort(edges.mean(axis=2), axis=0)  # (4,N)
-    weight = np.maximum(stain - STAINED, 0)
     side = stain.shape[1]
-    place = _places(side)
-    across, down = weight.sum(axis=1) @ place, weight.sum(axis=2) @ place
-    total = weight.sum(axis=(1, 2)) + side * side * LEAST
+    edges = np.stack((stain[:, 0], stain[:, -1], stain[:, :, 0], stain[:, :, -1]))
+    means = np.sort(np.maximum(edges, 0).sum(axis=2), axis=0) / side  # (4,N)
+    weight = np.maximum(stain - STAINED, 0)
+    columns, rows = weight.sum(axis=1), weight.sum(axis=2)
+    across, down = columns @ _places(side), rows @ _places(side)
+    total = rows.sum(axis=1) + side * side * LEAST
     return np.asarray(np.maximum(means[3] * np.hypot(across, down) / total, means[1]), np.float64)
 
 
