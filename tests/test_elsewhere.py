@@ -59,7 +59,7 @@ def test_only_unlike_cells_are_referred(shipped: Bundle) -> None:
         assert answer.class_map.shape[1:] == (12, 12)  # of maps of 4 and of 6 places a side
         offset = shipped.elsewhere.card.map_offset
         assert offset == pytest.approx((3 + 2 + 2) / 3)
-        assert (both.map_offset(answer), both.map_offset(own)) == (offset, 1.0)
+        assert (both.map_offset(answer), alone.map_offset(own)) == (offset, 1.0)
     assert not alone.predict(NOISE)[0].in_distribution
 
 

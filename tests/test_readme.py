@@ -100,9 +100,9 @@ def test_what_ten_cells_a_class_bring_is_said() -> None:
         assert site["seconds"] < 120
         assert (site["each"], site["draws"]) == (10, 10)
     one, eight = (f"{100 * found['mean_of_sites'][k]['shared']:.1f} %" for k in ("one", "eight"))
-    assert said(f"The mean of both is {one} in one look and {eight} in eight, under the 90 %")
+    assert said(f"The mean of both is {one} in one look and {eight} in eight; 90 % were aimed at")
     seconds = max(site["seconds"] for site in found["sites"].values())
-    assert said(f"last layer to them, here in {seconds:.0f} seconds at most")
+    assert said(f"last layers to them, here in {seconds:.0f} seconds at most")
 
 
 def test_what_ten_cells_bring_is_of_the_network_that_ships() -> None:

@@ -34,7 +34,7 @@ def with_heads(bundle: Bundle, heads: Heads) -> Bundle:
     import onnx
 
     proto = _load(bundle)
-    new = {}
+    new: dict[str, Any] = {}
     for head, place in zip(heads.members, _places(proto.graph, bundle.card.name), strict=True):
         new |= {
             place.weight: head.weight,

@@ -439,7 +439,7 @@ def adapt(
 ) -> int:
     """Fit a model to another laboratory, by ten labelled cells a class. Needs 'hemascope[train]'.
 
-    Writes a bundle whose last layer is fitted to these cells: that of the network for unlike
+    Writes a bundle whose last layers are fitted to these cells: those of the networks for unlike
     cells, where the model has one. It is for that laboratory's pictures only, and flags nothing
     until `calibrate` has seen other cells of them.
 
