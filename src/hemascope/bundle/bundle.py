@@ -44,7 +44,8 @@ class Card:
 
     `temperature` divides the logits before the softmax (1: as trained); it and `trust` come from
     calibration. `model_sha256` is that of model.onnx. `recipe` is the training recipe, field by
-    field. `elsewhere_sha256` is that of the network for unlike cells, if there is one.
+    field, of an ensemble those that its members share. `elsewhere_sha256` is that of the network
+    for unlike cells, if there is one.
     `map_offset` is how many places further left and up lies what a place of a class map shows.
     `precision` is that of the convolutions, `fp32` or `int8`.
     """

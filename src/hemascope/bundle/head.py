@@ -63,23 +63,23 @@ def _places(graph: Any, title: str) -> list[_Place]:
     layers = {node.input[0]: node.input[1:] for node in graph.node if node.op_type == "Gemm"}
     if not set(parts) <= layers.keys():
         raise BundleError(f"'{title}' has no linear last layer that could be fitted")
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    kernels = {_stored(graph, node.input[1]) for node in graph.node if node.op_type == "Conv"}
+    convolutions = {name: values[name] for name in kernels & values.keys()}
     places = []
     for part in parts:
         weight, bias = (_stored(graph, name) for name in layers[part])
-        places.append(_Place(weight, bias, _of_maps(graph, weight)))
+        places.append(_Place(weight, bias, _of_maps(_values(values[weight]), convolutions)))
     return places
 
 
-def _of_maps(graph: Any, weight: str) -> str:
+def _of_maps(weight: Any, kernels: dict[str, Any]) -> str:
     """The kernel of one place that has the same weights (C,F)."""
-    values = {tensor.name: tensor for tensor in graph.initializer}
-    wanted = _values(values[weight])[:, :, None, None]
-    kernels = {_stored(graph, node.input[1]) for node in graph.node if node.op_type == "Conv"}
+    wanted = weight[:, :, None, None]
     (found,) = (
         name
-        for name in kernels & values.keys()
-        if tuple(values[name].dims) == wanted.shape
-        and np.array_equal(_values(values[name]), wanted)
+        for name, tensor in kernels.items()
+        if tuple(tensor.dims) == wanted.shape and np.array_equal(_values(tensor), wanted)
     )
     return found
 
