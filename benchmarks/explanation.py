@@ -28,7 +28,7 @@ from PIL import Image
 from hemascope.bundle.classifier import Classifier
 from hemascope.bundle.explain import enlarged, sharp_map
 from hemascope.data.manifest import read_manifest
-from hemascope.data.sites import read_site
+from hemascope.data.sites import LabelledCell, read_site
 from hemascope.preprocess import decode, ground_colour
 from hemascope.provenance import provenance
 from hemascope.results import Estimate, Prediction, Proportion, to_json, written_whole
@@ -129,22 +129,33 @@ def localisation(classifier: Classifier, folder: Path) -> dict[str, Proportion]:
     with (folder / "labels.csv").open() as file:
         masks = {row["path"]: folder / row["mask"] for row in csv.DictReader(file)}
     cells = read_site("jiangxi", folder)
-    inside: dict[str, list[bool]] = {OURS: [], "class map": [], "middle": []}
-    for cell, answer in zip(cells, classifier.stream([c.view for c in cells]), strict=True):
-        if answer.label != cell.label:
-            continue
+    answers = classifier.stream([cell.view for cell in cells])
+    right = [
+        (cell, answer)
+        for cell, answer in zip(cells, answers, strict=True)
+        if answer.label == cell.label
+    ]
+
+    def peaks(numbered: tuple[int, tuple[LabelledCell, Prediction]]) -> dict[str, bool]:
+        number, (cell, answer) = numbered
         image = classifier.card.input.load(cell.view)
         maps = classifier.judge(answer).eight_looks(image[None]).class_map[0]
         shown = {"class map": enlarged(maps[names.index(cell.label)], len(image))}
-        if len(inside["class map"]) % EVERY == 0:
+        if number % EVERY == 0:
             shown[OURS] = sharp_map(classifier, image, answer, cell.label)
         mask = np.asarray(Image.open(masks[cell.path]).convert("L")) > 50
         spec = classifier.card.input
         scale = spec.side(decode(cell.view.image), cell.view.um_per_pixel) / spec.size
-        for kind, weights in shown.items():
-            inside[kind].append(peak_lies_in(mask, weights, scale))
-        inside["middle"].append(bool(mask[mask.shape[0] // 2, mask.shape[1] // 2]))
-    return {kind: wilson(sum(found), len(found)) for kind, found in inside.items()}
+        found = {kind: peak_lies_in(mask, weights, scale) for kind, weights in shown.items()}
+        return found | {"middle": bool(mask[mask.shape[0] // 2, mask.shape[1] // 2])}
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        each = list(pool.map(peaks, enumerate(right)))
+    by_kind = {
+        kind: [found[kind] for found in each if kind in found]
+        for kind in (OURS, "class map", "middle")
+    }
+    return {kind: wilson(sum(found), len(found)) for kind, found in by_kind.items()}
 
 
 def peak_lies_in(mask: NDArray[np.bool_], weights: Floats, scale: float) -> bool:
