@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -228,29 +228,27 @@ class Classifier:
             else assess(trust, probabilities, scores.features, scores.texture, images)
         )
         for row, best in enumerate(probabilities.argmax(axis=1)):
-            answer = Prediction(
+            yield Prediction(
                 path=paths[row],
                 label=names[best],
                 probability=float(probabilities[row, best]),
                 probabilities=dict(zip(names, probabilities[row].tolist(), strict=True)),
                 disagreement=None if parting is None else float(parting[row]),
                 class_map=scores.class_map[row] if class_maps else None,
+                **({} if found is None else _judgement(found, row, names)),
             )
-            yield answer if found is None else _assessed(answer, found, row, names)
 
 
-def _assessed(
-    answer: Prediction, found: Assessment, row: int, names: tuple[str, ...]
-) -> Prediction:
-    return replace(
-        answer,
-        prediction_set=tuple(itertools.compress(names, found.sets[row])),
-        class_conditional_set=tuple(itertools.compress(names, found.class_sets[row])),
-        ood_score=float(found.ood_scores[row]),
-        in_distribution=bool(found.ood_scores[row] <= 1),
-        review=bool(found.reasons[row]),
-        review_reasons=found.reasons[row],
-    )
+def _judgement(found: Assessment, row: int, names: tuple[str, ...]) -> dict[str, Any]:
+    """What a Prediction says of itself."""
+    return {
+        "prediction_set": tuple(itertools.compress(names, found.sets[row])),
+        "class_conditional_set": tuple(itertools.compress(names, found.class_sets[row])),
+        "ood_score": float(found.ood_scores[row]),
+        "in_distribution": bool(found.ood_scores[row] <= 1),
+        "review": bool(found.reasons[row]),
+        "review_reasons": found.reasons[row],
+    }
 
 
 def _one_or_many(images: Images) -> Iterable[ImageSource | View]:

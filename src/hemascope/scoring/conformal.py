@@ -10,6 +10,7 @@ and Wasserman, "Least ambiguous set-valued classifiers with bounded error levels
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,9 @@ def class_thresholds(probabilities: Floats, targets: Integers, alpha: float = 0.
     return np.array([conformal_threshold(probabilities[k], targets[k], alpha) for k in chosen])
 
 
-def prediction_sets(probabilities: Floats, thresholds: float | Floats) -> NDArray[np.bool_]:
+def prediction_sets(
+    probabilities: Floats, thresholds: float | Sequence[float] | Floats
+) -> NDArray[np.bool_]:
     """Which classes are in each image's set: (N,C), one threshold or one a class → (N,C).
 
     A set can be empty: then no class is as probable as the right one usually is.

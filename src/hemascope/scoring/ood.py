@@ -92,7 +92,7 @@ class Mahalanobis:
 
     def __call__(self, features: Floats) -> Scores:
         gaps = (np.asarray(features, dtype=np.float64) @ self.whiten)[:, None] - self.means
-        return np.asarray((gaps**2).sum(axis=2).min(axis=1))
+        return np.asarray((gaps * gaps).sum(axis=2).min(axis=1))
 
 
 def fit_mahalanobis(
@@ -145,7 +145,8 @@ class Directions:
     means: Scores
 
     def __call__(self, features: Floats) -> Scores:
-        return np.asarray(1.0 - (_directions(features) @ self.means.T).max(axis=1))
+        wide = np.asarray(features, dtype=np.float64)
+        return np.asarray(1.0 - (wide @ self.means.T).max(axis=1) / _lengths(wide))
 
 
 def fit_directions(features: Floats, targets: NDArray[np.integer]) -> Directions:
@@ -180,9 +181,10 @@ class Unlike:
 
     def parts(self, features: Floats, texture: Floats) -> tuple[Scores, Scores]:
         """The mean of both, and that of the texture, (N,) each."""
-        logs = np.log(np.maximum([self.directions(features), self.texture(texture)], 1e-12))
-        scaled = (logs.T - np.array(self.centre)) / np.array(self.spread)  # (N,2)
-        return scaled.mean(axis=1), scaled[:, 1]
+        logs = np.log(np.maximum((self.directions(features), self.texture(texture)), 1e-12))
+        cells = (logs[0] - self.centre[0]) / self.spread[0]
+        textures = (logs[1] - self.centre[1]) / self.spread[1]
+        return (cells + textures) / 2, textures
 
 
 def fit_unlike(known: Seen, share: float = 0.005) -> Unlike:
@@ -203,5 +205,8 @@ def fit_unlike(known: Seen, share: float = 0.005) -> Unlike:
 
 def _directions(features: Floats) -> Scores:
     wide = np.asarray(features, dtype=np.float64)
-    lengths = np.sqrt(np.einsum("nf,nf->n", wide, wide))
-    return np.asarray(wide / np.maximum(lengths, 1e-12)[:, None])
+    return np.asarray(wide / _lengths(wide)[:, None])
+
+
+def _lengths(wide: Scores) -> Scores:
+    return np.asarray(np.maximum(np.sqrt((wide * wide).sum(axis=1)), 1e-12))

@@ -66,14 +66,12 @@ def assess(
     ood_scores = trust.unlike(features, texture)
     unsure = probabilities.max(axis=1) < trust.least_probability
     quality = quality_reasons(images, trust.quality)
+    judged = zip(unsure.tolist(), (ood_scores > 1).tolist(), quality, strict=True)
     return Assessment(
         sets=prediction_sets(probabilities, trust.set_threshold),
-        class_sets=prediction_sets(probabilities, np.array(trust.class_thresholds)),
+        class_sets=prediction_sets(probabilities, trust.class_thresholds),
         ood_scores=ood_scores,
-        reasons=[
-            (*([UNSURE] if doubt else []), *([UNLIKE] if score > 1 else []), *seen)
-            for doubt, score, seen in zip(unsure, ood_scores, quality, strict=True)
-        ],
+        reasons=[(UNSURE,) * doubt + (UNLIKE,) * strange + seen for doubt, strange, seen in judged],
     )
 
 
