@@ -1,4 +1,4 @@
-"""What every command shares: the two consoles, progress, and how errors and shares are printed."""
+"""What the commands share: options, two consoles, progress, how errors and shares are printed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from hemascope.bundle.bundle import CARD_FILE
+
 out = Console()
 err = Console(stderr=True)
 
 Force = Annotated[bool, Parameter(name="--force", negative="")]
+TTA = Annotated[bool, Parameter(negative="")]
+BundlePath = Annotated[Path | None, Parameter(name="--bundle")]
 
 
 @contextmanager
@@ -57,3 +61,10 @@ def refuse_existing(force: bool, *paths: Path | None) -> None:
 
 def share(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def bundle_folder(path: Path | None) -> Path | None:
+    """A bundle's folder, or the one inside a run's folder."""
+    if path is not None and not (path / CARD_FILE).exists() and (path / "bundle").is_dir():
+        return path / "bundle"
+    return path
