@@ -29,6 +29,7 @@ from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.bundle.classifier import Classifier
 from hemascope.bundle.head import read_heads
 from hemascope.data.sites import LabelledCell, read_site
+from hemascope.provenance import provenance
 from hemascope.reports.adapt import FOLDS, adapt, flat, folds_of, seen
 from hemascope.results import to_json, written_whole
 from hemascope.scoring.adaptation import fit_heads
@@ -172,7 +173,12 @@ def main() -> None:
         for look in LOOKS
     }
     adapted = (bundle.elsewhere or bundle).card.model_sha256
-    results = {"model_sha256": adapted, "sites": sites, "mean_of_sites": means}
+    results = {
+        "model_sha256": adapted,
+        "sites": sites,
+        "mean_of_sites": means,
+        "provenance": provenance(),
+    }
     with written_whole(options.out) as temporary:
         temporary.write_bytes(to_json(results))
 

@@ -192,6 +192,16 @@ def test_how_fast_it_is_is_said() -> None:
     assert found.provenance["model_sha256"] == read_bundle().card.model_sha256
 
 
+def test_what_the_flags_cost_is_said() -> None:
+    found = json.loads((ROOT / "docs/evaluation/flags.json").read_bytes())
+    performance = (ROOT / "docs/PERFORMANCE.md").read_text(encoding="utf-8")
+    for ways in ("in_batches_of_eight", "alone"):
+        share, low, high = (f"{100 * found[ways][key]:.1f}" for key in ("share", "low", "high"))
+        assert f"{share} % ({low} – {high})" in performance
+    assert found["in_batches_of_eight"]["share"] < 0.05
+    assert found["provenance"]["model_sha256"] == read_bundle().card.model_sha256
+
+
 def test_the_evaluation_is_of_the_model_that_ships(evaluation: Evaluation) -> None:
     card = read_bundle().card
     assert evaluation.provenance["model_sha256"] == card.model_sha256
