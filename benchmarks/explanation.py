@@ -37,7 +37,6 @@ from hemascope.scoring.faithfulness import STEPS, deletion, insertion
 from hemascope.scoring.statistics import bootstrap, wilson
 
 PER_CLASS = 25
-EVERY = 4  # of Jiangxi's cells, only every so many is given the map that `explain` shows
 OURS = "map of explain"
 Floats = NDArray[np.floating]
 Areas = dict[str, tuple[float, float]]  # by kind of map: under the deletion curve, the insertion's
@@ -136,13 +135,14 @@ def localisation(classifier: Classifier, folder: Path) -> dict[str, Proportion]:
         if answer.label == cell.label
     ]
 
-    def peaks(numbered: tuple[int, tuple[LabelledCell, Prediction]]) -> dict[str, bool]:
-        number, (cell, answer) = numbered
+    def peaks(named: tuple[LabelledCell, Prediction]) -> dict[str, bool]:
+        cell, answer = named
         image = classifier.card.input.load(cell.view)
         maps = classifier.judge(answer).eight_looks(image[None]).class_map[0]
-        shown = {"class map": enlarged(maps[names.index(cell.label)], len(image))}
-        if number % EVERY == 0:
-            shown[OURS] = sharp_map(classifier, image, answer, cell.label)
+        shown = {
+            OURS: sharp_map(classifier, image, answer, cell.label),
+            "class map": enlarged(maps[names.index(cell.label)], len(image)),
+        }
         mask = np.asarray(Image.open(masks[cell.path]).convert("L")) > 50
         spec = classifier.card.input
         scale = spec.side(decode(cell.view.image), cell.view.um_per_pixel) / spec.size
@@ -150,12 +150,8 @@ def localisation(classifier: Classifier, folder: Path) -> dict[str, Proportion]:
         return found | {"middle": bool(mask[mask.shape[0] // 2, mask.shape[1] // 2])}
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        each = list(pool.map(peaks, enumerate(right)))
-    by_kind = {
-        kind: [found[kind] for found in each if kind in found]
-        for kind in (OURS, "class map", "middle")
-    }
-    return {kind: wilson(sum(found), len(found)) for kind, found in by_kind.items()}
+        each = list(pool.map(peaks, right))
+    return {kind: wilson(sum(found[kind] for found in each), len(each)) for kind in each[0]}
 
 
 def peak_lies_in(mask: NDArray[np.bool_], weights: Floats, scale: float) -> bool:
