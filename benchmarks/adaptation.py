@@ -31,7 +31,7 @@ from hemascope.bundle.head import read_heads
 from hemascope.data.sites import LabelledCell, read_site
 from hemascope.provenance import provenance
 from hemascope.reports.adapt import FOLDS, adapt, flat, folds_of, seen
-from hemascope.results import to_json, written_whole
+from hemascope.results import to_json, write_whole
 from hemascope.scoring.adaptation import fit_heads
 from hemascope.scoring.metrics import balanced_accuracy, confusion_matrix
 from hemascope.scoring.shared import AT_LEAST
@@ -179,8 +179,7 @@ def main() -> None:
         "mean_of_sites": means,
         "provenance": provenance(),
     }
-    with written_whole(options.out) as temporary:
-        temporary.write_bytes(to_json(results))
+    write_whole(options.out, to_json(results))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from hemascope.data.manifest import read_manifest
 from hemascope.data.sites import cells_of
 from hemascope.provenance import provenance
 from hemascope.reports.evaluate import evaluate
-from hemascope.results import Estimate, Evaluation, Proportion, to_json, written_whole
+from hemascope.results import Estimate, Evaluation, Proportion, to_json, write_whole
 from hemascope.scoring.statistics import wilson
 
 
@@ -85,8 +85,7 @@ def main() -> None:
         float(differences.max(axis=1).mean()),
         provenance() | {"model_sha256": bundles[1].card.model_sha256},
     )
-    with written_whole(given.out) as temporary:
-        temporary.write_bytes(to_json(found))
+    write_whole(given.out, to_json(found))
     print(to_json(found).decode())
 
 

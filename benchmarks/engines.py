@@ -20,7 +20,7 @@ import onnxruntime
 import openvino
 
 from hemascope.provenance import provenance
-from hemascope.results import to_json, written_whole
+from hemascope.results import to_json, write_whole
 
 BATCHES = (1, 8, 32)
 RUNS = 20
@@ -91,9 +91,8 @@ def main() -> None:
             times = {batch: least(way(model, images[:batch]), batch) for batch in BATCHES}
             found.append(Engine(model.parent.name, name, times))
             print(found[-1], flush=True)
-    with written_whole(given.out) as temporary:
-        version = openvino.__version__
-        temporary.write_bytes(to_json(Engines(tuple(found), version, provenance())))
+    engines = Engines(tuple(found), openvino.__version__, provenance())
+    write_whole(given.out, to_json(engines))
 
 
 if __name__ == "__main__":

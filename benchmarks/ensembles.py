@@ -26,7 +26,7 @@ from hemascope.bundle.bundle import Bundle
 from hemascope.bundle.classifier import Classifier
 from hemascope.data.manifest import Manifest, read_manifest
 from hemascope.provenance import data_hash, provenance
-from hemascope.results import Estimate, Proportion, to_json, written_whole
+from hemascope.results import Estimate, Proportion, to_json, write_whole
 from hemascope.scoring.assessment import calibration
 from hemascope.scoring.calibration import fit_temperature, softmax
 from hemascope.scoring.ensemble import disagreement
@@ -137,8 +137,7 @@ def main() -> None:
             f"{way.times_the_first:.1f} times the time"
         )
     facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in test.rows))
-    with written_whole(chosen.out) as temporary:
-        temporary.write_bytes(to_json({"ways": ways, "provenance": facts}))
+    write_whole(chosen.out, to_json({"ways": ways, "provenance": facts}))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from hemascope.data.manifest import read_manifest
 from hemascope.data.sites import LabelledCell, read_site
 from hemascope.preprocess import decode, ground_colour
 from hemascope.provenance import provenance
-from hemascope.results import Estimate, Prediction, Proportion, to_json, written_whole
+from hemascope.results import Estimate, Prediction, Proportion, to_json, write_whole
 from hemascope.scoring.calibration import softmax
 from hemascope.scoring.faithfulness import STEPS, deletion, insertion
 from hemascope.scoring.statistics import bootstrap, wilson
@@ -187,8 +187,7 @@ def main() -> None:
         localisation(classifier, given.jiangxi),
         provenance() | {"model_sha256": classifier.card.model_sha256},
     )
-    with written_whole(given.out) as temporary:
-        temporary.write_bytes(to_json(found))
+    write_whole(given.out, to_json(found))
     print(to_json(found).decode())
 
 

@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 from hemascope.bundle.classifier import Classifier
 from hemascope.data.manifest import Manifest, read_manifest
 from hemascope.provenance import data_hash, provenance
-from hemascope.results import Estimate, Proportion, to_json, written_whole
+from hemascope.results import Estimate, Proportion, to_json, write_whole
 from hemascope.scoring.metrics import auroc
 from hemascope.scoring.ood import detectors
 from hemascope.scoring.statistics import bootstrap, wilson
@@ -139,8 +139,7 @@ def main() -> None:
         print(f"{name}, n = {len(stacked)}: {line}; flagged {flagged.value:.3f}", flush=True)
     facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in test.rows))
     facts |= {"model_sha256": classifier.card.model_sha256}
-    with written_whole(chosen.out) as temporary:
-        temporary.write_bytes(to_json({"far": results, "provenance": facts}))
+    write_whole(chosen.out, to_json({"far": results, "provenance": facts}))
 
 
 def area(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> Estimate:

@@ -19,7 +19,7 @@ from hemascope.bundle.bundle import read_bundle
 from hemascope.bundle.classifier import Classifier
 from hemascope.data.manifest import read_manifest
 from hemascope.provenance import provenance
-from hemascope.results import to_json, written_whole
+from hemascope.results import to_json, write_whole
 
 TURNS = 15
 
@@ -82,8 +82,7 @@ def main() -> None:
         cost(judging, plain, paths, 8),
         provenance() | {"model_sha256": bundle.card.model_sha256},
     )
-    with written_whole(given.out) as temporary:
-        temporary.write_bytes(to_json(found))
+    write_whole(given.out, to_json(found))
     print(to_json(found).decode())
 
 

@@ -22,7 +22,7 @@ from hemascope.bundle.classifier import Classifier
 from hemascope.data.manifest import read_manifest
 from hemascope.data.sites import LabelledCell, cells_of
 from hemascope.provenance import provenance
-from hemascope.results import Proportion, from_json, to_json, written_whole
+from hemascope.results import Proportion, from_json, to_json, write_whole
 from hemascope.scoring.statistics import wilson
 from hemascope.study.compare import sign_test
 from hemascope.training.folder import RunFacts, RunFolder
@@ -111,8 +111,7 @@ def main() -> None:
             )
         )
     by_size = {str(size): speed for size, speed in speeds.items()}
-    with written_whole(given.out) as temporary:
-        temporary.write_bytes(to_json(Sizes(tuple(runs), by_size, provenance())))
+    write_whole(given.out, to_json(Sizes(tuple(runs), by_size, provenance())))
     for run in runs:
         print(run)
 

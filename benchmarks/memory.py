@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hemascope.bundle.batch import find_images
 from hemascope.provenance import provenance
-from hemascope.results import to_json, written_whole
+from hemascope.results import to_json, write_whole
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ def main() -> None:
     given = parser.parse_args()
     paths = find_images([given.folder])
     found = Memory(tuple(peak(paths, number) for number in given.images), provenance())
-    with written_whole(given.out) as temporary:
-        temporary.write_bytes(to_json(found))
+    write_whole(given.out, to_json(found))
     print(to_json(found).decode())
 
 

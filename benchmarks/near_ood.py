@@ -25,7 +25,7 @@ from hemascope.classes import BLOOD_CELLS, ClassSet
 from hemascope.data.manifest import Manifest, read_manifest
 from hemascope.provenance import data_hash, provenance
 from hemascope.reports.calibrate import joined
-from hemascope.results import Estimate, to_json, written_whole
+from hemascope.results import Estimate, to_json, write_whole
 from hemascope.scoring.metrics import auroc
 from hemascope.scoring.ood import Seen, detectors
 from hemascope.scoring.statistics import bootstrap
@@ -117,17 +117,13 @@ def main() -> None:
     }
     print("mean:", ", ".join(f"{name} {value:.3f}" for name, value in means.items()))
     facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in manifest.rows))
-    with written_whole(chosen.out / "near_ood.json") as temporary:
-        temporary.write_bytes(
-            to_json(
-                {
-                    "recipe": asdict(RECIPE),
-                    "mean_auroc": means,
-                    "left_out": results,
-                    "provenance": facts,
-                }
-            )
-        )
+    found = {
+        "recipe": asdict(RECIPE),
+        "mean_auroc": means,
+        "left_out": results,
+        "provenance": facts,
+    }
+    write_whole(chosen.out / "near_ood.json", to_json(found))
 
 
 if __name__ == "__main__":

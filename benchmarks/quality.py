@@ -27,7 +27,7 @@ from hemascope.bundle.classifier import Classifier
 from hemascope.data.manifest import Manifest, read_manifest
 from hemascope.preprocess import InputSpec, decode
 from hemascope.provenance import data_hash, provenance
-from hemascope.results import Proportion, to_json, written_whole
+from hemascope.results import Proportion, to_json, write_whole
 from hemascope.scoring.calibration import softmax
 from hemascope.scoring.quality import BLURRED, CUT_OFF, NO_CELL
 from hemascope.scoring.statistics import wilson
@@ -142,8 +142,7 @@ def main() -> None:
     found.append(flagged("grounds of BCCD", "all", reasons_of(classifier, fields)))
     facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in test.rows))
     facts |= {"model_sha256": classifier.card.model_sha256}
-    with written_whole(given.out) as temporary:
-        temporary.write_bytes(to_json({"flagged": found, "provenance": facts}))
+    write_whole(given.out, to_json({"flagged": found, "provenance": facts}))
     for kind in found:
         shares = ", ".join(f"{flag} {share.value:.3f}" for flag, share in kind.flags.items())
         print(

@@ -36,7 +36,7 @@ from hemascope.data.render import draw_cell
 from hemascope.models import build_model
 from hemascope.models.network import IMAGENET_MEAN, IMAGENET_STD
 from hemascope.provenance import provenance
-from hemascope.results import to_json, written_whole
+from hemascope.results import to_json, write_whole
 from hemascope.training.images import prepare_data
 from hemascope.training.loop import Run
 from hemascope.training.recipe import Recipe
@@ -167,8 +167,7 @@ def main() -> None:
     if given.out is not None:
         facts = provenance() | {"torch": str(torch.__version__)}
         facts["threads"] = str(torch.get_num_threads())
-        with written_whole(given.out) as temporary:
-            temporary.write_bytes(to_json({"sizes": found, "provenance": facts}))
+        write_whole(given.out, to_json({"sizes": found, "provenance": facts}))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from hemascope.bundle.batch import PART, find_images
 from hemascope.bundle.cluster import classify_on_cluster
 from hemascope.bundle.sources import Sources
 from hemascope.provenance import provenance
-from hemascope.results import to_json, written_whole
+from hemascope.results import to_json, write_whole
 
 FEW, MANY = 2 * PART, 4 * PART  # whole rounds for one and for two workers
 
@@ -65,8 +65,7 @@ def main() -> None:
     given = parser.parse_args()
     paths = find_images([given.folder])
     found = tuple(rate(paths, number) for number in given.workers)
-    with written_whole(given.out) as temporary:
-        temporary.write_bytes(to_json(Rates(FEW, MANY, found, provenance())))
+    write_whole(given.out, to_json(Rates(FEW, MANY, found, provenance())))
     print(*found, sep="\n")
 
 

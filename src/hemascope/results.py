@@ -308,6 +308,12 @@ def _decoded(kind: Any, value: Any) -> Any:
         raise msgspec.ValidationError("an array needs a shape and that many values") from None
 
 
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Writes a file, text in UTF-8, that appears whole or not at all; see `written_whole`."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it on success and removed on any failure.

@@ -16,7 +16,7 @@ from hemascope.bundle.classifier import Classifier
 from hemascope.bundle.tables import KINDS, join, labels, row, table
 from hemascope.data.manifest import read_manifest
 from hemascope.preprocess import IMAGE_SUFFIXES
-from hemascope.results import Prediction, from_json, to_json, written_whole
+from hemascope.results import Prediction, from_json, to_json, write_whole
 
 Progress = Callable[[int, int], None]
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -194,8 +194,7 @@ class Parts:
                 path.unlink()
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
-        with written_whole(file) as temporary:
-            temporary.write_bytes(to_json(job))
+        write_whole(file, to_json(job))
 
     def finish(self) -> None:
         """The table out of its parts."""

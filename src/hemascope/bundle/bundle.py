@@ -18,7 +18,7 @@ from typing import Any
 
 from hemascope.classes import ClassSet
 from hemascope.preprocess import InputSpec
-from hemascope.results import RESEARCH_USE_ONLY, Proportion, from_json, to_json, written_whole
+from hemascope.results import RESEARCH_USE_ONLY, Proportion, from_json, to_json, write_whole
 from hemascope.scoring.trust import Trust
 
 FORMAT = 1
@@ -175,7 +175,5 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     """Its files, each written whole; the card last, so that a half-written bundle is refused."""
     if bundle.elsewhere is not None:
         write_bundle(bundle.elsewhere, folder / ELSEWHERE)
-    with written_whole(folder / MODEL_FILE) as temporary:
-        temporary.write_bytes(bundle.model)
-    with written_whole(folder / CARD_FILE) as temporary:
-        temporary.write_bytes(to_json(bundle.card))
+    write_whole(folder / MODEL_FILE, bundle.model)
+    write_whole(folder / CARD_FILE, to_json(bundle.card))

@@ -22,7 +22,7 @@ from pyarrow.fs import (
 )
 
 from hemascope.bundle.batch import is_address
-from hemascope.results import written_whole
+from hemascope.results import write_whole
 
 T = TypeVar("T")
 
@@ -74,8 +74,7 @@ class Folder:
     def write(self, name: str, content: bytes) -> None:
         path = f"{self._path}/{name}"
         if isinstance(self._system, LocalFileSystem):
-            with written_whole(Path(path)) as temporary:
-                temporary.write_bytes(content)
+            write_whole(Path(path), content)
             return
 
         def put() -> None:

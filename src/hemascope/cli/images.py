@@ -31,7 +31,7 @@ from hemascope.cli.terminal import (
     share,
 )
 from hemascope.reports.pages import GALLERY, Gallery, classification_page, explanation_page
-from hemascope.results import RESEARCH_USE_ONLY, written_whole
+from hemascope.results import RESEARCH_USE_ONLY, write_whole
 
 if TYPE_CHECKING:
     from hemascope.bundle.sources import Sources
@@ -117,8 +117,7 @@ def classify(
             )
             if report is not None and gallery is not None:
                 page = classification_page(gallery, tally, classifier, um_per_pixel)
-                with written_whole(report) as temporary:
-                    temporary.write_text(page, encoding="utf-8")
+                write_whole(report, page)
     _print_tally(tally)
     written = " and ".join(str(path) for path in (table, report) if path)
     out.print(
@@ -169,8 +168,7 @@ def explain(
         raise ValueError(f"{paths[0]}: {predictions[0].status}; no image could be read")
     with progress_bar("explaining") as progress:
         page = explanation_page(predictions, classifier, um_per_pixel, progress)
-    with written_whole(out_file) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_whole(out_file, page)
     out.print(
         f"{len(paths) - unreadable} images explained, {unreadable} could not be read; "
         f"written to {escape(str(out_file))}. {RESEARCH_USE_ONLY}",

@@ -24,7 +24,7 @@ from hemascope.cli.terminal import (
 )
 from hemascope.data.opening import open_manifest
 from hemascope.reports.pages import model_card
-from hemascope.results import Evaluation, from_json, to_json, written_whole
+from hemascope.results import Evaluation, from_json, to_json, write_whole
 from hemascope.training.recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -187,8 +187,7 @@ def info(
     found = read_bundle(bundle_folder(bundle))
     card = found.card
     if out_file is not None:
-        with written_whole(out_file) as temporary:
-            temporary.write_text(model_card(found), encoding="utf-8")
+        write_whole(out_file, model_card(found))
     table = Table(show_header=False, box=None)
     table.add_row("name", escape(card.name))
     table.add_row(
@@ -253,8 +252,7 @@ def benchmark(
     classifier = Classifier(bundle_folder(bundle))
     with progress_bar("measuring") as progress:
         found = measure(classifier, find_images(images), turns, progress)
-    with written_whole(out_file) as temporary:
-        temporary.write_bytes(to_json(found))
+    write_whole(out_file, to_json(found))
     table = Table("from files", "images/s", "ours is faster by")
     for way in found.throughput:
         rates, times = (f"{median(v):.3g} ({min(v):.3g} – {max(v):.3g})"

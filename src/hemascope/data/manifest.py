@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from hemascope.classes import ClassSet
 from hemascope.preprocess import IMAGE_SUFFIXES
-from hemascope.results import written_whole
+from hemascope.results import write_whole
 
 SPLITS = ("train", "val", "test", "external", "pool")
 SPLIT_FOLDERS = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}
@@ -166,8 +166,7 @@ def write_manifest(manifest: Manifest, path: Path, overwrite: bool = False) -> N
     writer = csv.writer(table)
     writer.writerow(COLUMNS)
     writer.writerows(astuple(row) for row in manifest.rows)
-    with written_whole(path) as temporary:
-        temporary.write_bytes(table.getvalue().encode())
+    write_whole(path, table.getvalue())
 
 
 def manifest_from_folder(folder: Path) -> Manifest:

@@ -21,7 +21,7 @@ from hemascope.data.sites import cells_of
 from hemascope.data.splits import with_hashes
 from hemascope.provenance import data_hash, provenance
 from hemascope.reports.pages import GALLERY, audit_page
-from hemascope.results import Audit, Prediction, Suspect, to_json, written_whole
+from hemascope.results import Audit, Prediction, Suspect, to_json, write_whole, written_whole
 
 Progress = Callable[[int, int], None]
 Judged = Sequence[tuple[Classifier, Manifest]]
@@ -125,8 +125,7 @@ def ranked_issues(targets: NDArray[np.int64], probabilities: NDArray[np.float64]
 def write_audit(found: Audit, judged: Judged, folder: Path) -> None:
     """`audit.csv`, `audit.json` and `audit.html`, a gallery of the first, in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(folder / "audit.json") as temporary:
-        temporary.write_bytes(to_json(found))
+    write_whole(folder / "audit.json", to_json(found))
     with (
         written_whole(folder / "audit.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
@@ -135,9 +134,8 @@ def write_audit(found: Audit, judged: Judged, folder: Path) -> None:
         writer.writeheader()
         for rank, suspect in enumerate(found.suspects, 1):
             writer.writerow({"rank": rank, **asdict(suspect)})
-    with written_whole(folder / "audit.html") as temporary:
-        shown = list(_shown(found.suspects[:GALLERY], judged))
-        temporary.write_text(audit_page(found, shown, judged[0][0]), encoding="utf-8")
+    shown = list(_shown(found.suspects[:GALLERY], judged))
+    write_whole(folder / "audit.html", audit_page(found, shown, judged[0][0]))
 
 
 def _shown(

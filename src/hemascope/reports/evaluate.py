@@ -24,7 +24,7 @@ from hemascope.results import (
     SiteScores,
     TrustFigures,
     to_json,
-    written_whole,
+    write_whole,
 )
 from hemascope.scoring import metrics
 from hemascope.scoring.assessment import trust_figures
@@ -141,8 +141,7 @@ def write_evaluation(
     """
     colours = [cell_class.colour for cell_class in classifier.card.classes]
     folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(folder / "evaluation.json") as temporary:
-        temporary.write_bytes(to_json(evaluation))
+    write_whole(folder / "evaluation.json", to_json(evaluation))
     figures = {
         "confusion.png": draw_confusion(evaluation),
         "recalls.png": draw_recalls(evaluation, colours),
@@ -155,8 +154,6 @@ def write_evaluation(
             site.appearance, evaluation.name, site.reference
         )
     for name, png in figures.items():
-        with written_whole(folder / name) as temporary:
-            temporary.write_bytes(png)
+        write_whole(folder / name, png)
     page = evaluation_page(evaluation, classifier, cells, list(figures.values()))
-    with written_whole(folder / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_whole(folder / "report.html", page)

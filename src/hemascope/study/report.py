@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from hemascope.results import RESEARCH_USE_ONLY, written_whole
+from hemascope.results import RESEARCH_USE_ONLY, write_whole, written_whole
 from hemascope.study.architecture import layers_of
 from hemascope.study.experiments import ABLATIONS, EXPERIMENTS, MODELS, REFERENCE
 from hemascope.study.figures import (
@@ -69,10 +69,8 @@ def write_report(folder: Path, out: Path) -> Study:
     study = read_study(results)
     for name, figure in _figures(study).items():
         save(figure, results, name)
-    with written_whole(out / "STUDY.md") as temporary:
-        temporary.write_text(markdown(study), encoding="utf-8")
-    with written_whole(out / "study.html") as temporary:
-        temporary.write_text(_page(study, results), encoding="utf-8")
+    write_whole(out / "STUDY.md", markdown(study))
+    write_whole(out / "study.html", _page(study, results))
     return study
 
 

@@ -19,7 +19,7 @@ from hemascope.models.ensemble import Ensemble
 from hemascope.models.imagenet import BLOCKS, imagenet_state
 from hemascope.models.network import CellNetwork
 from hemascope.provenance import provenance
-from hemascope.results import Evaluation, from_json, to_json, written_whole
+from hemascope.results import Evaluation, from_json, to_json, write_whole
 from hemascope.scoring.statistics import wilson
 from hemascope.training.curves import draw_curves
 from hemascope.training.folder import EpochRecord, RunFacts, RunFolder, best_record
@@ -70,12 +70,12 @@ def train(
     )
     if is_main:
         if start is not None:
-            _write(folder.start, start)
-        _write(folder.recipe, to_json(recipe))
-        _write(folder.provenance, to_json(facts))
+            write_whole(folder.start, start)
+        write_whole(folder.recipe, to_json(recipe))
+        write_whole(folder.provenance, to_json(facts))
     fit(recipe, data, folder, on_epoch, on_step, folder.start if folder.start.exists() else None)
     if is_main:
-        _write(folder.curves, draw_curves(folder.read_metrics(), path.name))
+        write_whole(folder.curves, draw_curves(folder.read_metrics(), path.name))
         write_bundle(bundle_of(folder), folder.bundle)
         if on_done is not None:
             on_done(folder)
@@ -238,8 +238,3 @@ def _start(source: Path, recipe: Recipe) -> bytes:
     if not best.exists():
         raise TrainingError(f"{source}: not a run with a finished epoch to start from")
     return best.read_bytes()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with written_whole(path) as temporary:
-        temporary.write_bytes(content)
