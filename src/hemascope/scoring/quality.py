@@ -78,9 +78,7 @@ def quality_reasons(images: NDArray[np.uint8], limits: QualityLimits) -> list[tu
     in it that would have to be sharp. Raises ValueError as `sampled` does.
     """
     reasons = []
-    for sharp, contrast, contact in zip(
-        *(m.tolist() for m in measure_quality(images)), strict=True
-    ):
+    for sharp, contrast, contact in zip(*measure_quality(images), strict=True):
         cut_off = contact > limits.edge_contact
         no_cell = contrast < limits.cell_contrast and not cut_off
         blurred = sharp < limits.sharpness and not no_cell
@@ -176,7 +174,7 @@ def edge_contact(stain: Densities) -> Measure:
     """
     side = stain.shape[1]
     edges = np.concatenate((stain[:, 0], stain[:, -1], stain[:, :, 0], stain[:, :, -1]), axis=1)
-    means = np.maximum(edges, 0).reshape(-1, 4, side) @ np.full(side, 1 / side, np.float32)
+    means = np.maximum(edges, 0).reshape(-1, 4, side).sum(axis=2) / side
     weight = np.maximum(stain - STAINED, 0).reshape(-1, side * side)
     contact = []
     for along, moments in zip(means.tolist(), (weight @ _moments(side)).tolist(), strict=True):
