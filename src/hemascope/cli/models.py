@@ -68,8 +68,7 @@ def train(
     cache
         Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE.
     """
-    from accelerate import PartialState
-
+    from hemascope.training.run import leave_process_group
     from hemascope.training.run import train as run_training
 
     if recipe_file is not None and recipe is not None:
@@ -99,7 +98,7 @@ def train(
                 f"bundle written to {escape(str(run.bundle))}", soft_wrap=True
             ),
         )
-    PartialState().destroy_process_group()  # else a process may abort on its way out
+    leave_process_group()
     return 0
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save
 
 from hemascope.bundle.bundle import Bundle, Card, Figure, write_bundle
@@ -80,6 +81,14 @@ def train(
         if on_done is not None:
             on_done(folder)
     return folder
+
+
+def leave_process_group() -> None:
+    """To be called when the last training is done, of one process or several.
+
+    A process that ends as a member of its group may abort, with its work done.
+    """
+    PartialState().destroy_process_group()
 
 
 def bundle_of(
