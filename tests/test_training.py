@@ -249,7 +249,7 @@ def test_average_follows_the_weights() -> None:
     for step in range(1, 6):
         with torch.no_grad():
             model.weight.fill_(step)
-        average.update(model)
+        average.update()
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
     assert average.state["weight"].item() == pytest.approx(expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,6 +29,8 @@ def study_run(
     profile: ProfileName = "cpu",
     only: Only = None,
     seeds: str = "",
+    at_once: int = 1,
+    stop_after: float | None = None,
     ray: Annotated[bool, Parameter(negative="")] = False,
     root: Path | None = None,
     cache: Path | None = None,
@@ -51,6 +54,10 @@ def study_run(
     seeds
         Seeds of every experiment, such as 0,1,2; by default 0, and 0,1,2 for the models and
         for squeeze-and-excitation.
+    at_once
+        Runs that work side by side, each in a process of its own; several small ones fill a GPU.
+    stop_after
+        Seconds after which no run goes on; what is not finished then goes on another time.
     ray
         Run on a Ray cluster, by RAY_ADDRESS or else one started here; the folders must be on a
         disk that all its machines share. Needs 'hemascope[study,cluster]'.
@@ -60,10 +67,14 @@ def study_run(
         Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE.
     """
     runs = plan(PROFILES[profile], only or (), _seeds(seeds))
-    from hemascope.study.run import run_here, run_study
+    from hemascope.study.run import Runner, run_here, run_study
 
-    runner = run_here
+    runner: Runner = partial(run_here, at_once=at_once, stop_after=stop_after)
     if ray:
+        if at_once != 1 or stop_after is not None:
+            raise ValueError(
+                "--at-once and --stop-after are for one machine; leave them out with --ray"
+            )
         from hemascope.study.cluster import run_on_ray
 
         runner = run_on_ray

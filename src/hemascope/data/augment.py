@@ -3,7 +3,8 @@
 Flips, rotation, scaling, shear and shift are composed into one affine map and sampled once;
 brightness, saturation and hue are composed into one 3×3 matrix an image, before a contrast. Then
 come, for the policies that have them, another laboratory's stain, light, focus and camera. All
-is drawn from torch's random state on the CPU, so that a seed gives the same images on any device.
+but a camera's noise is drawn on the CPU, so that a seed gives the same maps and colours on any
+device.
 """
 
 from __future__ import annotations
@@ -221,7 +222,7 @@ def defocus(images: Tensor) -> Tensor:
 def with_noise(images: Tensor) -> Tensor:
     """(N,3,h,w) in 0..1 with a camera's noise, of another strength in each."""
     strength = torch.empty(len(images), 1, 1, 1).uniform_(0, NOISE).to(images.device)
-    noise = torch.randn(images.shape).to(images.device)
+    noise = torch.randn(images.shape, device=images.device)
     return (images + strength * noise).clamp_(0, 1)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+CPU = torch.device("cpu")
 Batch = tuple[Tensor, Tensor]  # frames (N,F,F,3) uint8, targets (N,) int64
 
 
@@ -18,21 +19,32 @@ class CellDataset(Dataset[Batch]):
     """Frames (N,F,F,3) uint8, usually memory-mapped, with targets (N,).
 
     A batch is gathered in one step (`__getitems__`), so that no worker processes are needed to
-    keep up with the model. Raises ValueError where the lengths differ.
+    keep up with the model. On a GPU as `device` all frames are copied there, once. Raises
+    ValueError where the lengths differ.
     """
 
-    def __init__(self, frames: NDArray[np.uint8], targets: Sequence[int]) -> None:
+    def __init__(
+        self,
+        frames: NDArray[np.uint8],
+        targets: Sequence[int],
+        device: torch.device = CPU,
+    ) -> None:
         if len(frames) != len(targets):
             raise ValueError(f"{len(frames)} frames but {len(targets)} targets")
-        self.frames = frames
-        self.targets = torch.tensor(targets, dtype=torch.int64)
+        self.frames, self.device = frames, device
+        self.targets = torch.tensor(targets, dtype=torch.int64, device=device)
+        if device.type != "cpu":
+            self.resident = torch.from_numpy(np.ascontiguousarray(frames)).to(device)
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitems__(self, positions: list[int]) -> Batch:
-        frames = torch.from_numpy(self.frames[np.asarray(positions)])
-        return frames, self.targets[positions]
+        if self.device.type == "cpu":
+            frames = torch.from_numpy(self.frames[np.asarray(positions)])
+            return frames, self.targets[positions]
+        chosen = torch.tensor(positions, device=self.device)
+        return self.resident[chosen], self.targets[chosen]
 
     def __getitem__(self, position: int) -> Batch:
         return self.__getitems__([position])
@@ -67,7 +79,7 @@ def train_loader(dataset: CellDataset, batch_size: int, seed: int) -> DataLoader
         sampler=EpochShuffle(len(dataset), seed),
         collate_fn=_whole,
         drop_last=True,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_available() and dataset.device.type == "cpu",
     )
 
 

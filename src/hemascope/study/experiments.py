@@ -103,6 +103,13 @@ ABLATIONS = (
     ),
 )
 
+LETTER_FINAL = Experiment(
+    "final_letter",
+    "DeepEfficientNet, on all training images",
+    {"val_fraction": 0.0},
+    paper_test=0.98,
+)
+
 BEST = {
     "crop": 0.6,
     "augmentation": "round",
@@ -123,6 +130,7 @@ EXPERIMENTS = {
     for experiment in (
         REFERENCE,
         *MODELS.others,
+        LETTER_FINAL,
         *(experiment for group in ABLATIONS for experiment in group.others),
         OURS,
         FINAL,

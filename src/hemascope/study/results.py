@@ -28,7 +28,11 @@ class Answers:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run, scored. `milliseconds` is the median time of one image in the exported network."""
+    """One run, scored.
+
+    `milliseconds` is the median time of one image in the exported network, on processors, and
+    `gpu_milliseconds` that of the network as it was trained, on the GPU if there was one.
+    """
 
     recipe: Recipe
     class_names: tuple[str, ...]
@@ -40,6 +44,7 @@ class RunResult:
     val: Answers | None
     test: Answers
     provenance: dict[str, str]
+    gpu_milliseconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from hemascope.bundle.bundle import CARD_FILE
 from hemascope.bundle.classifier import Classifier
+from hemascope.data.augment import to_images
 from hemascope.data.cache import default_cache, open_cache
 from hemascope.data.manifest import Manifest
 from hemascope.data.splits import check_splits, with_hashes
@@ -34,6 +38,7 @@ OnEpochs = Callable[[int, int], None]
 TIMED = 40  # images, one after the other
 EXPECTED = (TrainingError, ValueError, OSError)
 """Errors of one run, which are reported and do not stop the others."""
+OUT_OF_TIME = "the time was up before it was finished; the same command goes on with it"
 
 
 @dataclass(frozen=True)
@@ -88,22 +93,59 @@ def run_study(
     return (runner or run_here)(jobs, follow)
 
 
-def run_here(jobs: Sequence[Job], follow: Callable[[], None]) -> list[Failure]:
-    """One job after the other, each in a process of its own, so that its memory is its own."""
-    failures = []
-    for job in jobs:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            future = pool.submit(perform, job)
-            while wait([future], timeout=1).not_done:
-                follow()
-        try:
-            future.result()
-        except BrokenProcessPool:
-            failures.append(Failure(job.run, "its process was killed"))
-        except EXPECTED as error:
-            failures.append(Failure(job.run, str(error)))
-        follow()
+def run_here(
+    jobs: Sequence[Job],
+    follow: Callable[[], None],
+    at_once: int = 1,
+    stop_after: float | None = None,
+) -> list[Failure]:
+    """Runs jobs in order, each in a process of its own, so that its memory is its own.
+
+    `at_once` processes work side by side: several small runs share one GPU. After `stop_after`
+    seconds those that still work are ended; each goes on from its last full epoch another time.
+    """
+    waiting, failures = list(jobs), list[Failure]()
+    working: dict[BaseProcess, tuple[Job, Connection]] = {}
+    end = None if stop_after is None else time.monotonic() + stop_after
+    try:
+        while waiting or working:
+            if end is not None and time.monotonic() > end:
+                left = [job for job, _ in working.values()] + waiting
+                return failures + [Failure(job.run, OUT_OF_TIME) for job in left]
+            while waiting and len(working) < at_once:
+                process, told = _start(waiting[0])
+                working[process] = waiting.pop(0), told
+            for process in [process for process in working if not process.is_alive()]:
+                job, told = working.pop(process)
+                if process.exitcode != 0:
+                    reason = told.recv() if told.poll() else "its process was killed"
+                    failures.append(Failure(job.run, reason))
+            follow()
+            wait([process.sentinel for process in working], timeout=1)
+    finally:
+        for process in working:
+            process.kill()
+            process.join()
+    follow()
     return failures
+
+
+def _start(job: Job) -> tuple[BaseProcess, Connection]:
+    """A process that performs a job, and where it tells of an error that was to be expected."""
+    context = get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_perform_and_tell, args=(job, theirs))
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def _perform_and_tell(job: Job, told: Connection) -> None:
+    try:
+        perform(job)
+    except EXPECTED as error:
+        told.send(str(error))
+        sys.exit(1)
 
 
 def perform(job: Job) -> None:
@@ -134,7 +176,8 @@ def score(job: Job) -> RunResult:
         train_images=len(data.targets),
         parameters=parameters_of(network),
         multiply_accumulates=multiply_accumulates(network, recipe.image_size),
-        milliseconds=_milliseconds(classifier, images),
+        milliseconds=_milliseconds(lambda image: classifier.scores(image), images),
+        gpu_milliseconds=_gpu_milliseconds(network, images),
         best_epoch=best_record(folder.read_metrics()).epoch,
         val=val,
         test=Answers(_test_digest(job.manifest), targets, _named(classifier, images)),
@@ -163,12 +206,25 @@ def _named(classifier: Classifier, images: NDArray[np.uint8]) -> tuple[int, ...]
     )
 
 
-def _milliseconds(classifier: Classifier, images: NDArray[np.uint8]) -> float:
-    """Median time of one image, preprocessed and warm."""
+def _milliseconds(name: Callable[[NDArray[np.uint8]], object], images: NDArray[np.uint8]) -> float:
+    """Median time of one image (1,S,S,3), preprocessed and warm."""
     times = []
     for position in range(TIMED + 5):
         image = images[position % len(images)][None]
         started = time.perf_counter()
-        classifier.scores(image)
+        name(image)
         times.append(1000 * (time.perf_counter() - started))
     return statistics.median(times[5:])
+
+
+def _gpu_milliseconds(network: nn.Module, images: NDArray[np.uint8]) -> float | None:
+    """The same on the GPU, from an image in main memory to its class; None without a GPU."""
+    if not torch.cuda.is_available():
+        return None
+    network = network.eval().to("cuda")
+
+    @torch.inference_mode()
+    def name(image: NDArray[np.uint8]) -> int:
+        return int(network(to_images(torch.tensor(image).to("cuda"))).argmax())
+
+    return _milliseconds(name, images)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -37,13 +38,22 @@ class TrainingData:
     val_targets: tuple[int, ...]
     digest: str
 
-    def loaders(self, recipe: Recipe) -> tuple[DataLoader[Batch], DataLoader[Batch] | None]:
-        """Batches to train on, and to validate on if anything is held out."""
-        train = train_loader(CellDataset(self.frames, self.targets), recipe.batch_size, recipe.seed)
+    def loaders(
+        self, recipe: Recipe, device: torch.device
+    ) -> tuple[DataLoader[Batch], DataLoader[Batch] | None]:
+        """Batches to train on, and to validate on if anything is held out.
+
+        A GPU keeps all images in its memory, where they fit into a quarter of what is free.
+        """
+        images = self.frames.nbytes + (0 if self.val_images is None else self.val_images.nbytes)
+        resident = device.type == "cuda" and 4 * images < torch.cuda.mem_get_info(device)[0]
+        place = device if resident else torch.device("cpu")
+        frames = CellDataset(self.frames, self.targets, place)
+        train = train_loader(frames, recipe.batch_size, recipe.seed)
         if self.val_images is None:
             return train, None
-        val = CellDataset(self.val_images, self.val_targets)
-        return train, test_loader(val, recipe.batch_size)
+        val = CellDataset(self.val_images, self.val_targets, place)
+        return train, test_loader(val, recipe.batch_size * (8 if resident else 1))
 
 
 def prepare_data(

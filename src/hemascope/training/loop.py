@@ -23,10 +23,16 @@ from hemascope.models.network import CellNetwork
 from hemascope.results import written_whole
 from hemascope.training.allocator import keep_memory, peak_memory
 from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from hemascope.training.cuda_graph import GraphedStep, Step
 from hemascope.training.events import write_events
 from hemascope.training.folder import EpochRecord, RunFolder, best_record
 from hemascope.training.images import TrainingData
-from hemascope.training.optim import WeightAverage, build_optimizer, learning_rate
+from hemascope.training.optim import (
+    WeightAverage,
+    build_optimizer,
+    learning_rate,
+    set_learning_rate,
+)
 from hemascope.training.recipe import Recipe
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -109,8 +115,10 @@ class Run:
             self.average = WeightAverage(self.network, recipe.ema_decay)
             judged = network_of(recipe, len(data.classes))
             self.judged = judged.to(self.accelerator.device)
-        self.raw_optimizer = build_optimizer(self.network, recipe)
-        train_loader, val_loader = data.loaders(recipe)
+        graphed = _can_be_graphed(recipe, self.accelerator)
+        self.raw_optimizer = build_optimizer(self.network, recipe, capturable=graphed)
+        self.step: Step = GraphedStep(self._step) if graphed else self._step
+        train_loader, val_loader = data.loaders(recipe, self.accelerator.device)
         self.model, self.optimizer, self.train_loader = self.accelerator.prepare(
             self.network, self.raw_optimizer, train_loader
         )
@@ -130,11 +138,11 @@ class Run:
         self.model.train()
         totals = torch.zeros(3, device=accelerator.device)  # loss, correct, images
         for step, (frames, targets) in enumerate(self.train_loader):
-            rate = learning_rate(recipe, epoch + step / steps)
-            for group in self.raw_optimizer.param_groups:
-                group["lr"] = rate
+            set_learning_rate(self.raw_optimizer, learning_rate(recipe, epoch + step / steps))
             images = augment(frames, size, self.data.inner, self.policy)
-            totals += self._step(images, targets)
+            totals += self.step(images, targets)
+            if self.average is not None:
+                self.average.update()
             if step % 16 == 15 or step + 1 == steps:  # not every step: it waits for the GPU
                 self._check(totals, epoch)
                 if on_step is not None and accelerator.is_main_process:
@@ -154,9 +162,7 @@ class Run:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if self.average is not None:
-            self.average.update(self.network)
-        n = targets.new_tensor(len(targets), dtype=torch.float32)
+        n = torch.full_like(loss.detach(), len(targets))
         correct = (logits.detach().argmax(1) == targets).sum().float()
         return torch.stack([loss.detach() * n, correct, n])
 
@@ -242,6 +248,17 @@ def load_start(network: CellNetwork, path: Path) -> None:
         raise TrainingError(
             f"{path}: these weights are of another architecture than the recipe's"
         ) from None
+
+
+def _can_be_graphed(recipe: Recipe, accelerator: Accelerator) -> bool:
+    """Whether a step waits for nothing: one GPU, and no loss scale or compiler that looks back."""
+    return (
+        accelerator.device.type == "cuda"
+        and accelerator.num_processes == 1
+        and recipe.optimizer != "sgd"
+        and recipe.precision != "fp16"
+        and not recipe.compile
+    )
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:

@@ -11,12 +11,32 @@ from torch import Tensor, nn
 from hemascope.training.recipe import Recipe
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    parameters, rate, decay = model.parameters(), recipe.learning_rate, recipe.weight_decay
+def build_optimizer(
+    model: nn.Module, recipe: Recipe, capturable: bool = False
+) -> torch.optim.Optimizer:
+    """The recipe's optimiser; a capturable one can be recorded in a CUDA graph."""
+    parameters, decay = model.parameters(), recipe.weight_decay
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay)
+        return torch.optim.SGD(parameters, recipe.learning_rate, momentum=0.9, weight_decay=decay)
     adam = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return adam(parameters, rate, betas=(0.9, 0.999), weight_decay=decay, fused=True)
+    rate = torch.tensor(recipe.learning_rate, device="cuda") if capturable else recipe.learning_rate
+    return adam(
+        parameters,
+        rate,
+        betas=(0.9, 0.999),
+        weight_decay=decay,
+        fused=True,
+        capturable=capturable,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets every group's rate, in place where it is a tensor that a CUDA graph reads."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
@@ -56,18 +76,18 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.steps = decay, 0
-        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        current = model.state_dict()  # the model's own tensors, which training changes in place
+        self.state = {name: value.detach().clone() for name, value in current.items()}
+        real = [name for name, value in current.items() if value.is_floating_point()]
+        counts = [name for name in current if name not in set(real)]
+        self._real = [self.state[name] for name in real], [current[name] for name in real]
+        self._counts = [self.state[name] for name in counts], [current[name] for name in counts]
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
+        """Takes in the model's weights as they are after a step."""
         self.steps += 1
         weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        averaged: list[Tensor] = []
-        current: list[Tensor] = []
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                averaged.append(self.state[name])
-                current.append(value)
-            else:
-                self.state[name].copy_(value)
-        torch._foreach_lerp_(averaged, current, weight)
+        torch._foreach_lerp_(*self._real, weight)
+        if self._counts[0]:  # of batches seen, which only batch normalisation keeps
+            torch._foreach_copy_(*self._counts)
