@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from hemascope.data.augment import (
     affine_maps,
     augment,
     defocus,
+    exchange_stains,
+    mix_up,
     recolour,
     restain,
     to_images,
@@ -206,3 +209,46 @@ def test_defocus_keeps_the_mean_and_takes_the_detail() -> None:
     assert torch.allclose(blurred.mean((2, 3)), images.mean((2, 3)), atol=0.01)
     assert (blurred.var((2, 3)) <= images.var((2, 3)) + 1e-6).all()
     assert blurred.var() < 0.7 * images.var()
+
+
+def test_exchanged_stains_are_those_of_another_image() -> None:
+    """An image that takes all of another's stain has its ground and its most stained parts."""
+    torch.manual_seed(0)
+    density = torch.rand(2, 1, 64, 64).expand(2, 3, 64, 64) * torch.tensor([0.5, 1.5])[
+        :, None, None, None
+    ] + torch.tensor([0.05, 0.3])[:, None, None, None] * torch.ones(1, 3, 1, 1)
+    images = torch.exp(-density)
+    with mock.patch("torch.rand", lambda *shape: torch.ones(*shape)):  # wholly, if at all
+        assert torch.allclose(exchange_stains(images, 0.0), images, atol=1e-6)
+    with (
+        mock.patch("torch.rand", lambda *shape: torch.ones(*shape) * 0.999),
+        mock.patch("torch.randperm", return_value=torch.tensor([1, 0])),
+    ):
+        exchanged = -exchange_stains(images, 1.0).log()
+    for quantile in (0.15, 0.95):
+        mine = exchanged.flatten(2).quantile(quantile, 2)
+        other = density.flatten(2).quantile(quantile, 2).flip(0)
+        assert torch.allclose(mine, other, atol=0.05)
+
+
+def test_blended_images_have_blended_targets() -> None:
+    torch.manual_seed(1)
+    targets = torch.eye(4)
+    images = targets[:, :, None, None].expand(4, 4, 2, 2)[:, :3]  # an image shows its target
+    blended, mixed = mix_up(images, targets)
+    assert torch.allclose(blended[:, :, 0, 0], mixed[:, :3])
+    assert torch.allclose(mixed.sum(1), torch.ones(4))
+    assert (mixed.diagonal() >= 0.5).all()
+
+
+def test_weights_say_how_often_an_image_is_drawn() -> None:
+    weights = np.array([0.25, 0.5, 1.0, 2.25])
+    shuffle = EpochShuffle(4, seed=0, weights=weights)
+    counts = np.zeros(4)
+    for epoch in range(400):
+        shuffle.set_epoch(epoch)
+        drawn = np.bincount(list(shuffle), minlength=4)
+        assert drawn.sum() == len(shuffle) == 4
+        assert (np.abs(drawn - weights) < 1).all()
+        counts += drawn
+    assert counts / 400 == pytest.approx(weights, abs=0.1)

@@ -11,7 +11,7 @@ from captum.attr import LayerGradCam
 from hemascope.data.augment import POLICIES
 from hemascope.models import MODELS, Switches, build_model
 from hemascope.models.blocks import SqueezeExcite, StochasticDepth
-from hemascope.models.network import CellNetwork, StainNormalisation
+from hemascope.models.network import CellNetwork, StainNormalisation, mix_styles
 from hemascope.training.recipe import Recipe
 
 PARAMETERS = {
@@ -160,3 +160,27 @@ def test_stain_is_normalised_where_the_switch_says_so() -> None:
     early = normalised.stages(images)[0]
     assert torch.allclose(early, plain.stages(StainNormalisation()(images))[0], rtol=1e-4)
     assert not torch.allclose(early, plain.stages(images)[0], rtol=1e-1)
+
+
+def test_mixed_styles_lie_between_an_image_and_another() -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(64, 5, 8, 8) * torch.rand(64, 5, 1, 1) + torch.randn(64, 5, 1, 1)
+    assert torch.allclose(mix_styles(maps, share=0.0), maps, atol=1e-5)
+    mixed = mix_styles(maps, share=1.0)
+    means = mixed.mean((2, 3))
+    assert (means >= maps.mean((2, 3)).min(0).values - 1e-4).all()
+    assert (means <= maps.mean((2, 3)).max(0).values + 1e-4).all()
+    assert not torch.allclose(means, maps.mean((2, 3)), atol=0.1)
+    normal = (maps - maps.mean((2, 3), keepdim=True)) / maps.std((2, 3), keepdim=True)
+    mixed = (mixed - mixed.mean((2, 3), keepdim=True)) / mixed.std((2, 3), keepdim=True)
+    assert torch.allclose(normal, mixed, atol=1e-2)  # what the style says nothing of, stays
+
+
+def test_styles_are_mixed_in_training_only() -> None:
+    torch.manual_seed(0)
+    network = build_model("efficientnet_lite", switches=Switches(0, 0, 0, mixstyle=1.0))
+    images = torch.rand(4, 3, 64, 64)
+    network.eval()
+    assert torch.equal(network(images), network(images))
+    network.train()
+    assert not torch.equal(network(images), network(images))

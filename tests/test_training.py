@@ -12,17 +12,20 @@ import time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from hemascope.bundle.bundle import read_bundle
 from hemascope.bundle.classifier import Classifier
+from hemascope.classes import BLOOD_CELLS
 from hemascope.data.manifest import Manifest, ManifestRow, manifest_from_folder, write_manifest
 from hemascope.data.splits import LeakageError
 from hemascope.results import to_json
 from hemascope.training.folder import RunFolder
-from hemascope.training.loop import TrainingError, load_start, network_of
+from hemascope.training.images import NO_CLASS, TrainingData, prepare_data
+from hemascope.training.loop import TrainingError, fit, load_start, network_of, target_table
 from hemascope.training.optim import WeightAverage, learning_rate
 from hemascope.training.recipe import PAPER, Recipe, read_recipe
 from hemascope.training.run import bundle_of, ensemble_of, snapshots_of, train
@@ -384,3 +387,47 @@ def test_snapshots_of_one_run_become_an_ensemble(cells: Path, cache: Path, tmp_p
     assert not plain.snapshot(1).exists()
     with pytest.raises(ValueError, match="has no snapshots; train with --cycles"):
         snapshots_of(plain)
+
+
+def test_laboratories_and_classes_are_drawn_by_a_power_of_their_number() -> None:
+    targets, places = (0,) * 60 + (1,) * 20 + (0,) * 15 + (1,) * 5, ("a",) * 80 + ("b",) * 20
+    frames = np.zeros((100, 8, 8, 3), np.uint8)
+    data = TrainingData(BLOOD_CELLS, frames, targets, 1.0, None, (), "drawn", places)
+
+    def shares(**changes: float) -> list[float]:
+        weights = data.weights(Recipe(images_per_epoch=50, **changes))  # type: ignore[arg-type]
+        assert weights is not None
+        assert weights.sum() == pytest.approx(50)
+        groups = [(0, 60), (60, 80), (80, 95), (95, 100)]
+        return [float(weights[start:end].sum()) / 50 for start, end in groups]
+
+    assert data.weights(Recipe()) is None
+    assert shares() == pytest.approx([0.6, 0.2, 0.15, 0.05])
+    assert shares(laboratory_balance=1) == pytest.approx([3 / 8, 1 / 8, 3 / 8, 1 / 8])
+    assert shares(laboratory_balance=1, class_balance=1) == pytest.approx([1 / 4] * 4)
+    half = [80**0.5, 20**0.5]
+    assert shares(laboratory_balance=0.5)[0] == pytest.approx(0.75 * half[0] / sum(half))
+
+
+def test_targets_are_smoothed_and_what_is_no_class_is_all_alike() -> None:
+    table = target_table(4, 0.2)
+    assert table[2].tolist() == pytest.approx([0.05, 0.05, 0.85, 0.05])
+    assert table[NO_CLASS].tolist() == pytest.approx([0.25] * 4)
+
+
+def test_a_teacher_is_learnt_from(cells: Path, cache: Path, tmp_path: Path) -> None:
+    """A network whose target is all a teacher's answers as the teacher does, labels or not."""
+
+    class Teacher(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([5.0, 0.0]).expand(len(images), 2)
+
+    recipe = replace(TINY, teacher_weight=1.0, epochs=6, mixup=0.5, label_smoothing=0.0)
+    data = prepare_data(recipe, manifest_from_folder(cells), cache)
+    fit(recipe, data, RunFolder(tmp_path), teachers=[Teacher()])
+    assert data.val_images is not None
+    assert set(data.val_targets) == {0, 1}
+    losses = [record.train_loss for record in RunFolder(tmp_path).read_metrics()]
+    assert losses[-1] < 0.3 < losses[0]  # of labels that nobody teaches: at least 0.69
+    # Its validation images of the other class are named as the teacher names them.
+    assert RunFolder(tmp_path).read_metrics()[-1].val_accuracy == pytest.approx(0.5, abs=0.01)

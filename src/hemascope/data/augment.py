@@ -26,8 +26,9 @@ class Policy:
 
     `degrees` of rotation and `shear` either way; `shift` as a fraction of the side; `scale`,
     `brightness`, `contrast` and `saturation` as fractions around 1; `hue` as a fraction of the
-    colour circle. A share `other_site` of the images is made to look as if from elsewhere; the
-    others keep stain, light, focus and camera.
+    colour circle. A share `other_stain` of the images gets the stain and light of another image of
+    the batch, and then a share `other_site` is made to look as if from elsewhere; the others keep
+    stain, light, focus and camera.
     """
 
     flips: bool = False
@@ -40,6 +41,7 @@ class Policy:
     saturation: float = 0.0
     hue: float = 0.0
     other_site: float = 0.0
+    other_stain: float = 0.0
 
 
 # The first four are the study's ablation, each adding to the one before.
@@ -83,6 +85,20 @@ POLICIES: dict[str, Policy] = {
         hue=0.08,
         other_site=0.75,
     ),
+    # The same for images that come from several laboratories.
+    "laboratories": Policy(
+        flips=True,
+        degrees=180,
+        shift=0.08,
+        scale=0.35,
+        shear=8,
+        brightness=0.2,
+        contrast=0.4,
+        saturation=0.5,
+        hue=0.08,
+        other_site=0.6,
+        other_stain=0.5,
+    ),
 }
 
 # Of an image as if from elsewhere. Optical densities are natural logarithms.
@@ -93,7 +109,8 @@ GROUND_SCALE = 0.5  # standard deviation of the logarithm of the factor of the g
 GROUND_TINT = 0.4  # most that is added to a channel's ground
 DEFOCUS = 0.026  # most, standard deviation as a fraction of the side
 NOISE = 0.04  # largest standard deviation
-GROUND_QUANTILE = 0.15
+GROUND_QUANTILE, STAINED_QUANTILE = 0.15, 0.95  # of a channel's densities
+LEAST_DENSITY = 0.1  # between the two; a picture without any stain is not blown up
 
 
 def to_images(frames: Tensor) -> Tensor:
@@ -115,6 +132,8 @@ def augment(frames: Tensor, size: int, inner: float, policy: Policy) -> Tensor:
     images = torch.nn.functional.grid_sample(
         images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
+    if policy.other_stain:
+        images = exchange_stains(images, policy.other_stain)
     images = recolour(images, colour_matrices(len(images), policy), policy.contrast)
     if policy.other_site:
         chosen = torch.rand(len(images)) < policy.other_site
@@ -201,6 +220,38 @@ def restain(images: Tensor) -> Tensor:
     light = ground * scale.to(device) + tint.to(device)
     stained = (dyes.to(device) @ (density - ground).flatten(2)).view_as(density)
     return torch.exp(-(stained + light)).clamp_(0, 1)
+
+
+def exchange_stains(images: Tensor, share: float) -> Tensor:
+    """(N,3,h,w) in 0..1, of which a share gets another image's stain and light, in part or wholly.
+
+    Per channel, the optical densities of the ground and of the most stained parts are brought to
+    those of the other image. Reinhard et al., "Color transfer between images", IEEE CG&A 21
+    (2001), with quantiles of densities in place of moments of colours.
+    """
+    n, device = len(images), images.device
+    density = -images.clamp(min=1 / 255).log()
+    sample = density[:, :, ::4, ::4].flatten(2).sort(2).values
+    last = sample.shape[2] - 1
+    ground = sample[:, :, round(GROUND_QUANTILE * last)]  # (N,3)
+    stained = sample[:, :, round(STAINED_QUANTILE * last)]
+    unit = (stained - ground).clamp(min=LEAST_DENSITY)
+    other = torch.randperm(n)
+    part = torch.rand(n, 1) * (torch.rand(n, 1) < share)  # 0 keeps the image as it is
+    other, part = other.to(device), part.to(device)
+    factor = 1 + part * ((unit[other] / unit).clamp(0.3, 3) - 1)
+    light = torch.lerp(ground, ground[other], part)
+    moved = (density - ground[:, :, None, None]) * factor[:, :, None, None]
+    return torch.exp(-(moved + light[:, :, None, None])).clamp_(0, 1)
+
+
+def mix_up(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (N,3,h,w) and targets (N,C), each blended with another of the batch.
+
+    Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018.
+    """
+    other, part = torch.randperm(len(images)).to(images.device), float(torch.rand(())) / 2
+    return torch.lerp(images, images[other], part), torch.lerp(targets, targets[other], part)
 
 
 def defocus(images: Tensor) -> Tensor:

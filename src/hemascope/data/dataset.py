@@ -34,7 +34,7 @@ class CellDataset(Dataset[Batch]):
         self.frames, self.device = frames, device
         self.targets = torch.tensor(targets, dtype=torch.int64, device=device)
         if device.type != "cpu":
-            self.resident = torch.from_numpy(np.ascontiguousarray(frames)).to(device)
+            self.resident = torch.tensor(frames, device=device)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -51,32 +51,46 @@ class CellDataset(Dataset[Batch]):
 
 
 class EpochShuffle(Sampler[int]):
-    """Another order every epoch, which the seed and the epoch alone determine."""
+    """Another order every epoch, which the seed and the epoch alone determine.
 
-    def __init__(self, n: int, seed: int) -> None:
-        self.n, self.seed, self.epoch = n, seed, 0
+    With `weights` (N,), which sum to the number of images to draw, each image is drawn so many
+    times in the mean, and in one epoch the next whole number below or above.
+    """
+
+    def __init__(self, n: int, seed: int, weights: NDArray[np.float64] | None = None) -> None:
+        self.n, self.seed, self.weights, self.epoch = n, seed, weights, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.n
+        return self.n if self.weights is None else round(float(self.weights.sum()))
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
-        return iter(order.tolist())
+        random = np.random.default_rng((self.seed, self.epoch))
+        if self.weights is None:
+            return iter(random.permutation(self.n).tolist())
+        # Systematic sampling: of a line cut into pieces as long as the weights, one point a unit,
+        # with the pieces in another order every epoch.
+        order = random.permutation(self.n)
+        points = np.arange(len(self)) + random.random()
+        drawn = order[np.searchsorted(np.cumsum(self.weights[order]), points).clip(max=self.n - 1)]
+        return iter(random.permutation(drawn).tolist())
 
 
 def _whole(batch: Any) -> Any:
     return batch
 
 
-def train_loader(dataset: CellDataset, batch_size: int, seed: int) -> DataLoader[Batch]:
+def train_loader(
+    dataset: CellDataset, batch_size: int, seed: int, weights: NDArray[np.float64] | None = None
+) -> DataLoader[Batch]:
     """Shuffled batches of one size; what is left over waits for another epoch's order."""
+    sampler = EpochShuffle(len(dataset), seed, weights)
     return DataLoader(
         dataset,
-        batch_size=min(batch_size, len(dataset)),
-        sampler=EpochShuffle(len(dataset), seed),
+        batch_size=min(batch_size, len(sampler)),
+        sampler=sampler,
         collate_fn=_whole,
         drop_last=True,
         pin_memory=torch.cuda.is_available() and dataset.device.type == "cpu",

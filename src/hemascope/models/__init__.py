@@ -29,7 +29,7 @@ class Switches:
 
     `dropout` acts before the last layer, `stochastic_depth` on the residual branches.
     `normalise_stain` brings every picture to one stain and light first, and `enlarge` makes it so
-    many times larger then.
+    many times larger then. A share `mixstyle` of images has its style mixed while training.
     """
 
     squeeze_excite: bool = True
@@ -37,6 +37,7 @@ class Switches:
     stochastic_depth: float = 0.2
     normalise_stain: bool = False
     enlarge: float = 1.0
+    mixstyle: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("dropout", "stochastic_depth"):
@@ -88,5 +89,5 @@ def build_model(name: str, num_classes: int = 8, switches: Switches | None = Non
     network = MODELS[name](num_classes, switches)
     if switches.normalise_stain:
         network.staining = StainNormalisation()
-    network.enlarge = switches.enlarge
+    network.enlarge, network.mixstyle = switches.enlarge, switches.mixstyle
     return network

@@ -28,6 +28,10 @@ class Outputs(NamedTuple):
     members: Tensor
 
 
+MIXED_AFTER = (1, 3, 5)
+"""After which layers below `maps` styles are mixed: where an EfficientNet's first stages end."""
+
+
 class CellNetwork(nn.Module):
     """Images (N,3,S,S), RGB in 0..1 → feature maps (N,K,h,w) → mean (N,K) → logits (N,C).
 
@@ -53,6 +57,7 @@ class CellNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.staining: nn.Module = nn.Identity()
         self.enlarge = 1.0
+        self.mixstyle = 0.0
         self.maps = maps
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(num_features, num_classes)
@@ -65,8 +70,10 @@ class CellNetwork(nn.Module):
         """
         maps = early = (self._enlarged(self.staining(images)) - self.mean) / self.std
         side = maps.shape[-1]
-        for stage in self.maps.children():
+        for place, stage in enumerate(self.maps.children()):
             maps = stage(maps)
+            if self.training and self.mixstyle > 0 and place in MIXED_AFTER:
+                maps = mix_styles(maps, self.mixstyle)
             if 4 * maps.shape[-1] >= side:
                 early = maps
         return early, maps
@@ -128,6 +135,24 @@ class StainNormalisation(nn.Module):
         stained = ordered[:, :, round(self.STAINED * last)][:, :, None, None]
         unit = (stained - ground).clamp(min=self.LEAST) / self.densities
         return torch.exp(-(density - ground) / unit).clamp(max=1.0)
+
+
+def mix_styles(maps: Tensor, share: float) -> Tensor:
+    """Maps (N,K,h,w), of which a share gets means and deviations between its own and another's.
+
+    Zhou et al., "Domain generalization with MixStyle", ICLR 2021.
+    """
+    n, device = len(maps), maps.device
+    with torch.no_grad():
+        mean = maps.mean((2, 3), keepdim=True, dtype=torch.float32)
+        spread = (maps.float().square().mean((2, 3), keepdim=True) - mean.square()).clamp(min=1e-6)
+        spread = spread.sqrt()
+        other = torch.rand(n, device=device).argsort()
+        part = torch.rand(n, 1, 1, 1, device=device)
+        part = part * (torch.rand(n, 1, 1, 1, device=device) < share)
+        factor = 1 + part * (spread[other] / spread - 1)
+        offset = torch.lerp(mean, mean[other], part) - mean * factor
+    return maps * factor.to(maps.dtype) + offset.to(maps.dtype)
 
 
 def texture(maps: Tensor) -> Tensor:

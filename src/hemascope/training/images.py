@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from hemascope.preprocess import InputSpec
 from hemascope.provenance import data_hash
 from hemascope.training.recipe import Recipe
 
+NO_CLASS = -1
 MARGIN = 1.42  # √2: what the corners of a turned square reach for
 
 
@@ -27,7 +29,9 @@ class TrainingData:
     """Frames to train on (N,F,F,3), images to validate on (M,S,S,3), their class indices.
 
     A frame shows more than the model's input, where the image has more: `inner` is the input's
-    part of its side. `digest` identifies images and labels.
+    part of its side. `digest` identifies images and labels. `laboratories` (N,) says where each
+    frame is from; empty where all are from one. A target of NO_CLASS is of a picture that shows
+    none of the classes, of which the network learns to be unsure.
     """
 
     classes: ClassSet
@@ -37,6 +41,7 @@ class TrainingData:
     val_images: NDArray[np.uint8] | None
     val_targets: tuple[int, ...]
     digest: str
+    laboratories: tuple[str, ...] = ()
 
     def loaders(
         self, recipe: Recipe, device: torch.device
@@ -49,11 +54,39 @@ class TrainingData:
         resident = device.type == "cuda" and 4 * images < torch.cuda.mem_get_info(device)[0]
         place = device if resident else torch.device("cpu")
         frames = CellDataset(self.frames, self.targets, place)
-        train = train_loader(frames, recipe.batch_size, recipe.seed)
+        train = train_loader(frames, recipe.batch_size, recipe.seed, self.weights(recipe))
         if self.val_images is None:
             return train, None
         val = CellDataset(self.val_images, self.val_targets, place)
         return train, test_loader(val, recipe.batch_size * (8 if resident else 1))
+
+    def weights(self, recipe: Recipe) -> NDArray[np.float64] | None:
+        """How often each frame is drawn in an epoch, (N,); None for once each.
+
+        A group of n frames is drawn in proportion to n^(1-balance).
+        """
+        if not (recipe.laboratory_balance or recipe.class_balance or recipe.images_per_epoch):
+            return None
+        laboratories = self.laboratories or ("",) * len(self.targets)
+        groups = list(zip(laboratories, self.targets, strict=True))
+        in_group, in_laboratory = Counter(groups), Counter(laboratories)
+        in_group_powers = {
+            group: count ** (1 - recipe.class_balance) for group, count in in_group.items()
+        }
+        totals: dict[str, float] = defaultdict(float)
+        for (laboratory, _), power in in_group_powers.items():
+            totals[laboratory] += power
+        weights = np.array(
+            [
+                in_laboratory[group[0]] ** (1 - recipe.laboratory_balance)
+                * in_group_powers[group]
+                / totals[group[0]]
+                / in_group[group]
+                for group in groups
+            ]
+        )
+        share: NDArray[np.float64] = weights / weights.sum()
+        return share * (recipe.images_per_epoch or len(groups))
 
 
 def prepare_data(

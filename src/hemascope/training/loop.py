@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from hemascope.data.augment import POLICIES, augment, to_images
+from hemascope.data.augment import POLICIES, augment, mix_up, to_images
 from hemascope.data.dataset import Batch
 from hemascope.models import Switches, build_model
 from hemascope.models.network import CellNetwork
@@ -50,16 +50,18 @@ def fit(
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
     start: Path | None = None,
+    teachers: Sequence[nn.Module] = (),
 ) -> Progress:
     """Trains until the recipe's last epoch, from the folder's last checkpoint if it has one.
 
-    A new run begins with the weights in `start`, or with random ones.
+    A new run begins with the weights in `start`, or with random ones. Of the `teachers`' mean
+    logits of each augmented image comes a part of its target (`teacher_weight`).
 
     After every epoch the folder holds the whole state, so a run that was killed goes on from its
     last full epoch to the same weights that it would have reached. Raises TrainingError where the
     loss is no longer a number; the last good checkpoint stays.
     """
-    run = Run(recipe, data, start)
+    run = Run(recipe, data, start, teachers)
     done = run.restore(folder) if folder.last.exists() else Progress(recipe.digest(), data.digest)
     records = folder.read_metrics()[: done.epochs_done]
     for epoch in range(done.epochs_done, recipe.epochs):
@@ -99,7 +101,13 @@ def fit(
 class Run:
     """The moving parts of a run: accelerator, loaders, model, optimiser, average."""
 
-    def __init__(self, recipe: Recipe, data: TrainingData, start: Path | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: TrainingData,
+        start: Path | None = None,
+        teachers: Sequence[nn.Module] = (),
+    ) -> None:
         keep_memory()
         self.recipe, self.data, self.policy = recipe, data, POLICIES[recipe.augmentation]
         self.accelerator = _accelerator(recipe)
@@ -109,6 +117,9 @@ class Run:
             load_start(network, start)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: nn.Module = network.to(self.accelerator.device)
+        self.targets = target_table(len(data.classes), recipe.label_smoothing)
+        self.targets = self.targets.to(self.accelerator.device)
+        self.teachers = [teacher.eval().to(self.accelerator.device) for teacher in teachers]
         self.judged: nn.Module = self.network  # what is validated and kept
         self.average: WeightAverage | None = None
         if recipe.ema_decay > 0:
@@ -140,7 +151,7 @@ class Run:
         for step, (frames, targets) in enumerate(self.train_loader):
             set_learning_rate(self.raw_optimizer, learning_rate(recipe, epoch + step / steps))
             images = augment(frames, size, self.data.inner, self.policy)
-            totals += self.step(images, targets)
+            totals += self.step(*self._with_targets(images, targets))
             if self.average is not None:
                 self.average.update()
             if step % 16 == 15 or step + 1 == steps:  # not every step: it waits for the GPU
@@ -150,20 +161,31 @@ class Run:
         loss, correct, images_seen = accelerator.reduce(totals).tolist()
         return loss / images_seen, correct / images_seen
 
+    def _with_targets(self, images: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N,3,S,S) and what they are to be named: probabilities (N,C)."""
+        targets, recipe = self.targets[indices], self.recipe
+        if self.teachers and recipe.teacher_weight > 0:
+            with torch.no_grad(), self.accelerator.autocast():
+                answers = [teacher(images).float() for teacher in self.teachers]
+            taught = torch.stack(answers).mean(0).softmax(1)
+            targets = torch.lerp(targets, taught, recipe.teacher_weight)
+        if recipe.mixup > 0 and torch.rand(()) < recipe.mixup:
+            images, targets = mix_up(images, targets)
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images, targets
+
     def _step(self, images: Tensor, targets: Tensor) -> Tensor:
         """One step of the optimiser; the batch's summed loss, correct answers and size."""
         with self.accelerator.autocast():
             logits = self.model(images).float()
-        loss = nn.functional.cross_entropy(
-            logits, targets, label_smoothing=self.recipe.label_smoothing
-        )
+        loss = nn.functional.cross_entropy(logits, targets)
         self.accelerator.backward(loss)
         if self.recipe.clip_norm > 0:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         n = torch.full_like(loss.detach(), len(targets))
-        correct = (logits.detach().argmax(1) == targets).sum().float()
+        correct = (logits.detach().argmax(1) == targets.argmax(1)).sum().float()
         return torch.stack([loss.detach() * n, correct, n])
 
     def _check(self, totals: Tensor, epoch: int) -> None:
@@ -227,8 +249,15 @@ def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:
         recipe.stochastic_depth,
         recipe.normalise_stain,
         recipe.enlarge,
+        recipe.mixstyle,
     )
     return build_model(recipe.model, num_classes, switches)
+
+
+def target_table(num_classes: int, label_smoothing: float) -> Tensor:
+    """Target probabilities (C+1,C) by class index; the last row, also -1, is of no class."""
+    table = torch.eye(num_classes) * (1 - label_smoothing) + label_smoothing / num_classes
+    return torch.cat([table, torch.full((1, num_classes), 1 / num_classes)])
 
 
 def load_start(network: CellNetwork, path: Path) -> None:

@@ -20,7 +20,7 @@ ModelName = Literal[
     "deep_efficientnet_printed",
 ]
 WITHOUT_SQUEEZE_EXCITE = ("simple_cnn", "resnet18", "efficientnet_lite0", "efficientnet_mini")
-PolicyName = Literal["none", "flips", "flips_rotation", "full", "round", "sites"]
+PolicyName = Literal["none", "flips", "flips_rotation", "full", "round", "sites", "laboratories"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Recipe:
     """Dropout before the last layer."""
     stochastic_depth: float = 0.2
     """Rate at the last residual block, rising from 0 at the first; simple_cnn has none."""
+    mixstyle: float = 0.0
+    """Share of images whose feature statistics are mixed with another image's, while training."""
     normalise_stain: bool = False
     """Bring every picture to one stain and light inside the network."""
     enlarge: float = 1.0
@@ -55,6 +57,16 @@ class Recipe:
     """Part of the training images held out for validation; 0 trains on all of them."""
     epochs: int = 50
     """Passes over the training images."""
+    images_per_epoch: int | None = None
+    """Images drawn in each epoch. None: as many as there are."""
+    laboratory_balance: float = 0.0
+    """0 draws every image equally often, 1 every laboratory; between, by a power of its size."""
+    class_balance: float = 0.0
+    """The same for the classes within each laboratory."""
+    mixup: float = 0.0
+    """Share of batches in which each image is blended with another, and its target likewise."""
+    teacher_weight: float = 0.0
+    """Share of the target that comes from the teachers' probabilities, where there are any."""
     batch_size: int = 32
     """Images a step, over all processes together."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -111,6 +123,9 @@ class Recipe:
         _range("dropout", self.dropout, 0, 0.99)
         _range("stochastic_depth", self.stochastic_depth, 0, 0.99)
         _range("crop", self.crop, 0.1, 1)
+        _range("images_per_epoch", self.images_per_epoch or 1, 1)
+        for name in ("mixstyle", "mixup", "laboratory_balance", "class_balance", "teacher_weight"):
+            _range(name, getattr(self, name), 0, 1)
         if not self.squeeze_excite and self.model in WITHOUT_SQUEEZE_EXCITE:
             raise ValueError(f"{self.model} has no squeeze-and-excitation to leave out")
 

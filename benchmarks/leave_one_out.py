@@ -1,0 +1,224 @@
+"""Leave one laboratory out: recipes trained without it, and what they say of its cells.
+
+    python benchmarks/leave_one_out.py cells.npz trials.json --out trials.npz
+
+`cells.npz` comes from pack_laboratories.py; `trials.json` lists runs, each with a `name`, the
+laboratory it is `without`, the changes of its `recipe`, its `seed`, and the names of runs that
+`teach` it. Of PBC the split `test` is never trained on, nor is a fifth of `pool`, which says how
+good a run is at home (`--score-test`: of `test` as well). Runs of one laboratory are done one
+after the other, those of different ones side by side (`--at-once`), and none is begun after
+`--stop-after` seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from hemascope.classes import BLOOD_CELLS
+from hemascope.data.augment import to_images
+from hemascope.models.imagenet import imagenet_state
+from hemascope.training.folder import RunFolder
+from hemascope.training.images import NO_CLASS, TrainingData
+from hemascope.training.loop import fit, network_of
+from hemascope.training.recipe import Recipe
+
+SIZE, FRAME = 128, 182
+NAMES = BLOOD_CELLS.names
+BASE = Recipe(
+    model="efficientnet_lite0",
+    dropout=0.2,
+    image_size=SIZE,
+    crop=0.6,
+    augmentation="sites",
+    val_fraction=0.0,
+    epochs=8,
+    images_per_epoch=7680,
+    laboratory_balance=0.5,
+    class_balance=0.5,
+    batch_size=128,
+    learning_rate=1.6e-3,
+    warmup_epochs=1,
+    weight_decay=0.02,
+    ema_decay=0.99,
+)
+
+
+class Cells:
+    """All frames, and what is known of each."""
+
+    def __init__(self, path: Path) -> None:
+        packed = np.load(path)
+        decoded = path.with_suffix(".frames.npy")
+        if not decoded.exists():
+            np.save(decoded, self._decode(packed))
+        self.frames = np.load(decoded, mmap_mode="r")
+        self.labels, self.laboratories = packed["label"], packed["lab"]
+        self.split, sha256 = packed["split"], packed["sha256"]
+        self.targets = np.array([NAMES.index(x) if x in NAMES else NO_CLASS for x in self.labels])
+        fifth = np.array([bool(x) and int(x[:8], 16) % 5 == 0 for x in sha256])
+        pbc = self.laboratories == "pbc"
+        self.test = pbc & (self.split == "test")
+        self.home = pbc & (self.split == "pool") & fifth
+        self.fold = np.array([int(x[8:16], 16) % 5 if x else -1 for x in sha256])
+
+    @staticmethod
+    def _decode(packed: Any) -> np.ndarray:
+        offsets, blob = packed["offsets"], packed["blob"].tobytes()
+
+        def decode(place: int) -> np.ndarray:
+            with Image.open(io.BytesIO(blob[offsets[place] : offsets[place + 1]])) as image:
+                return np.asarray(image.convert("RGB"))
+
+        with ThreadPoolExecutor() as pool:
+            return np.stack(list(pool.map(decode, range(len(offsets) - 1))))
+
+    def training(self, without: str) -> np.ndarray:
+        """Which frames a run trains on; `fold2` leaves out a fifth of all of PBC."""
+        if without.startswith("fold"):
+            left_out = (self.laboratories == "pbc") & (self.fold == int(without[4:]))
+            return ~left_out
+        return ~(self.test | self.home | (self.laboratories == without))
+
+    def scored(self, without: str, with_test: bool) -> np.ndarray:
+        """Which frames a run is asked about: those of its left-out laboratory, and home's."""
+        if without.startswith("fold"):
+            return (self.laboratories == "pbc") & (self.fold == int(without[4:]))
+        scored = self.home | (self.laboratories == without)
+        return scored | self.test if with_test else scored
+
+
+def run_laboratory(
+    cells_path: Path, trials: list[dict[str, Any]], folder: Path, end: float, with_test: bool
+) -> list[str]:
+    """Trains and scores the runs of one laboratory in turn."""
+    cells = Cells(cells_path)
+    done = []
+    for trial in trials:
+        if time.time() > end:
+            break
+        started = time.perf_counter()
+        recipe = replace(BASE, **trial["recipe"], seed=trial.get("seed", 0))
+        run = RunFolder(folder / trial["name"])
+        run.path.mkdir(parents=True, exist_ok=True)
+        chosen = cells.training(trial["without"])
+        data = TrainingData(
+            classes=BLOOD_CELLS,
+            frames=cells.frames[chosen],
+            targets=tuple(int(x) for x in cells.targets[chosen]),
+            inner=SIZE / FRAME,
+            val_images=None,
+            val_targets=(),
+            digest=trial["name"],
+            laboratories=tuple(str(x) for x in cells.laboratories[chosen]),
+        )
+        if trial.get("imagenet", True):
+            save_file(imagenet_state_of(recipe.model), run.start)
+        teachers = []
+        for name in trial.get("teachers", ()):
+            teacher_recipe = Recipe(**json.loads((folder / name / "recipe.json").read_text()))
+            teacher = network_of(teacher_recipe, len(NAMES))
+            teacher.load_state_dict(load_file(RunFolder(folder / name).best))
+            teachers.append(teacher)
+        (run.path / "recipe.json").write_text(
+            json.dumps({k: getattr(recipe, k) for k in recipe.__dataclass_fields__})
+        )
+        fit(recipe, data, run, start=run.start if run.start.exists() else None, teachers=teachers)
+        network = network_of(recipe, len(NAMES))
+        network.load_state_dict(load_file(run.best))
+        scored = cells.scored(trial["without"], with_test)
+        logits = looks(network, cells.frames[scored])
+        np.savez(
+            run.path / "logits.npz", index=np.flatnonzero(scored), logits=logits.astype(np.float16)
+        )
+        half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(run.best).items()}
+        save_file(half, run.path / "half.safetensors")
+        run.last.unlink()
+        line = summary(cells, trial["without"], np.flatnonzero(scored), logits)
+        print(f"{trial['name']:28s} {line}  {time.perf_counter() - started:.0f} s", flush=True)
+        done.append(trial["name"])
+    return done
+
+
+def imagenet_state_of(model: str) -> dict[str, torch.Tensor]:
+    """ImageNet's weights, from the package or, without it, from a file beside the cells."""
+    path = Path(__file__).parents[1] / ".gpu" / f"{model}.safetensors"
+    return load_file(path) if path.exists() else imagenet_state(model)
+
+
+@torch.inference_mode()
+def looks(network: torch.nn.Module, frames: np.ndarray) -> np.ndarray:
+    """Logits (8,N,C) of the middle of each frame in its eight symmetries."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = network.eval().to(device)
+    start = (FRAME - SIZE) // 2
+    found = []
+    for first in range(0, len(frames), 512):
+        part = np.ascontiguousarray(
+            frames[first : first + 512, start : start + SIZE, start : start + SIZE]
+        )
+        images = to_images(torch.from_numpy(part).to(device))
+        views = []
+        for turns in range(4):
+            turned = torch.rot90(images, turns, (2, 3))
+            views += [network(turned).float(), network(turned.flip(3)).float()]
+        found.append(torch.stack(views).cpu().numpy())
+    return np.concatenate(found, axis=1)
+
+
+def summary(cells: Cells, without: str, index: np.ndarray, logits: np.ndarray) -> str:
+    """Balanced accuracy of each laboratory among all classes, those with ten cells, one look."""
+    texts = []
+    for laboratory in dict.fromkeys(cells.laboratories[index]):
+        here = (cells.laboratories[index] == laboratory) & (cells.targets[index] >= 0)
+        targets = cells.targets[index][here]
+        for name, answers in (("1", logits[0]), ("8", logits.mean(0))):
+            texts.append(f"{laboratory}/{name} {balanced(answers[here], targets):.3f}")
+    return "  ".join(texts)
+
+
+def balanced(logits: np.ndarray, targets: np.ndarray, least: int = 10) -> float:
+    classes = [c for c in np.unique(targets) if (targets == c).sum() >= least]
+    return float(np.mean([(logits[targets == c].argmax(1) == c).mean() for c in classes]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cells", type=Path)
+    parser.add_argument("trials", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--at-once", type=int, default=1)
+    parser.add_argument("--stop-after", type=float, default=1e9)
+    parser.add_argument("--score-test", action="store_true")
+    arguments = parser.parse_args()
+    end = time.time() + arguments.stop_after
+    queues: dict[str, list[dict[str, Any]]] = {}
+    for trial in json.loads(arguments.trials.read_text()):
+        queues.setdefault(trial.get("queue", trial["without"]), []).append(trial)
+    Cells(arguments.cells)  # decodes all frames, once
+    context = get_context("spawn")
+    with ProcessPoolExecutor(arguments.at_once, mp_context=context) as pool:
+        futures = [
+            pool.submit(
+                run_laboratory, arguments.cells, queue, arguments.out, end, arguments.score_test
+            )
+            for queue in queues.values()
+        ]
+        for future in futures:
+            future.result()
+
+
+if __name__ == "__main__":
+    main()
