@@ -19,8 +19,9 @@ import numpy as np
 import onnxruntime
 import openvino
 
+from hemascope.files import write_whole
 from hemascope.provenance import provenance
-from hemascope.results import to_json, write_whole
+from hemascope.serialization import to_json
 
 BATCHES = (1, 8, 32)
 RUNS = 20

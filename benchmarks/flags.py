@@ -16,10 +16,11 @@ from pathlib import Path
 from statistics import median
 
 from hemascope.bundle.bundle import read_bundle
-from hemascope.bundle.classifier import Classifier
 from hemascope.data.manifest import read_manifest
+from hemascope.files import write_whole
+from hemascope.inference.classifier import Classifier
 from hemascope.provenance import provenance
-from hemascope.results import to_json, write_whole
+from hemascope.serialization import to_json
 
 TURNS = 15
 

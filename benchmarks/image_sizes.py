@@ -18,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hemascope.bundle.classifier import Classifier
+from hemascope.data.external import LabelledCell, cells_of
 from hemascope.data.manifest import read_manifest
-from hemascope.data.sites import LabelledCell, cells_of
+from hemascope.files import write_whole
+from hemascope.inference.classifier import Classifier
+from hemascope.metrics.intervals import wilson
 from hemascope.provenance import provenance
-from hemascope.results import Proportion, from_json, to_json, write_whole
-from hemascope.scoring.statistics import wilson
+from hemascope.records import Proportion
+from hemascope.serialization import from_json, to_json
 from hemascope.study.compare import sign_test
 from hemascope.training.folder import RunFacts, RunFolder
 from hemascope.training.recipe import read_recipe

@@ -17,9 +17,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemascope.bundle.batch import find_images
+from hemascope.batch.inputs import find_images
+from hemascope.files import write_whole
 from hemascope.provenance import provenance
-from hemascope.results import to_json, write_whole
+from hemascope.serialization import to_json
 
 
 @dataclass(frozen=True)

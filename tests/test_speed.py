@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from hemascope.cli import app
-from hemascope.data.render import draw_folder
+from hemascope.data.synthetic import draw_folder
+from hemascope.evaluation import speed
 from hemascope.models import build_model
-from hemascope.study import speed
 
 
 def transform(size: int) -> Callable[[Image.Image], Tensor]:

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from hemascope.classes import ClassSet
+from hemascope.files import write_whole
 from hemascope.preprocess import InputSpec
-from hemascope.results import RESEARCH_USE_ONLY, Proportion, from_json, to_json, write_whole
-from hemascope.scoring.trust import Trust
+from hemascope.records import RESEARCH_USE_ONLY, Proportion
+from hemascope.serialization import from_json, to_json
+from hemascope.uncertainty.model import Trust
 
 FORMAT = 1
 MODEL_FILE, CARD_FILE, ELSEWHERE = "model.onnx", "card.json", "elsewhere"

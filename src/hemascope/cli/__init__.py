@@ -14,7 +14,7 @@ from hemascope.cli.labelled import adapt, calibrate, evaluate
 from hemascope.cli.models import benchmark, export, info, train
 from hemascope.cli.study import app as study_app
 from hemascope.cli.terminal import err, print_error
-from hemascope.results import RESEARCH_USE_ONLY
+from hemascope.records import RESEARCH_USE_ONLY
 
 app = App(
     name="hemascope",

@@ -11,16 +11,16 @@ from cyclopts import App, Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from hemascope.bundle.classifier import Classifier
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli.site import title_of
 from hemascope.cli.terminal import Force, out, progress_bar, refuse_existing
 from hemascope.data.check import DataReport, check
 from hemascope.data.manifest import Manifest, write_manifest
-from hemascope.data.opening import below, open_manifest
-from hemascope.data.render import draw_folder
+from hemascope.data.open_manifest import below, open_manifest
 from hemascope.data.splits import check_splits, split_counts, split_fractions, with_hashes
-from hemascope.results import RESEARCH_USE_ONLY
+from hemascope.data.synthetic import draw_folder
+from hemascope.inference.classifier import Classifier
+from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.training.recipe import Recipe, read_recipe
 
 app = App(name="data", help="Check, audit, split and draw sets of images.")
@@ -196,7 +196,8 @@ def data_audit(
     force
         Replace a list that exists.
     """
-    from hemascope.reports.audit import audit, fold_splits, write_audit
+    from hemascope.evaluation.audit import audit, fold_splits
+    from hemascope.reports.write import write_audit
 
     refuse_existing(force, out_folder / "audit.csv")
     if bundle is not None and (recipe or recipe_file or start_from) is not None:

@@ -10,16 +10,8 @@ from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from hemascope.bundle.batch import (
-    BEGUN,
-    Tally,
-    classify_to,
-    find_images,
-    finished,
-    is_address,
-    unfinished,
-)
-from hemascope.bundle.classifier import Classifier
+from hemascope.batch.inputs import find_images, is_address
+from hemascope.batch.local import Tally, classify_to
 from hemascope.cli.terminal import (
     TTA,
     BundlePath,
@@ -30,11 +22,13 @@ from hemascope.cli.terminal import (
     refuse_existing,
     share,
 )
+from hemascope.files import write_whole
+from hemascope.inference.classifier import Classifier
+from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.reports.pages import GALLERY, Gallery, classification_page, explanation_page
-from hemascope.results import RESEARCH_USE_ONLY, write_whole
 
 if TYPE_CHECKING:
-    from hemascope.bundle.sources import Sources
+    from hemascope.batch.cluster_inputs import Sources
 
 
 def classify(
@@ -93,7 +87,7 @@ def classify(
     table = out_file or ("predictions" if cluster else "predictions.csv")
     with progress_bar("classifying") as progress:
         if cluster:
-            from hemascope.bundle.cluster import classify_on_cluster
+            from hemascope.batch.cluster import classify_on_cluster
 
             tally = classify_on_cluster(
                 table,
@@ -107,13 +101,21 @@ def classify(
                 progress=progress,
             )
         else:
-            _refuse_table(table, resume, force)
+            if is_address(table):
+                raise ValueError(f"{table}: an object store is written to with --cluster")
             refuse_existing(force, report)
             classifier, paths = Classifier(bundle_folder(bundle), tta=tta), _paths(images)
             gallery = None if report is None else Gallery()
             each = None if gallery is None else gallery.add
             tally = classify_to(
-                Path(table), classifier, paths, each, progress, um_per_pixel, resume
+                Path(table),
+                classifier,
+                paths,
+                each,
+                progress,
+                um_per_pixel,
+                resume=resume,
+                force=force,
             )
             if report is not None and gallery is not None:
                 page = classification_page(gallery, tally, classifier, um_per_pixel)
@@ -190,21 +192,9 @@ def _paths(images: list[str]) -> list[str]:
 
 
 def _sources(images: list[str]) -> Sources:
-    from hemascope.bundle.sources import Sources, find_sources
+    from hemascope.batch.cluster_inputs import Sources, find_sources
 
     return Sources(_paths(images), []) if images == ["-"] else find_sources(images)
-
-
-def _refuse_table(table: str, resume: bool, force: bool) -> None:
-    """Raises ValueError where a table is there, whole or begun, that was not to be touched."""
-    if is_address(table):
-        raise ValueError(f"{table}: an object store is written to with --cluster")
-    path = Path(table)
-    if unfinished(path):
-        if not (resume or force):
-            raise ValueError(f"{table}: {BEGUN}")
-    elif finished(path):
-        refuse_existing(force, path)
 
 
 def _print_tally(tally: Tally) -> None:

@@ -10,7 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from hemascope.bundle.bundle import CARD_FILE, read_bundle, write_bundle
-from hemascope.bundle.classifier import Classifier
 from hemascope.cli.site import SiteOptions, print_site, selected, title_of
 from hemascope.cli.terminal import (
     TTA,
@@ -22,8 +21,9 @@ from hemascope.cli.terminal import (
     refuse_existing,
     share,
 )
-from hemascope.data.sites import cells_of
-from hemascope.results import RESEARCH_USE_ONLY, Estimate, Evaluation, Proportion
+from hemascope.data.external import cells_of
+from hemascope.inference.classifier import Classifier
+from hemascope.records import RESEARCH_USE_ONLY, Estimate, Evaluation, Proportion
 
 
 def evaluate(
@@ -66,8 +66,8 @@ def evaluate(
     force
         Replace results that exist.
     """
-    from hemascope.reports.evaluate import evaluate as measure
-    from hemascope.reports.evaluate import write_evaluation
+    from hemascope.evaluation.evaluate import evaluate as measure
+    from hemascope.reports.write import write_evaluation
 
     refuse_existing(force, out_folder / "evaluation.json")
     classifier = Classifier(bundle_folder(bundle), tta=tta)
@@ -128,7 +128,7 @@ def calibrate(
     force
         Replace a bundle that exists.
     """
-    from hemascope.reports.calibrate import calibrate as fit
+    from hemascope.post_training.calibrate import calibrate as fit
 
     refuse_existing(force, out_folder / CARD_FILE)
     found = read_bundle(bundle_folder(bundle))
@@ -185,7 +185,7 @@ def adapt(
     force
         Replace a bundle that exists.
     """
-    from hemascope.reports.adapt import adapt as fit
+    from hemascope.post_training.adapt import adapt as fit
 
     refuse_existing(force, out_folder / CARD_FILE)
     found = read_bundle(bundle_folder(bundle))

@@ -10,9 +10,8 @@ from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from hemascope.bundle.batch import find_images
+from hemascope.batch.inputs import find_images
 from hemascope.bundle.bundle import CARD_FILE, read_bundle, write_bundle
-from hemascope.bundle.classifier import Classifier
 from hemascope.cli.terminal import (
     BundlePath,
     Force,
@@ -22,9 +21,12 @@ from hemascope.cli.terminal import (
     refuse_existing,
     share,
 )
-from hemascope.data.opening import open_manifest
+from hemascope.data.open_manifest import open_manifest
+from hemascope.files import write_whole
+from hemascope.inference.classifier import Classifier
+from hemascope.records import Evaluation
 from hemascope.reports.pages import model_card
-from hemascope.results import Evaluation, from_json, to_json, write_whole
+from hemascope.serialization import from_json, to_json
 from hemascope.training.recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -246,7 +248,7 @@ def benchmark(
     force
         Replace a file that exists.
     """
-    from hemascope.study.speed import benchmark as measure
+    from hemascope.evaluation.speed import benchmark as measure
 
     refuse_existing(force, out_file)
     if turns < 1:

@@ -12,11 +12,11 @@ from rich.table import Table
 
 from hemascope.bundle.bundle import Card
 from hemascope.cli.terminal import out, share
+from hemascope.data.external import SITES, LabelledCell, Site, cells_of, read_site
 from hemascope.data.manifest import Manifest
-from hemascope.data.opening import open_manifest
-from hemascope.data.sites import SITES, LabelledCell, Site, cells_of, read_site
-from hemascope.results import Evaluation, SiteScores
-from hemascope.scoring.shared import AT_LEAST
+from hemascope.data.open_manifest import open_manifest
+from hemascope.metrics.class_subset import AT_LEAST
+from hemascope.records import Evaluation, SiteScores
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class SiteOptions:
         self, found: Evaluation, cells: Sequence[LabelledCell], card: Card, progress: Any
     ) -> Evaluation:
         """The evaluation of a site with its images' statistics; any other as it is."""
-        from hemascope.reports.appearance import compared, matched, measured
+        from hemascope.evaluation.appearance import compared, matched, measured
 
         if found.site is None:
             return found

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from hemascope.cli.terminal import out, print_error, progress_bar
-from hemascope.data.opening import open_manifest
-from hemascope.results import RESEARCH_USE_ONLY
+from hemascope.data.open_manifest import open_manifest
+from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.study.experiments import PROFILES, plan
 
 app = App(name="study", help="Run the paper's experiments, and see whether its claims hold.")

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hemascope.arrays import ImageArray, ProgressCallback
+from hemascope.files import written_whole
 from hemascope.preprocess import ImageError, InputSpec
-from hemascope.results import from_json, to_json, written_whole
+from hemascope.serialization import from_json, to_json
 
-Progress = Callable[[int, int], None]
 FORMAT = 1
 
 
@@ -38,8 +38,8 @@ def open_cache(
     paths: Sequence[Path],
     spec: InputSpec,
     folder: Path,
-    progress: Progress | None = None,
-) -> NDArray[np.uint8]:
+    progress: ProgressCallback | None = None,
+) -> ImageArray:
     """The images through the spec, (N,S,S,3) uint8, mapped read-only; made first if need be.
 
     Every file is read to hash it; it is decoded only if the cache is missing or stale: of another
@@ -56,7 +56,7 @@ def open_cache(
             header = CacheHeader(FORMAT, spec, hashes, _checksum(temporary))
             with written_whole(header_path) as temporary_header:
                 temporary_header.write_bytes(to_json(header))
-    images: NDArray[np.uint8] = np.load(images_path, mmap_mode="r")
+    images: ImageArray = np.load(images_path, mmap_mode="r")
     return images
 
 
@@ -66,7 +66,9 @@ def default_cache() -> Path:
     return Path(os.environ.get("HEMASCOPE_CACHE") or Path(home) / "hemascope")
 
 
-def _fill(path: Path, paths: Sequence[Path], spec: InputSpec, progress: Progress | None) -> None:
+def _fill(
+    path: Path, paths: Sequence[Path], spec: InputSpec, progress: ProgressCallback | None
+) -> None:
     images = np.lib.format.open_memmap(
         path, mode="w+", dtype=np.uint8, shape=(len(paths), spec.size, spec.size, 3)
     )

@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from hemascope.classes import ClassSet
+from hemascope.files import write_whole
 from hemascope.preprocess import IMAGE_SUFFIXES
-from hemascope.results import write_whole
 
 SPLITS = ("train", "val", "test", "external", "pool")
 SPLIT_FOLDERS = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from hemascope.results import Calibration, Evaluation, Proportion, TrustFigures
+from hemascope.evaluation.appearance import effect
+from hemascope.records import Appearance, Calibration, Evaluation, Proportion, TrustFigures
 
 matplotlib.use("Agg")
 
@@ -111,3 +113,34 @@ def png_of(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
+
+
+def draw_appearance(rows: Sequence[Appearance], site: str, reference: str) -> bytes:
+    """Each statistic's median and quartiles at the site, where the reference's span one unit."""
+    shown = [row for row in rows if row.effect is not None]
+    figure = Figure(figsize=(8, 1.4 + 0.42 * len(shown)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, row in enumerate(shown):
+        if row.reference is None or row.effect is None:
+            continue
+        middle = row.reference
+        for found, shift, mark, tone in (
+            (row.reference, 0.16, "s", "0.6"),
+            (row.site, -0.16, "o", "black"),
+        ):
+            low, centre, high = (
+                effect(replace(found, median=value), middle, row.unit) or 0.0
+                for value in (found.low, found.median, found.high)
+            )
+            axes.plot([low, high], [place + shift] * 2, color=tone, linewidth=3)
+            axes.plot([centre], [place + shift], mark, color=tone, markeredgecolor="black")
+    names = [f"{row.name} ({row.unit})" if row.unit else row.name for row in shown]
+    axes.set_yticks(range(len(shown)), names)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xscale("symlog", linthresh=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("distance from the reference's median, in its interquartile ranges")
+    axes.set_title(f"● {site}   ■ {reference}: median and quartiles", fontsize=10)
+    return png_of(figure)

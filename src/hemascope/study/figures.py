@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from numpy.typing import NDArray
 
-from hemascope.results import Estimate, Proportion, written_whole
-from hemascope.study.architecture import Layer
+from hemascope.arrays import IntArray
+from hemascope.files import written_whole
+from hemascope.models.summary import Layer
+from hemascope.records import Estimate, Proportion
 from hemascope.training.folder import EpochRecord, best_record
 
 Accuracy = Estimate | Proportion
@@ -325,9 +326,7 @@ def _run_label(title: str, records: Sequence[EpochRecord]) -> str:
     return f"{title}; best: epoch {best.epoch}, {100 * best.val_accuracy:.1f} %"
 
 
-def _confusion(
-    axes: Axes, counts: NDArray[np.int64], class_names: Sequence[str], title: str
-) -> None:
+def _confusion(axes: Axes, counts: IntArray, class_names: Sequence[str], title: str) -> None:
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)  # √: single mistakes show

@@ -10,8 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from hemascope.results import RESEARCH_USE_ONLY, write_whole, written_whole
-from hemascope.study.architecture import layers_of
+from hemascope.files import write_whole, written_whole
+from hemascope.models.summary import layers_of
+from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.study.experiments import ABLATIONS, EXPERIMENTS, MODELS, REFERENCE
 from hemascope.study.figures import (
     AblationBar,

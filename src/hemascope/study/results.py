@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemascope.results import from_json, to_json, write_whole
+from hemascope.files import write_whole
+from hemascope.serialization import from_json, to_json
 from hemascope.training.folder import EpochRecord, RunFolder
 from hemascope.training.recipe import Recipe
 

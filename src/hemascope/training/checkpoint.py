@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hemascope.results import from_json, to_json, written_whole
+from hemascope.files import written_whole
+from hemascope.serialization import from_json, to_json
 from hemascope.training.optim import WeightAverage
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from hemascope.classes import ClassSet
-from hemascope.results import written_whole
+from hemascope.files import written_whole
 
 
 @dataclass(frozen=True)

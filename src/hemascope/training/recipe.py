@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_type_hints
 
 from hemascope.preprocess import InputSpec
-from hemascope.results import from_json, to_json
+from hemascope.serialization import from_json, to_json
 
 ModelName = Literal[
     "simple_cnn",
