@@ -28,7 +28,7 @@ from hemascope.arrays import AnyFloatArray, IntArray
 from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.bundle.heads import read_heads
 from hemascope.data.external import LabelledCell, read_site
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.class_subset import AT_LEAST
 from hemascope.metrics.classification import balanced_accuracy, confusion_matrix
@@ -180,7 +180,7 @@ def main() -> None:
         "mean_of_sites": means,
         "provenance": provenance(),
     }
-    write_whole(options.out, to_json(results))
+    write_atomic(options.out, to_json(results))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from hemascope.bundle.bundle import read_bundle
 from hemascope.data.external import cells_of
 from hemascope.data.manifest import read_manifest
 from hemascope.evaluation.evaluate import evaluate
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
 from hemascope.provenance import provenance
@@ -87,7 +87,7 @@ def main() -> None:
         float(differences.max(axis=1).mean()),
         provenance() | {"model_sha256": bundles[1].card.model_sha256},
     )
-    write_whole(given.out, to_json(found))
+    write_atomic(given.out, to_json(found))
     print(to_json(found).decode())
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 import openvino
 
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
 
@@ -93,7 +93,7 @@ def main() -> None:
             found.append(Engine(model.parent.name, name, times))
             print(found[-1], flush=True)
     engines = Engines(tuple(found), openvino.__version__, provenance())
-    write_whole(given.out, to_json(engines))
+    write_atomic(given.out, to_json(engines))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from hemascope.arrays import BoolArray, Float32Array, FloatArray, ImageArray, In
 from hemascope.bundle.bundle import Bundle
 from hemascope.data.manifest import Manifest, read_manifest
 from hemascope.evaluation.uncertainty import calibration
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.classification import auroc
 from hemascope.metrics.intervals import bootstrap, wilson
@@ -139,7 +139,7 @@ def main() -> None:
             f"{way.times_the_first:.1f} times the time"
         )
     facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in test.rows))
-    write_whole(chosen.out, to_json({"ways": ways, "provenance": facts}))
+    write_atomic(chosen.out, to_json({"ways": ways, "provenance": facts}))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from PIL import Image
 from hemascope.arrays import AnyFloatArray, BoolArray, FloatArray, ImageArray
 from hemascope.data.external import LabelledCell, read_site
 from hemascope.data.manifest import read_manifest
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.explain import enlarged, sharp_map
 from hemascope.metrics.faithfulness import STEPS, deletion, insertion
@@ -188,7 +188,7 @@ def main() -> None:
         localisation(classifier, given.jiangxi),
         provenance() | {"model_sha256": classifier.card.model_sha256},
     )
-    write_whole(given.out, to_json(found))
+    write_atomic(given.out, to_json(found))
     print(to_json(found).decode())
 
 

@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 
 from hemascope.arrays import FloatArray, ImageArray
 from hemascope.data.manifest import Manifest, read_manifest
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.classification import auroc
 from hemascope.metrics.intervals import bootstrap, wilson
@@ -140,7 +140,7 @@ def main() -> None:
         print(f"{name}, n = {len(stacked)}: {line}; flagged {flagged.value:.3f}", flush=True)
     facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in test.rows))
     facts |= {"model_sha256": classifier.card.model_sha256}
-    write_whole(chosen.out, to_json({"far": results, "provenance": facts}))
+    write_atomic(chosen.out, to_json({"far": results, "provenance": facts}))
 
 
 def area(known: FloatArray, unknown: FloatArray) -> Estimate:

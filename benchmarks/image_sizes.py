@@ -20,7 +20,7 @@ import numpy as np
 
 from hemascope.data.external import LabelledCell, cells_of
 from hemascope.data.manifest import read_manifest
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
 from hemascope.provenance import provenance
@@ -113,7 +113,7 @@ def main() -> None:
             )
         )
     by_size = {str(size): speed for size, speed in speeds.items()}
-    write_whole(given.out, to_json(Sizes(tuple(runs), by_size, provenance())))
+    write_atomic(given.out, to_json(Sizes(tuple(runs), by_size, provenance())))
     for run in runs:
         print(run)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hemascope.batch.inputs import find_images
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
 
@@ -63,7 +63,7 @@ def main() -> None:
     given = parser.parse_args()
     paths = find_images([given.folder])
     found = Memory(tuple(peak(paths, number) for number in given.images), provenance())
-    write_whole(given.out, to_json(found))
+    write_atomic(given.out, to_json(found))
     print(to_json(found).decode())
 
 

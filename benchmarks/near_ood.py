@@ -22,7 +22,7 @@ import numpy as np
 from hemascope.arrays import ImageArray
 from hemascope.classes import BLOOD_CELLS, ClassSet
 from hemascope.data.manifest import Manifest, read_manifest
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.classification import auroc
 from hemascope.metrics.intervals import bootstrap
@@ -126,7 +126,7 @@ def main() -> None:
         "left_out": results,
         "provenance": facts,
     }
-    write_whole(chosen.out / "near_ood.json", to_json(found))
+    write_atomic(chosen.out / "near_ood.json", to_json(found))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from PIL import Image, ImageFilter
 from far_ood import grounds
 from hemascope.arrays import ImageArray
 from hemascope.data.manifest import Manifest, read_manifest
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
 from hemascope.preprocess import InputSpec, decode
@@ -145,7 +145,7 @@ def main() -> None:
     found.append(flagged("grounds of BCCD", "all", reasons_of(classifier, fields)))
     facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in test.rows))
     facts |= {"model_sha256": classifier.card.model_sha256}
-    write_whole(given.out, to_json({"flagged": found, "provenance": facts}))
+    write_atomic(given.out, to_json({"flagged": found, "provenance": facts}))
     for kind in found:
         shares = ", ".join(f"{flag} {share.value:.3f}" for flag, share in kind.flags.items())
         print(

@@ -33,7 +33,7 @@ from torchvision.datasets import ImageFolder
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.manifest import manifest_from_folder
 from hemascope.data.synthetic import draw_cell
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 from hemascope.models import build_model
 from hemascope.models.network import IMAGENET_MEAN, IMAGENET_STD
 from hemascope.provenance import provenance
@@ -168,7 +168,7 @@ def main() -> None:
     if given.out is not None:
         facts = provenance() | {"torch": str(torch.__version__)}
         facts["threads"] = str(torch.get_num_threads())
-        write_whole(given.out, to_json({"sizes": found, "provenance": facts}))
+        write_atomic(given.out, to_json({"sizes": found, "provenance": facts}))
 
 
 if __name__ == "__main__":

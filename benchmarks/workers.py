@@ -21,7 +21,7 @@ from hemascope.batch.cluster import classify_on_cluster
 from hemascope.batch.cluster_inputs import Sources
 from hemascope.batch.inputs import find_images
 from hemascope.batch.shards import PART
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
 
@@ -67,7 +67,7 @@ def main() -> None:
     given = parser.parse_args()
     paths = find_images([given.folder])
     found = tuple(rate(paths, number) for number in given.workers)
-    write_whole(given.out, to_json(Rates(FEW, MANY, found, provenance())))
+    write_atomic(given.out, to_json(Rates(FEW, MANY, found, provenance())))
     print(*found, sep="\n")
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from hemascope.files import write_whole
+from hemascope.files import sha256_of, write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.serialization import from_json, to_json
 
@@ -45,7 +45,7 @@ def job_of(
     for name in names:
         digest.update(os.fsencode(name) + b"\0")
     return Job(
-        card_sha256=hashlib.sha256(to_json(classifier.card)).hexdigest(),
+        card_sha256=sha256_of(to_json(classifier.card)),
         tta=classifier.tta,
         um_per_pixel=um_per_pixel,
         images=images,
@@ -80,7 +80,7 @@ class DiskFolder:
         return (self.path / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
-        write_whole(self.path / name, content)
+        write_atomic(self.path / name, content)
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)

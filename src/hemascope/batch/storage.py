@@ -22,7 +22,7 @@ from pyarrow.fs import (
 )
 
 from hemascope.batch.inputs import is_address
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class Folder:
     def write(self, name: str, content: bytes) -> None:
         path = f"{self._path}/{name}"
         if isinstance(self._system, LocalFileSystem):
-            write_whole(Path(path), content)
+            write_atomic(Path(path), content)
             return
 
         def put() -> None:

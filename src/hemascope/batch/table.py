@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from hemascope.files import written_whole
+from hemascope.files import atomic_path
 from hemascope.records import Prediction
 
 Write = Callable[[dict[str, Any]], None]
@@ -58,11 +58,11 @@ def table(out: Path, names: tuple[str, ...]) -> Iterator[Write]:
     """
     kind = out.suffix.lower()
     if kind == ".parquet":
-        with written_whole(out) as temporary, parquet_rows(temporary, names) as write:
+        with atomic_path(out) as temporary, parquet_rows(temporary, names) as write:
             yield write
     else:
         with (
-            written_whole(out) as temporary,
+            atomic_path(out) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             yield _csv(file, names) if kind == ".csv" else _jsonl(file)
@@ -136,7 +136,7 @@ def labels(path: Path) -> Iterator[str | None]:
 
 def join(parts: Sequence[Path], out: Path) -> None:
     """One table of several of its kind, in their order; it appears whole or not at all."""
-    with written_whole(out) as temporary:
+    with atomic_path(out) as temporary:
         if out.suffix.lower() == ".parquet":
             _join_parquet(parts, temporary)
             return

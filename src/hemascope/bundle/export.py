@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from dataclasses import replace
@@ -18,6 +17,7 @@ from hemascope.bundle.engine import Engine
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.augment import to_images
 from hemascope.data.synthetic import draw_cell
+from hemascope.files import sha256_of
 from hemascope.models.ensemble import Ensemble
 from hemascope.models.network import CellNetwork, Outputs
 from hemascope.preprocess import InputSpec
@@ -55,7 +55,7 @@ def export(
     tolerance = HALF_TOLERANCE if half else TOLERANCE
     if half:
         model = _in_half_precision(model)
-    digest = hashlib.sha256(model).hexdigest()
+    digest = sha256_of(model)
     complete = replace(card, model_sha256=digest, map_offset=network.map_offset_at(card.input.size))
     bundle = Bundle(complete, model)
     size = card.input.size

@@ -11,6 +11,33 @@ from hemascope.arrays import AnyFloatArray, FloatArray
 from hemascope.bundle.bundle import Bundle, BundleError, with_model
 
 
+@dataclass(frozen=True)
+class Head:
+    """A linear layer, features (N,F) → logits (N,C): `weight` (C,F), `bias` (C,)."""
+
+    weight: FloatArray
+    bias: FloatArray
+
+    def __call__(self, features: AnyFloatArray) -> FloatArray:
+        return np.asarray(np.asarray(features, dtype=np.float64) @ self.weight.T + self.bias)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The layers of M members, whose features stand side by side: (N,ΣF) → mean logits (N,C)."""
+
+    members: tuple[Head, ...]
+
+    def parts(self, features: AnyFloatArray) -> list[AnyFloatArray]:
+        """Features (N,ΣF), of each member its own (N,F)."""
+        ends = np.cumsum([head.weight.shape[1] for head in self.members])
+        return np.split(features, ends[:-1], axis=1)
+
+    def __call__(self, features: AnyFloatArray) -> FloatArray:
+        pairs = zip(self.members, self.parts(features), strict=True)
+        return np.asarray(np.mean([head(part) for head, part in pairs], axis=0))
+
+
 class _Place(NamedTuple):
     """The tensors in the file that hold one member's last layer, `maps` that of its class maps."""
 
@@ -95,30 +122,3 @@ def _values(tensor: Any) -> Any:
     import onnx
 
     return np.asarray(onnx.numpy_helper.to_array(tensor), dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class Head:
-    """A linear layer, features (N,F) → logits (N,C): `weight` (C,F), `bias` (C,)."""
-
-    weight: FloatArray
-    bias: FloatArray
-
-    def __call__(self, features: AnyFloatArray) -> FloatArray:
-        return np.asarray(np.asarray(features, dtype=np.float64) @ self.weight.T + self.bias)
-
-
-@dataclass(frozen=True)
-class Heads:
-    """The layers of M members, whose features stand side by side: (N,ΣF) → mean logits (N,C)."""
-
-    members: tuple[Head, ...]
-
-    def parts(self, features: AnyFloatArray) -> list[AnyFloatArray]:
-        """Features (N,ΣF), of each member its own (N,F)."""
-        ends = np.cumsum([head.weight.shape[1] for head in self.members])
-        return np.split(features, ends[:-1], axis=1)
-
-    def __call__(self, features: AnyFloatArray) -> FloatArray:
-        pairs = zip(self.members, self.parts(features), strict=True)
-        return np.asarray(np.mean([head(part) for head, part in pairs], axis=0))

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from hemascope.arrays import ImageArray, ProgressCallback
-from hemascope.files import written_whole
+from hemascope.files import atomic_path, sha256_of
 from hemascope.preprocess import ImageError, InputSpec
 from hemascope.serialization import from_json, to_json
 
@@ -47,14 +47,14 @@ def open_cache(
     file, for an image that cannot be read.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = tuple(pool.map(_sha256, paths))
-    key = hashlib.sha256(to_json((FORMAT, spec, hashes))).hexdigest()[:24]
+        hashes = tuple(pool.map(_hash_file, paths))
+    key = sha256_of(to_json((FORMAT, spec, hashes)))[:24]
     images_path, header_path = folder / f"{key}.npy", folder / f"{key}.json"
     if not _is_whole(images_path, header_path, (len(paths), spec.size, spec.size, 3)):
-        with written_whole(images_path) as temporary:
+        with atomic_path(images_path) as temporary:
             _fill(temporary, paths, spec, progress)
             header = CacheHeader(FORMAT, spec, hashes, _checksum(temporary))
-            with written_whole(header_path) as temporary_header:
+            with atomic_path(header_path) as temporary_header:
                 temporary_header.write_bytes(to_json(header))
     images: ImageArray = np.load(images_path, mmap_mode="r")
     return images
@@ -99,8 +99,8 @@ def _checksum(path: Path) -> str:
     return hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of(path.read_bytes())
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}") from None

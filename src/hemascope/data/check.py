@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from PIL import Image
 
 from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.data.manifest import Manifest, ManifestRow
+from hemascope.files import sha256_of
 from hemascope.preprocess import ImageError, decode
 
 THUMBNAIL = 32  # pixels a side, of what near-duplicates are found by
@@ -126,7 +126,7 @@ def _look(path: Path) -> _Look:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         return _Look(problem=getattr(error, "strerror", None) or "cannot be read")
-    sha256 = hashlib.sha256(content).hexdigest()
+    sha256 = sha256_of(content)
     try:
         image = decode(content)
     except ImageError as error:

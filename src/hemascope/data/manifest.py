@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from hemascope.classes import ClassSet
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 from hemascope.preprocess import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "test", "external", "pool")
@@ -166,7 +166,7 @@ def write_manifest(manifest: Manifest, path: Path, overwrite: bool = False) -> N
     writer = csv.writer(table)
     writer.writerow(COLUMNS)
     writer.writerows(astuple(row) for row in manifest.rows)
-    write_whole(path, table.getvalue())
+    write_atomic(path, table.getvalue())
 
 
 def manifest_from_folder(folder: Path) -> Manifest:

@@ -37,7 +37,7 @@ from hemascope.data.morphology import (
     Range,
     Stain,
 )
-from hemascope.files import written_whole
+from hemascope.files import atomic_path
 
 Rng: TypeAlias = np.random.Generator
 
@@ -90,7 +90,7 @@ def draw_folder(
             raise FileExistsError(errno.EEXIST, "exists already", str(path))
     for (label, number), path in zip(cells, paths, strict=True):
         image = draw_cell(label, number, size)
-        with written_whole(path) as temporary:
+        with atomic_path(path) as temporary:
             image.save(temporary)
     return paths
 

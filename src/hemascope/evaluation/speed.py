@@ -10,36 +10,20 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 
 from hemascope.arrays import ProgressCallback
 from hemascope.batch.local import classify_to
 from hemascope.inference.classifier import Classifier
-from hemascope.models import MODELS, build_model
-from hemascope.models.plain_pipeline import BATCH, _mobile, _one_by_one, _plain
+from hemascope.models.plain_pipeline import BATCH, plain_pipelines
 from hemascope.provenance import provenance
 
 Way = Callable[[Sequence[str]], object]
 
 
 OURS = "hemascope classify"
-
-
-SAME = "plain way, same network, same pixels"
-
-
-SAME_224 = "plain way, same network, 224 pixels"
-
-
-STUDY_224 = "plain way, DeepEfficientNet, 224 pixels"
-
-
-MOBILE_224 = "plain way, MobileNetV3-Small, 224 pixels"
 
 
 ONE_BY_ONE = 200  # images, and as many again before, to warm up
@@ -95,10 +79,10 @@ def benchmark(
     uncompiled and in single precision, in batches of 32. Needs torchvision. Raises ValueError for
     a model whose architecture has no single network.
     """
-    plain = _plain_ways(classifier)
+    card = classifier.card
+    plain = plain_pipelines(card.architecture, len(card.classes), card.input.size)
     ways: dict[str, Way] = {OURS: lambda files: _ours(classifier, files)}
-    for name, (network, size) in plain.items():
-        ways[name] = partial(_plain, network, size)
+    ways |= {name: pipeline.classify_all for name, pipeline in plain.items()}
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way(paths[: 4 * BATCH])  # warm up
@@ -111,7 +95,7 @@ def benchmark(
                 progress(turn * len(ways) + place + 1, turns * len(ways))
     single = list(itertools.islice(itertools.cycle(paths), 2 * ONE_BY_ONE))
     return Benchmark(
-        model=classifier.card.name,
+        model=card.name,
         images=len(paths),
         threads=classifier.threads,
         throughput=tuple(
@@ -124,34 +108,12 @@ def benchmark(
         ),
         latency=(
             _latency(OURS, classifier.predict, single),
-            *(_latency(name, _one_by_one(*way), single) for name, way in plain.items()),
+            *(_latency(name, pipeline.classify_one, single) for name, pipeline in plain.items()),
         ),
         start_seconds=_seconds("-m", "hemascope", "classify", paths[0], "--out", "{out}/p.csv"),
         import_seconds=_seconds("-c", "import hemascope") - _seconds("-c", "pass"),
-        provenance=provenance("") | {"model_sha256": classifier.card.model_sha256},
+        provenance=provenance() | {"model_sha256": card.model_sha256},
     )
-
-
-def _plain_ways(classifier: Classifier) -> dict[str, tuple[nn.Module, int]]:
-    """What each plain way computes: a network, and the side of its input in pixels.
-
-    224 pixels are the study's, and what most networks take.
-    """
-    network = _network(classifier)
-    return {
-        SAME: (network, classifier.card.input.size),
-        SAME_224: (network, 224),
-        STUDY_224: (build_model("deep_efficientnet").eval(), 224),
-        MOBILE_224: (_mobile(), 224),
-    }
-
-
-def _network(classifier: Classifier) -> nn.Module:
-    """The model's architecture. Its weights do not matter to its speed."""
-    card = classifier.card
-    if card.architecture not in MODELS:
-        raise ValueError(f"'{card.name}' is no single network; take a bundle of one")
-    return build_model(card.architecture, len(card.classes)).eval()
 
 
 def _ours(classifier: Classifier, paths: Sequence[str]) -> None:
@@ -159,7 +121,6 @@ def _ours(classifier: Classifier, paths: Sequence[str]) -> None:
         classify_to(Path(folder) / "p.csv", classifier, list(paths))
 
 
-@torch.inference_mode()
 def _latency(name: str, answer: Callable[[str], object], paths: Sequence[str]) -> Latency:
     """Of the second half of the paths; the first warms up."""
     seconds = []

@@ -7,19 +7,10 @@ import numpy as np
 from hemascope.arrays import AnyFloatArray, FloatArray, ImageArray
 from hemascope.metrics.faithfulness import Probability
 
-# Of `sharpened`.
 SHARES = np.array([2, 4, 8, 16, 32]) / 64  # of the picture, given or taken away
-
-
 WIDTHS = np.array([2, 3, 6, 12, 24]) / 64  # of the curve about each, by the trapezoid rule
-
-
 ROUNDS, TRIED, KEPT = 6, 32, 8
-
-
 NODES = 8  # a side, of the smooth noise that a map is varied with
-
-
 STRENGTH, FADING = 2.0, 0.85  # of that noise at first, in the map's own spread; left each round
 
 

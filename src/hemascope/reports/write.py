@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hemascope.data.external import LabelledCell
 from hemascope.evaluation.audit import Judged
-from hemascope.files import write_whole, written_whole
+from hemascope.files import atomic_path, write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.records import Audit, Evaluation, Prediction, Suspect
 from hemascope.reports.figures import draw_appearance, draw_confusion, draw_recalls, draw_trust
@@ -27,7 +27,7 @@ def write_evaluation(
     """
     colours = [cell_class.colour for cell_class in classifier.card.classes]
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "evaluation.json", to_json(evaluation))
+    write_atomic(folder / "evaluation.json", to_json(evaluation))
     figures = {
         "confusion.png": draw_confusion(evaluation),
         "recalls.png": draw_recalls(evaluation, colours),
@@ -40,17 +40,17 @@ def write_evaluation(
             site.appearance, evaluation.name, site.reference
         )
     for name, png in figures.items():
-        write_whole(folder / name, png)
+        write_atomic(folder / name, png)
     page = evaluation_page(evaluation, classifier, cells, list(figures.values()))
-    write_whole(folder / "report.html", page)
+    write_atomic(folder / "report.html", page)
 
 
 def write_audit(found: Audit, judged: Judged, folder: Path) -> None:
     """`audit.csv`, `audit.json` and `audit.html`, a gallery of the first, in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "audit.json", to_json(found))
+    write_atomic(folder / "audit.json", to_json(found))
     with (
-        written_whole(folder / "audit.csv") as temporary,
+        atomic_path(folder / "audit.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.DictWriter(file, ["rank", *(field.name for field in fields(Suspect))])
@@ -58,7 +58,7 @@ def write_audit(found: Audit, judged: Judged, folder: Path) -> None:
         for rank, suspect in enumerate(found.suspects, 1):
             writer.writerow({"rank": rank, **asdict(suspect)})
     shown = list(_shown(found.suspects[:GALLERY], judged))
-    write_whole(folder / "audit.html", audit_page(found, shown, judged[0][0]))
+    write_atomic(folder / "audit.html", audit_page(found, shown, judged[0][0]))
 
 
 def _shown(

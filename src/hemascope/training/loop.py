@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from hemascope.arrays import ProgressCallback
 from hemascope.data.augment import POLICIES, augment, to_images
 from hemascope.data.dataset import Batch
-from hemascope.files import written_whole
+from hemascope.files import atomic_path
 from hemascope.models import Switches, build_model
 from hemascope.models.network import CellNetwork
 from hemascope.training.allocator import keep_memory, peak_memory
@@ -209,7 +209,7 @@ class Run:
     def save_weights(self, path: Path) -> None:
         """The weights that are judged: the average's, if one is kept."""
         state = {name: value.contiguous() for name, value in self.judged.state_dict().items()}
-        with written_whole(path) as temporary:
+        with atomic_path(path) as temporary:
             save_file(state, temporary)
 
 

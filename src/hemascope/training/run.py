@@ -17,7 +17,7 @@ from hemascope.bundle.export import drawn_sample, export
 from hemascope.classes import ClassSet
 from hemascope.data.cache import default_cache
 from hemascope.data.manifest import Manifest
-from hemascope.files import write_whole
+from hemascope.files import write_atomic
 from hemascope.metrics.intervals import wilson
 from hemascope.models.ensemble import Ensemble
 from hemascope.models.imagenet import BLOCKS, imagenet_state
@@ -74,12 +74,12 @@ def train(
     )
     if is_main:
         if start is not None:
-            write_whole(folder.start, start)
-        write_whole(folder.recipe, to_json(recipe))
-        write_whole(folder.provenance, to_json(facts))
+            write_atomic(folder.start, start)
+        write_atomic(folder.recipe, to_json(recipe))
+        write_atomic(folder.provenance, to_json(facts))
     fit(recipe, data, folder, on_epoch, on_step, folder.start if folder.start.exists() else None)
     if is_main:
-        write_whole(folder.curves, draw_curves(folder.read_metrics(), path.name))
+        write_atomic(folder.curves, draw_curves(folder.read_metrics(), path.name))
         write_bundle(bundle_of(folder), folder.bundle)
         if on_done is not None:
             on_done(folder)

@@ -12,17 +12,9 @@ from rich.table import Table
 
 from hemascope.batch.inputs import find_images, is_address
 from hemascope.batch.local import Tally, classify_to
-from hemascope.cli.terminal import (
-    TTA,
-    BundlePath,
-    Force,
-    bundle_folder,
-    out,
-    progress_bar,
-    refuse_existing,
-    share,
-)
-from hemascope.files import write_whole
+from hemascope.cli.options import BundlePath, Force, ImageList, Tta, UmPerPixel, bundle_folder
+from hemascope.cli.terminal import out, progress_bar, refuse_existing, share
+from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.reports.pages import GALLERY, Gallery, classification_page, explanation_page
@@ -32,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def classify(
-    images: Annotated[list[str], Parameter(allow_leading_hyphen=True, negative="")],
+    images: ImageList,
     *,
     out_file: Annotated[str | None, Parameter(name="--out")] = None,
     report: Path | None = None,
     bundle: BundlePath = None,
-    tta: TTA = False,
-    um_per_pixel: float | None = None,
+    tta: Tta = False,
+    um_per_pixel: UmPerPixel = None,
     strict: Annotated[bool, Parameter(negative="")] = False,
     resume: Annotated[bool, Parameter(negative="")] = False,
     cluster: Annotated[bool, Parameter(negative="")] = False,
@@ -60,13 +52,6 @@ def classify(
         with --cluster, which writes folders only, predictions.
     report
         Write a page to look at as well (.html): counts and a gallery with activation maps.
-    bundle
-        Folder of the model, or of a run; by default the model that comes with the package.
-    tta
-        Look at each image in the eight symmetries of the square; takes eight times as long.
-    um_per_pixel
-        How many micrometres a pixel of these images is wide; by default they look like the
-        training images.
     strict
         Exit with 1 if any image cannot be read.
     resume
@@ -76,8 +61,6 @@ def classify(
         disk that all its machines share. Needs 'hemascope[cluster]'.
     workers
         With --cluster, the number of processes; by default one for each of its processors.
-    force
-        Replace files that exist.
     """
     if workers is not None and not cluster:
         raise ValueError("--workers is a number of processes for --cluster")
@@ -119,7 +102,7 @@ def classify(
             )
             if report is not None and gallery is not None:
                 page = classification_page(gallery, tally, classifier, um_per_pixel)
-                write_whole(report, page)
+                write_atomic(report, page)
     _print_tally(tally)
     written = " and ".join(str(path) for path in (table, report) if path)
     out.print(
@@ -131,11 +114,11 @@ def classify(
 
 
 def explain(
-    images: Annotated[list[str], Parameter(allow_leading_hyphen=True, negative="")],
+    images: ImageList,
     *,
     out_file: Annotated[Path, Parameter(name="--out")] = Path("explanation.html"),
     bundle: BundlePath = None,
-    um_per_pixel: float | None = None,
+    um_per_pixel: UmPerPixel = None,
     force: Force = False,
 ) -> int:
     """Show what in an image speaks for the named class, and for the runner-up.
@@ -151,13 +134,6 @@ def explain(
         Files, folders (with all below them) or patterns like 'slides/*.png'; at most 400 images.
     out_file
         The page.
-    bundle
-        Folder of the model, or of a run; by default the model that comes with the package.
-    um_per_pixel
-        How many micrometres a pixel of these images is wide; by default they look like the
-        training images.
-    force
-        Replace a page that exists.
     """
     refuse_existing(force, out_file)
     paths = find_images(images)
@@ -170,7 +146,7 @@ def explain(
         raise ValueError(f"{paths[0]}: {predictions[0].status}; no image could be read")
     with progress_bar("explaining") as progress:
         page = explanation_page(predictions, classifier, um_per_pixel, progress)
-    write_whole(out_file, page)
+    write_atomic(out_file, page)
     out.print(
         f"{len(paths) - unreadable} images explained, {unreadable} could not be read; "
         f"written to {escape(str(out_file))}. {RESEARCH_USE_ONLY}",
