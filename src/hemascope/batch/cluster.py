@@ -76,9 +76,9 @@ def classify_on_cluster(
     names = [*sources.images, *(f"{s.file}#{s.group}:{s.rows}" for s in slices)]
     folder = Folder(out)
     shards = Shards(folder, out)
-    shards.begin(job_of(classifier, names, images, um_per_pixel), resume, force)
     counts: Counter[str | None] = Counter()
-    try:
+    job = job_of(classifier, names, images, um_per_pixel)
+    with shards.working_on(job, resume, force):
         with ray_session(address, workers):
             options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
             attempts = ray.remote(**options)(Attempts).remote()
@@ -89,10 +89,7 @@ def classify_on_cluster(
                 counts.update(found)
                 if progress is not None:
                     progress(counts.total(), images)
-    except BaseException:
-        shards.abandon()
-        raise
-    shards.finish()
+        shards.finish()
     unreadable = counts.pop(None, 0)
     per_class = {name: counts[name] for name in classifier.card.classes.names}
     return Tally(counts.total(), unreadable, per_class)

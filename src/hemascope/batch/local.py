@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,33 +53,30 @@ def classify_to(
         raise ValueError(f"{out}: exists already; use --force to replace it")
     counts: Counter[str | None] = Counter()
     names = classifier.card.classes.names
-    shards.begin(job, resume, force)
+
+    def count(prediction: Prediction) -> None:
+        counts[prediction.label] += 1
+        if each is not None:
+            each(prediction)
+        if progress is not None:
+            progress(counts.total(), len(paths))
+
     try:
-        done = shards.written()
-        for name in done:
-            counts.update(labels(folder / name))
-        for number in range(-(-len(paths) // SHARD_ROWS)):
-            name = shard_file(number, kind)
-            if name in done:
-                continue
-            chosen = paths[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
-            with table(folder / name, names) as write:
-                predictions = classifier.stream(
-                    chosen, class_maps=each is not None, um_per_pixel=um_per_pixel
-                )
-                for prediction in predictions:
-                    write(row(prediction, names))
-                    counts[prediction.label] += 1
-                    if each is not None:
-                        each(prediction)
-                    if progress is not None:
-                        progress(counts.total(), len(paths))
-        if out.suffix:
-            _join(shards, folder, out)
-        shards.finish()
-    except BaseException:
-        shards.abandon()
-        raise
+        with shards.working_on(job, resume, force):
+            done = shards.written()
+            for name in done:
+                counts.update(labels(folder / name))
+            for number in range(-(-len(paths) // SHARD_ROWS)):
+                path = folder / shard_file(number, kind)
+                if path.name not in done:
+                    chosen = paths[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
+                    predictions = classifier.stream(
+                        chosen, class_maps=each is not None, um_per_pixel=um_per_pixel
+                    )
+                    _write_shard(path, predictions, names, count)
+            if out.suffix:
+                _join(shards, folder, out)
+            shards.finish()
     finally:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -101,6 +98,18 @@ def shard_folder(out: Path) -> tuple[Path, str]:
             "suffix for a folder of Parquet files"
         )
     return out.with_name(f".{out.name}.parts"), kind
+
+
+def _write_shard(
+    path: Path,
+    predictions: Iterable[Prediction],
+    names: tuple[str, ...],
+    on_prediction: Callable[[Prediction], None],
+) -> None:
+    with table(path, names) as write:
+        for prediction in predictions:
+            write(row(prediction, names))
+            on_prediction(prediction)
 
 
 def _join(shards: Shards, folder: Path, out: Path) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -100,6 +101,17 @@ class Shards:
         """Whether a table was begun here and not finished."""
         return JOB_FILE in self.folder.names()
 
+    @contextmanager
+    def working_on(self, job: Job, resume: bool, force: bool) -> Iterator[None]:
+        """Begins a job, and leaves no job file where it fails before any shard is written."""
+        self.begin(job, resume, force)
+        try:
+            yield
+        except BaseException:
+            if not self.written() and self.is_begun():
+                self.folder.remove(JOB_FILE)
+            raise
+
     def begin(self, job: Job, resume: bool, force: bool) -> None:
         """Makes ready for a job: with `resume` keeps the shards of the very same, if begun.
 
@@ -130,11 +142,6 @@ class Shards:
         """Takes the job file away: the table is whole."""
         self._remove_torn()
         self.folder.remove(JOB_FILE)
-
-    def abandon(self) -> None:
-        """Takes the job file away where no shard is written, so that nothing is left."""
-        if not self.written() and self.is_begun():
-            self.folder.remove(JOB_FILE)
 
     def _remove_torn(self) -> None:
         """Removes what processes that were killed had begun to write on a disk."""
