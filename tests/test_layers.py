@@ -54,7 +54,7 @@ def station(path: Path) -> str:
 
 
 def row_of(name: str) -> int:
-    return next(place for place, row in enumerate(ROWS) if name in row)
+    return next(index for index, row in enumerate(ROWS) if name in row)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))

@@ -27,7 +27,7 @@ from hemascope.cli.terminal import out, progress_bar, refuse_existing
 from hemascope.data.check import DataReport, check
 from hemascope.data.manifest import Manifest, write_manifest
 from hemascope.data.open_manifest import below, open_manifest
-from hemascope.data.splits import check_splits, split_counts, split_fractions, with_hashes
+from hemascope.data.splits import add_hashes, check_splits, split_counts, split_fractions
 from hemascope.data.synthetic import draw_folder
 from hemascope.inference.classifier import Classifier
 from hemascope.records import RESEARCH_USE_ONLY
@@ -105,7 +105,7 @@ def data_split(
         Another seed gives another split.
     """
     refuse_existing(force, out_file)
-    manifest = with_hashes(open_manifest(images, root))
+    manifest = add_hashes(open_manifest(images, root))
     if paper:
         done = split_counts(manifest, seed, train_per_class, test_per_class)
     else:
@@ -184,7 +184,7 @@ def data_audit(
     start_from
         A run to begin each network with that has seen none of these images, or `imagenet`.
     """
-    from hemascope.evaluation.audit import audit, fold_splits
+    from hemascope.evaluation.audit import audit, split_folds
     from hemascope.reports.write import write_audit
 
     refuse_existing(force, out_folder / "audit.csv")
@@ -196,23 +196,23 @@ def data_audit(
         seen = next((row.path for row in manifest.rows if row.split == "train"), None)
         if seen is not None:
             raise ValueError(f"{seen} is of split train; leave --bundle out, or choose by --split")
-        judged = [(Classifier(bundle), manifest)]
+        audited = [(Classifier(bundle), manifest)]
     else:
         if folds < 2:
             raise ValueError(f"--folds must be at least 2, not {folds}")
         chosen = choose_recipe(recipe_file, recipe)
         chosen = replace(chosen, val_fraction=0.0)
-        judged = []
-        for fold, (others, held_out) in enumerate(fold_splits(manifest, folds)):
+        audited = []
+        for fold, (others, held_out) in enumerate(split_folds(manifest, folds)):
             run = _trained(chosen, others, out_folder / f"fold{fold}", start_from, cache)
-            judged.append((Classifier(run), held_out))
+            audited.append((Classifier(run), held_out))
     with progress_bar("judging") as progress:
-        found = audit(judged, name or title_of(images, split), progress)
-    write_audit(found, judged, out_folder)
-    for pair, count in found.pairs.items():
+        findings = audit(audited, name or title_of(images, split), progress)
+    write_audit(findings, audited, out_folder)
+    for pair, count in findings.pairs.items():
         out.print(f"{escape(pair)}: {count}", highlight=False)
     out.print(
-        f"{len(found.suspects)} of {found.n} labels to look at; written to "
+        f"{len(findings.issues)} of {findings.n} labels to look at; written to "
         f"{escape(str(out_folder))}. {RESEARCH_USE_ONLY}",
         soft_wrap=True,
     )
@@ -269,6 +269,6 @@ def _print_check(report: DataReport) -> None:
         "identical": report.identical,
         "near-duplicates": report.near_duplicates,
     }
-    for name, found in groups.items():
-        for paths in found:
+    for name, findings in groups.items():
+        for paths in findings:
             out.print(f"  {name}: {escape(' = '.join(paths))}", soft_wrap=True)

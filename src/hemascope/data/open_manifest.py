@@ -10,8 +10,8 @@ from hemascope.data.manifest import (
     Manifest,
     ManifestError,
     manifest_from_folder,
+    match_spelling,
     read_manifest,
-    spelled,
 )
 from hemascope.data.public import unpack_bloodmnist
 
@@ -32,7 +32,9 @@ def open_manifest(
         return read_manifest(path, root, classes)
     if classes is None:
         return manifest
-    rows = (replace(row, label=spelled(row.label, row.path, classes)) for row in manifest.rows)
+    rows = (
+        replace(row, label=match_spelling(row.label, row.path, classes)) for row in manifest.rows
+    )
     return replace(manifest, rows=tuple(rows))
 
 

@@ -99,7 +99,7 @@ class MBConv(nn.Module):
         stride: int,
         expansion: int,
         squeeze_excite: bool,
-        drop_rate: float,
+        drop_path_rate: float,
         kernel: int = 3,
         act: type[nn.Module] = nn.SiLU,
     ) -> None:
@@ -114,7 +114,7 @@ class MBConv(nn.Module):
         layers.append(ConvNormAct(width, out_channels, kernel=1, act=None))
         self.branch = nn.Sequential(*layers)
         self.residual = stride == 1 and in_channels == out_channels
-        self.drop = StochasticDepth(drop_rate)
+        self.drop = StochasticDepth(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.residual:

@@ -57,8 +57,8 @@ def compare(pairs: Sequence[tuple[str, BoolArray, BoolArray]]) -> tuple[Comparis
 
     Raises ValueError where the two of a pair have other shapes.
     """
-    found = [(title, first, second, *sign_test(first, second)) for title, first, second in pairs]
-    adjusted = holm([p_value for *_, p_value in found])
+    tests = [(title, first, second, *sign_test(first, second)) for title, first, second in pairs]
+    adjusted = holm([p_value for *_, p_value in tests])
     return tuple(
         Comparison(
             title=title,
@@ -70,7 +70,7 @@ def compare(pairs: Sequence[tuple[str, BoolArray, BoolArray]]) -> tuple[Comparis
             adjusted=corrected,
         )
         for (title, first, second, better, worse, p_value), corrected in zip(
-            found, adjusted, strict=True
+            tests, adjusted, strict=True
         )
     )
 

@@ -16,7 +16,7 @@ STUDY = "study.json"
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictedClasses:
     """Class indices of N images in a fixed order: their labels, and what the network named.
 
     `data` identifies images, labels and order, so that only answers to the same are compared.
@@ -24,7 +24,7 @@ class Answers:
 
     data: str
     targets: tuple[int, ...]
-    named: tuple[int, ...]
+    predicted: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class RunResult:
     multiply_accumulates: int
     milliseconds: float
     best_epoch: int
-    val: Answers | None
-    test: Answers
+    val: PredictedClasses | None
+    test: PredictedClasses
     provenance: dict[str, str]
 
 
