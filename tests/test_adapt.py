@@ -17,12 +17,13 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info
 
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
-from hemascope.bundle.bundle import Bundle, BundleError, Card, read_bundle
+from hemascope.bundle.bundle import Bundle, Card, read_bundle
 from hemascope.bundle.export import draw_sample, export
 from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
 from hemascope.cli import app
 from hemascope.data.external import LabelledCell
 from hemascope.data.synthetic import draw_cell
+from hemascope.errors import BundleError
 from hemascope.models import build_model
 from hemascope.models.ensemble import Ensemble
 from hemascope.post_training import fit_heads as adaptation

@@ -12,8 +12,9 @@ from PIL import Image
 
 from hemascope.bundle.bundle import pretrained_folder
 from hemascope.cli import app
-from hemascope.data.manifest import ManifestError, manifest_from_folder
+from hemascope.data.manifest import manifest_from_folder
 from hemascope.data.synthetic import draw_cell
+from hemascope.errors import ManifestError
 from hemascope.evaluation.audit import rank_issues, split_folds
 from samples import two_classes
 

@@ -26,7 +26,8 @@ from hemascope.data.augment import (
 from hemascope.data.augment import colour_matrices as matrices
 from hemascope.data.cache import open_cache
 from hemascope.data.dataset import CellDataset, EpochShuffle, train_loader
-from hemascope.preprocess import ImageError, InputSpec
+from hemascope.errors import ImageError
+from hemascope.preprocess import InputSpec
 
 
 def frames(n: int = 4, size: int = 32) -> torch.Tensor:

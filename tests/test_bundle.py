@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,19 +14,13 @@ from PIL import Image
 
 import hemascope.bundle.export as exporting
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
-from hemascope.bundle.bundle import (
-    Bundle,
-    BundleError,
-    Card,
-    pretrained_folder,
-    read_bundle,
-    write_bundle,
-)
+from hemascope.bundle.bundle import Bundle, Card, pretrained_folder, read_bundle, write_bundle
 from hemascope.bundle.engine import ModelOutputs
 from hemascope.bundle.export import draw_sample, export
 from hemascope.classes import ClassSet
 from hemascope.data.augment import to_images
 from hemascope.data.synthetic import draw_cell
+from hemascope.errors import BundleError
 from hemascope.inference.explain import evidence, overlay
 from hemascope.models import MODELS, build_model
 from hemascope.models.network import NetworkOutputs
@@ -190,3 +186,27 @@ def test_images_larger_than_a_thumbnail_are_not_altered(bundle: Bundle) -> None:
     image = Image.new("RGB", (50, 30), "red")
     Classifier(bundle).predict([image])
     assert image.size == (50, 30)
+
+
+def test_a_bundle_of_format_1_is_still_read(tmp_path: Path) -> None:
+    """As the words of its card were, and its folder for the other network."""
+
+    def in_old_words(folder: Path) -> None:
+        card = json.loads((folder / "card.json").read_bytes())
+        detector = card["uncertainty"].pop("ood_detector")
+        detector["texture"] = detector.pop("style")
+        detector["texture_limit"] = detector.pop("style_limit")
+        card["trust"] = card.pop("uncertainty") | {"unlike": detector}
+        card["figures"] = card.pop("metrics")
+        card["elsewhere_sha256"] = card.pop("fallback_sha256")
+        (folder / "card.json").write_text(json.dumps(card | {"format": 1}))
+
+    shutil.copytree(pretrained_folder(), tmp_path / "old")
+    (tmp_path / "old" / "fallback").rename(tmp_path / "old" / "elsewhere")
+    in_old_words(tmp_path / "old")
+    in_old_words(tmp_path / "old" / "elsewhere")
+    old, new = read_bundle(tmp_path / "old"), read_bundle()
+    assert to_json(old.card) == to_json(new.card)
+    assert old.fallback is not None
+    assert new.fallback is not None
+    assert to_json(old.fallback.card) == to_json(new.fallback.card)

@@ -17,12 +17,12 @@ from hemascope import Classifier, Evaluation
 from hemascope.bundle.bundle import read_bundle
 from hemascope.cli import app
 from hemascope.data.external import SITES, LabelledCell, cells_of, read_site
-from hemascope.data.manifest import ManifestError
 from hemascope.data.synthetic import draw_cell
+from hemascope.errors import ImageError, ManifestError
 from hemascope.evaluation.appearance import compare_appearance, match_labels, quartiles
 from hemascope.metrics.class_subset import measure_choice, restrict, shared_classes
 from hemascope.metrics.classification import expected_calibration_error
-from hemascope.preprocess import ImageError, InputSpec, View, ground_colour
+from hemascope.preprocess import InputSpec, View, ground_colour
 from hemascope.serialization import from_json
 
 RNG = np.random.default_rng(0)

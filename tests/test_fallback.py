@@ -13,7 +13,6 @@ from PIL import Image
 from hemascope import Classifier
 from hemascope.bundle.bundle import (
     Bundle,
-    BundleError,
     add_fallback,
     pretrained_folder,
     read_bundle,
@@ -21,6 +20,7 @@ from hemascope.bundle.bundle import (
 )
 from hemascope.bundle.export import draw_sample, export
 from hemascope.data.synthetic import draw_cell
+from hemascope.errors import BundleError
 from hemascope.inference.explain import resize_map
 from hemascope.models import build_model
 from hemascope.models.imagenet import EPSILON, MEAN, STD, imagenet_state
@@ -83,7 +83,7 @@ def test_a_bundle_with_two_networks_survives_its_folder(shipped: Bundle, tmp_pat
     assert found.fallback.model == shipped.fallback.model
     assert found.fallback.card.name == shipped.fallback.card.name
     (tmp_path / "bundle" / "fallback" / "model.onnx").unlink()
-    with pytest.raises(BundleError, match=r"elsewhere: not a bundle: cannot read model\.onnx"):
+    with pytest.raises(BundleError, match=r"fallback: not a bundle: cannot read model\.onnx"):
         read_bundle(tmp_path / "bundle")
 
 

@@ -15,13 +15,13 @@ from PIL import Image
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.manifest import (
     Manifest,
-    ManifestError,
     ManifestRow,
     manifest_from_folder,
     read_manifest,
     write_manifest,
 )
 from hemascope.data.public import BLOODMNIST, SOURCES, unpack_bloodmnist
+from hemascope.errors import ManifestError
 
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1)
 WORDS = st.text(st.characters(exclude_categories=["Cs"])).map(str.strip)

@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemascope.preprocess import MAX_PIXELS, ImageError, InputSpec, decode
+from hemascope.errors import ImageError
+from hemascope.preprocess import MAX_PIXELS, InputSpec, decode
 
 Pixels = NDArray[np.uint8]
 

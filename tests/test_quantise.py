@@ -11,17 +11,12 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from hemascope.bundle.bundle import (
-    Bundle,
-    BundleError,
-    Card,
-    read_bundle,
-    write_bundle,
-)
+from hemascope.bundle.bundle import Bundle, Card, read_bundle, write_bundle
 from hemascope.bundle.export import draw_sample, export
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
 from hemascope.data.synthetic import draw_cell, draw_folder
+from hemascope.errors import BundleError
 from hemascope.inference.classifier import Classifier
 from hemascope.models import build_model
 from hemascope.post_training import quantise as quantising

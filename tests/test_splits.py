@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hemascope.data.manifest import Manifest, ManifestError, ManifestRow, read_manifest
+from hemascope.data.manifest import Manifest, ManifestRow, read_manifest
 from hemascope.data.splits import (
-    LeakageError,
     add_hashes,
     assert_no_leakage,
     check_splits,
@@ -20,6 +19,7 @@ from hemascope.data.splits import (
     split_fractions,
     validation_split,
 )
+from hemascope.errors import LeakageError, ManifestError
 
 SEEDS = st.integers(0, 2**32)
 PARTS = {"train": 0.7, "val": 0.2, "test": 0.1}

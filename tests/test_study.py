@@ -11,8 +11,9 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
 from hemascope.cli import main
-from hemascope.data.manifest import Manifest, ManifestError, manifest_from_folder
+from hemascope.data.manifest import Manifest, manifest_from_folder
 from hemascope.data.splits import split_fractions
+from hemascope.errors import ManifestError
 from hemascope.metrics.intervals import wilson
 from hemascope.provenance import provenance
 from hemascope.records import Estimate

@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 
 from hemascope.bundle.bundle import read_bundle
 from hemascope.data.manifest import Manifest, ManifestRow, manifest_from_folder, write_manifest
-from hemascope.data.splits import LeakageError
+from hemascope.errors import LeakageError, TrainingError
 from hemascope.inference.classifier import Classifier
 from hemascope.serialization import to_json
 from hemascope.training.folder import RunFolder
-from hemascope.training.loop import TrainingError, load_start, network_of
+from hemascope.training.loop import load_start, network_of
 from hemascope.training.optim import WeightAverage, learning_rate
 from hemascope.training.recipe import PAPER, Recipe, read_recipe
 from hemascope.training.run import export_ensemble, export_run, export_snapshots, train
@@ -384,3 +384,19 @@ def test_snapshots_of_one_run_become_an_ensemble(cells: Path, cache: Path, tmp_p
     assert not plain.snapshot(1).exists()
     with pytest.raises(ValueError, match="has no snapshots; train with --cycles"):
         export_snapshots(plain)
+
+
+def test_a_recipe_in_old_words_is_still_read(tmp_path: Path) -> None:
+    """And has the digest that it had, by which folders of studies are named."""
+    path = tmp_path / "recipe.json"
+    path.write_text(
+        '{"dropout": 0.2, "stochastic_depth": 0.1, "enlarge": 1.5, "augmentation": "sites"}'
+    )
+    recipe = read_recipe(path)
+    assert recipe == Recipe(
+        drop_rate=0.2,
+        drop_path_rate=0.1,
+        input_upscale=1.5,
+        augmentation="domain_randomisation",
+    )
+    assert recipe.digest() == "73de56c78efd"

@@ -14,8 +14,9 @@ from hemascope.bundle.bundle import read_bundle, write_bundle
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
 from hemascope.data.external import cells_of
-from hemascope.data.manifest import Manifest, ManifestError, ManifestRow, write_manifest
+from hemascope.data.manifest import Manifest, ManifestRow, write_manifest
 from hemascope.data.synthetic import draw_cell
+from hemascope.errors import ManifestError
 from hemascope.evaluation.evaluate import evaluate
 from hemascope.evaluation.uncertainty import measure_calibration, measure_uncertainty, risk_coverage
 from hemascope.inference.classifier import Classifier
@@ -110,7 +111,7 @@ def test_from_labelled_images_to_a_table_with_flags(cells: Manifest, tmp_path: P
     write_evaluation(found, classifier, cells_of(cells), tmp_path / "evaluation")
     page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
     assert "How far to trust it" in page
-    assert (tmp_path / "evaluation" / "trust.png").stat().st_size > 10_000
+    assert (tmp_path / "evaluation" / "uncertainty.png").stat().st_size > 10_000
 
     noise = np.random.default_rng(0).integers(0, 256, (360, 360, 3), dtype=np.uint8)
     (odd,) = classifier.predict(noise)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any, TypeVar, get_origin
 
 import msgspec
@@ -23,6 +24,14 @@ def from_json(text: bytes | str, kind: type[T]) -> T:
     """The dataclass that `to_json` wrote. Raises ValueError that says what does not fit."""
     try:
         return msgspec.json.decode(text, type=kind, dec_hook=_decode)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"not a valid {kind.__name__}: {error}") from None
+
+
+def from_strings(values: Mapping[str, str | None], kind: type[T]) -> T:
+    """The dataclass with these fields, read from text. Raises ValueError for what does not fit."""
+    try:
+        return msgspec.convert(values, kind, strict=False)
     except msgspec.MsgspecError as error:
         raise ValueError(f"not a valid {kind.__name__}: {error}") from None
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hemascope.batch.inputs import files_below, find_images, is_address, is_image
-from hemascope.batch.storage import StorageError, files_at, read, reason
+from hemascope.batch.storage import files_at, read, reason
 from hemascope.data.manifest import read_manifest
+from hemascope.errors import StorageError
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from pyarrow.fs import (
 )
 
 from hemascope.batch.inputs import is_address
+from hemascope.errors import StorageError
 from hemascope.files import write_atomic
 
 T = TypeVar("T")
@@ -37,10 +38,6 @@ PASSING = {  # what a store says of itself, not of the file
     "THROTTLING",
 }
 WAITS = (1, 4, 16)  # seconds before another try, after the three of pyarrow's own
-
-
-class StorageError(ValueError):
-    """Storage that refuses or cannot be reached; its text says which and why."""
 
 
 class Folder:

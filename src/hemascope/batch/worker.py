@@ -20,8 +20,8 @@ from hemascope.batch.shards import shard_file
 from hemascope.batch.storage import Folder, read, reason
 from hemascope.batch.table import parquet_rows, row
 from hemascope.bundle.bundle import Bundle
+from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
-from hemascope.preprocess import ImageError
 from hemascope.records import Prediction
 
 T = TypeVar("T")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hemascope.classes import ClassSet
+from hemascope.errors import BundleError
 from hemascope.files import sha256_of, write_atomic
 from hemascope.preprocess import InputSpec
 from hemascope.records import RESEARCH_USE_ONLY, Proportion
@@ -25,10 +26,6 @@ from hemascope.uncertainty.model import UncertaintyModel
 FORMAT = 2
 MODEL_FILE, CARD_FILE, FALLBACK = "model.onnx", "card.json", "fallback"
 FALLBACK_OF_FORMAT_1 = "elsewhere"
-
-
-class BundleError(ValueError):
-    """A bundle that cannot be used; its text says which and why."""
 
 
 @dataclass(frozen=True)

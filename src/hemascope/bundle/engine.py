@@ -9,8 +9,9 @@ import numpy as np
 import onnxruntime
 
 from hemascope.arrays import Float32Array, ImageArray
-from hemascope.bundle.bundle import CARD_FILE, MODEL_FILE, Bundle, BundleError
+from hemascope.bundle.bundle import CARD_FILE, MODEL_FILE, Bundle
 from hemascope.bundle.tta import average_maps, symmetries
+from hemascope.errors import BundleError
 
 GPUS = {"TensorrtExecutionProvider", "CUDAExecutionProvider", "ROCMExecutionProvider"}
 

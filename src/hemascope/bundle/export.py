@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from hemascope.arrays import ImageArray
-from hemascope.bundle.bundle import Bundle, BundleError, Card
+from hemascope.bundle.bundle import Bundle, Card
 from hemascope.bundle.engine import Engine
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.augment import to_images
 from hemascope.data.synthetic import draw_cell
+from hemascope.errors import BundleError
 from hemascope.files import sha256_of
 from hemascope.models.ensemble import Ensemble
 from hemascope.models.network import CellNetwork, NetworkOutputs

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hemascope.arrays import AnyFloatArray, FloatArray
-from hemascope.bundle.bundle import Bundle, BundleError, replace_model
+from hemascope.bundle.bundle import Bundle, replace_model
+from hemascope.errors import BundleError
 
 
 @dataclass(frozen=True)

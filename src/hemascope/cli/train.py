@@ -22,6 +22,7 @@ from hemascope.cli.terminal import out, progress_bar, refuse_existing
 from hemascope.data.open_manifest import open_manifest
 from hemascope.records import Evaluation
 from hemascope.serialization import from_json
+from hemascope.training.recipe import StartFrom
 
 if TYPE_CHECKING:
     from hemascope.training.folder import EpochRecord
@@ -34,7 +35,7 @@ def train(
     recipe_file: RecipeFile = None,
     recipe: RecipeSettings = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
-    start_from: Path | None = None,
+    start_from: StartFrom | None = None,
     root: Root = None,
     cache: Cache = None,
 ) -> int:

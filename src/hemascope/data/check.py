@@ -15,8 +15,9 @@ from PIL import Image
 
 from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.data.manifest import Manifest, ManifestRow
+from hemascope.errors import ImageError
 from hemascope.files import sha256_of
-from hemascope.preprocess import ImageError, decode
+from hemascope.preprocess import decode
 
 THUMBNAIL = 32  # pixels a side, of what near-duplicates are found by
 

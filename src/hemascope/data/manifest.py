@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from hemascope.classes import ClassSet
+from hemascope.errors import ManifestError
 from hemascope.files import write_atomic
 from hemascope.preprocess import IMAGE_SUFFIXES
 
@@ -24,10 +25,6 @@ SPLITS = ("train", "val", "test", "external", "pool")
 SPLIT_FOLDERS = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}
 PBC_NAME = re.compile(r"([A-Z]+)_\d+")  # MMY_100254.jpg: a metamyelocyte
 SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-class ManifestError(ValueError):
-    """A manifest that cannot be used; its text says what, where, and what to do."""
 
 
 @dataclass(frozen=True)

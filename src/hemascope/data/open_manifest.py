@@ -6,14 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from hemascope.classes import ClassSet
-from hemascope.data.manifest import (
-    Manifest,
-    ManifestError,
-    manifest_from_folder,
-    match_spelling,
-    read_manifest,
-)
+from hemascope.data.manifest import Manifest, manifest_from_folder, match_spelling, read_manifest
 from hemascope.data.public import unpack_bloodmnist
+from hemascope.errors import ManifestError
 
 
 def open_manifest(

@@ -14,15 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
 
-from hemascope.data.manifest import SPLITS, Manifest, ManifestError, ManifestRow
+from hemascope.data.manifest import SPLITS, Manifest, ManifestRow
+from hemascope.errors import LeakageError, ManifestError
 from hemascope.files import sha256_of
 
 Rows = tuple[ManifestRow, ...]
 Stratum = tuple[str, str]  # label, subtype
-
-
-class LeakageError(ManifestError):
-    """The same image is in a split that is trained on and in one that is tested on."""
 
 
 def add_hashes(manifest: Manifest) -> Manifest:

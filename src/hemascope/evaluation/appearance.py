@@ -11,9 +11,9 @@ import numpy as np
 
 from hemascope.arrays import FloatArray, ProgressCallback
 from hemascope.data.external import LabelledCell
-from hemascope.data.manifest import ManifestError
+from hemascope.errors import ImageError, ManifestError
 from hemascope.metrics.appearance import GREY_LEVELS, STATISTICS, statistics
-from hemascope.preprocess import ImageError, InputSpec, decode, ground_colour
+from hemascope.preprocess import InputSpec, decode, ground_colour
 from hemascope.records import Appearance, Quartiles
 
 

@@ -9,16 +9,19 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from hemascope.arrays import FloatArray, IntArray, ProgressCallback
 from hemascope.data.external import cells_of
-from hemascope.data.manifest import Manifest, ManifestError, check_labels
+from hemascope.data.manifest import Manifest, check_labels
 from hemascope.data.splits import add_hashes
+from hemascope.errors import ManifestError
 from hemascope.inference.classifier import Classifier
 from hemascope.provenance import data_hash, provenance
 from hemascope.records import Audit, LabelIssue, Prediction
+from hemascope.training.recipe import Recipe, StartFrom
 
 AuditedImages = Sequence[tuple[Classifier, Manifest]]
 """Classifiers of the same classes, and the images that each judges, which it never saw."""
@@ -52,6 +55,43 @@ def split_folds(manifest: Manifest, folds: int) -> Iterator[tuple[Manifest, Mani
             replace(row, split="") for row, held in zip(rows, here, strict=True) if held
         )
         yield Manifest(manifest.root, others), Manifest(manifest.root, held_out)
+
+
+def train_folds(
+    recipe: Recipe,
+    manifest: Manifest,
+    folder: Path,
+    folds: int,
+    *,
+    start_from: StartFrom | None = None,
+    cache: Path | None = None,
+    on_read: ProgressCallback | None = None,
+    on_step: ProgressCallback | None = None,
+) -> list[tuple[Classifier, Manifest]]:
+    """A network for each fold, trained on the images of the others, and the fold's images.
+
+    The runs are `fold0`, `fold1`, … in the folder; one that was begun goes on. All images of the
+    other folds are trained on, none held out. Raises as `split_folds` and `train` do.
+    """
+    from hemascope.training.run import train
+
+    recipe = replace(recipe, val_fraction=0.0)
+    audited = []
+    for fold, (others, held_out) in enumerate(split_folds(manifest, folds)):
+        path = folder / f"fold{fold}"
+        begun = (path / "recipe.json").exists()
+        run = train(
+            recipe,
+            others,
+            path,
+            resume=begun,
+            start_from=None if begun else start_from,
+            cache=cache,
+            on_read=on_read,
+            on_step=on_step,
+        )
+        audited.append((Classifier(run.bundle), held_out))
+    return audited
 
 
 def audit(audited: AuditedImages, name: str, progress: ProgressCallback | None = None) -> Audit:

@@ -11,7 +11,8 @@ import numpy as np
 
 from hemascope.arrays import FloatArray, IntArray, ProgressCallback
 from hemascope.data.external import LabelledCell, Site
-from hemascope.data.manifest import ManifestError, check_labels
+from hemascope.data.manifest import check_labels
+from hemascope.errors import ManifestError
 from hemascope.evaluation.uncertainty import measure_uncertainty
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics import classification as metrics

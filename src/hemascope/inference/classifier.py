@@ -17,7 +17,8 @@ from PIL import Image
 from hemascope.arrays import ImageArray
 from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.bundle.engine import Engine, ModelOutputs
-from hemascope.preprocess import ImageError, ImageSource, View
+from hemascope.errors import ImageError
+from hemascope.preprocess import ImageSource, View
 from hemascope.records import Prediction
 from hemascope.uncertainty.ensemble import disagreement
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION, Assessment, assess

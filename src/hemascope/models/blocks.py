@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from hemascope.models.gradients import excite, strided_depthwise
+from hemascope.models.gradients import spatial_mean, strided_depthwise
 
 
 class ConvNormAct(nn.Sequential):
@@ -60,7 +60,8 @@ class SqueezeExcite(nn.Module):
         self.expand = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return excite(x, self.reduce, self.expand)
+        gate = nn.functional.silu(self.reduce(spatial_mean(x)))  # (N,K/r,1,1)
+        return x * torch.sigmoid(self.expand(gate))
 
 
 class StochasticDepth(nn.Module):

@@ -56,7 +56,7 @@ class CellNetwork(nn.Module):
         self.maps = maps
         self.dropout = nn.Dropout(drop_rate)
         self.head = nn.Linear(num_features, num_classes)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def stages(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N,3,S,S) in 0..1 → early maps, the last with at least S/4 a side, and (N,K,h,w).
@@ -141,7 +141,7 @@ def style_statistics(maps: Tensor) -> Tensor:
     return torch.cat([mean, spread], dim=1)
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """He et al. (ICCV 2015) for convolutions; a small head, so that training starts unsure."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out")

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from hemascope.models.network import CellNetwork, NetworkOutputs, style_statistics
+from hemascope.models.network import CellNetwork, NetworkOutputs, initialise, style_statistics
 
 WIDTHS = (32, 64, 128, 256)
 HIDDEN = 512
@@ -27,7 +27,7 @@ class SimpleCNN(CellNetwork):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after)]
             layers += [nn.ReLU(inplace=True), nn.MaxPool2d(2)]
         super().__init__(nn.Sequential(*layers), HIDDEN, num_classes, drop_rate)
-        self.hidden = nn.Linear(WIDTHS[-1] * GRID * GRID, HIDDEN)
+        self.hidden = nn.Linear(WIDTHS[-1] * GRID * GRID, HIDDEN).apply(initialise)
 
     map_offset = 0.0  # its pooling looks around the middle of what it takes together
 

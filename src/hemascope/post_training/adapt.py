@@ -14,11 +14,12 @@ from hemascope.bundle.bundle import Bundle, Metric
 from hemascope.bundle.heads import Heads, read_heads, replace_heads
 from hemascope.data.augment import POLICIES, augment_frame
 from hemascope.data.external import LabelledCell
-from hemascope.data.manifest import ManifestError, check_labels
+from hemascope.data.manifest import check_labels
+from hemascope.errors import ImageError, ManifestError
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
 from hemascope.post_training.fit_heads import fit_heads
-from hemascope.preprocess import ImageError, InputSpec
+from hemascope.preprocess import InputSpec
 from hemascope.uncertainty.temperature import fit_temperature
 
 VIEWS = 16  # of each cell; the first is how it will be seen later, the others are augmented
@@ -44,6 +45,7 @@ def adapt(
     classes = source.card.classes
     old = read_heads(source)
     check_labels(((cell.path, cell.label) for cell in cells), classes)
+    _check_counts(cells, name)  # before the features, which take long
     features, read = extract_features(Classifier(source), cells, progress)  # (N,V,F)
     _check_counts(read, name)
     targets = np.array([classes.index(cell.label) for cell in read])

@@ -13,10 +13,10 @@ import numpy as np
 from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.bundle.bundle import Bundle, add_fallback
 from hemascope.bundle.engine import ModelOutputs
-from hemascope.data.manifest import Manifest, ManifestError, ManifestRow, check_labels
+from hemascope.data.manifest import Manifest, ManifestRow, check_labels
+from hemascope.errors import ImageError, ManifestError
 from hemascope.inference.classifier import Classifier
 from hemascope.post_training.quantise import quantise
-from hemascope.preprocess import ImageError
 from hemascope.uncertainty.image_quality import QualityMeasures, measure_quality
 from hemascope.uncertainty.model import fit_uncertainty_model
 from hemascope.uncertainty.ood import LabelledOutputs

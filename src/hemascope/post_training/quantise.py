@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemascope.arrays import ImageArray
-from hemascope.bundle.bundle import Bundle, BundleError, replace_model
+from hemascope.bundle.bundle import Bundle, replace_model
 from hemascope.bundle.engine import Engine
+from hemascope.errors import BundleError
 
 BATCH = 16
 LARGEST = 127  # of a weight, and of two neighbours but for their rounding

@@ -15,9 +15,10 @@ from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.batch.local import Tally
 from hemascope.bundle.bundle import Bundle
 from hemascope.data.external import LabelledCell
+from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.explain import overlay, search_map
-from hemascope.preprocess import ImageError, View
+from hemascope.preprocess import View
 from hemascope.records import (
     RESEARCH_USE_ONLY,
     Audit,

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from scipy.stats import binomtest
-from statsmodels.stats.multitest import multipletests
 
 from hemascope.arrays import BoolArray, FloatArray
 from hemascope.metrics.intervals import resample
@@ -117,6 +116,8 @@ def sign_test(first: BoolArray, second: BoolArray) -> tuple[int, int, float]:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number. Holm, Scand. J. Statist. 6 (1979)."""
-    if not p_values:
-        return []
-    return [float(value) for value in multipletests(p_values, LEVEL, method="holm")[1]]
+    order, count = np.argsort(p_values), len(p_values)
+    steps = (count - np.arange(count)) * np.array(p_values)[order]
+    adjusted = np.empty(count)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
+    return [float(value) for value in adjusted]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,9 +85,3 @@ class StudyFolder:
             raise ValueError(
                 f"{self.path}: holds a study of another {what} ({STUDY}); take another folder"
             )
-
-
-def finished(folder: StudyFolder, digests: Iterable[str]) -> dict[str, RunResult]:
-    """The results that are there, by digest."""
-    found = ((digest, folder.result(digest)) for digest in digests)
-    return {digest: result for digest, result in found if result is not None}

@@ -16,6 +16,7 @@ from hemascope.bundle.bundle import CARD_FILE
 from hemascope.data.cache import default_cache, open_cache
 from hemascope.data.manifest import Manifest
 from hemascope.data.splits import add_hashes, check_splits
+from hemascope.errors import TrainingError
 from hemascope.inference.classifier import Classifier
 from hemascope.models.summary import multiply_accumulates, parameters_of
 from hemascope.provenance import data_hash, provenance
@@ -24,7 +25,7 @@ from hemascope.study.experiments import Planned, Profile
 from hemascope.study.results import PredictedClasses, RunResult, StudyFacts, StudyFolder
 from hemascope.training.folder import RunFacts, best_record
 from hemascope.training.images import prepare_data
-from hemascope.training.loop import TrainingError, network_of
+from hemascope.training.loop import network_of
 from hemascope.training.run import train
 
 TIMED = 40  # images, one after the other

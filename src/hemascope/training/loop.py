@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from hemascope.arrays import ProgressCallback
 from hemascope.data.augment import POLICIES, augment, to_images
 from hemascope.data.dataset import Batch
+from hemascope.errors import TrainingError
 from hemascope.files import atomic_path
 from hemascope.models import build_model
 from hemascope.models.network import CellNetwork
@@ -31,10 +32,6 @@ from hemascope.training.optim import WeightAverage, build_optimizer, learning_ra
 from hemascope.training.recipe import Recipe
 
 OnEpoch = Callable[[EpochRecord], None]
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on; its text says why and what to do."""
 
 
 def fit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 
 from hemascope.files import sha256_of
 from hemascope.preprocess import InputSpec
@@ -23,6 +23,9 @@ WITHOUT_SQUEEZE_EXCITE = ("simple_cnn", "resnet18", "efficientnet_lite0", "effic
 PolicyName = Literal[
     "none", "flips", "flips_rotation", "full", "any_rotation", "domain_randomisation"
 ]
+
+StartFrom: TypeAlias = Literal["imagenet"] | Path
+"""What a run begins with: ImageNet's weights, or the folder of another run."""
 
 # What recipes of older versions call things: old name → today's.
 RENAMED_FIELDS = {

@@ -17,6 +17,7 @@ from hemascope.bundle.export import draw_sample, export
 from hemascope.classes import ClassSet
 from hemascope.data.cache import default_cache
 from hemascope.data.manifest import Manifest
+from hemascope.errors import TrainingError
 from hemascope.files import write_atomic
 from hemascope.metrics.intervals import wilson
 from hemascope.models.ensemble import Ensemble
@@ -28,11 +29,8 @@ from hemascope.serialization import from_json, to_json
 from hemascope.training.curves import draw_curves
 from hemascope.training.folder import EpochRecord, RunFacts, RunFolder, best_record
 from hemascope.training.images import prepare_data
-from hemascope.training.loop import OnEpoch, TrainingError, fit, network_of
-from hemascope.training.recipe import Recipe, read_recipe
-
-IMAGENET = Path("imagenet")
-"""Start of a run from ImageNet's weights."""
+from hemascope.training.loop import OnEpoch, fit, network_of
+from hemascope.training.recipe import Recipe, StartFrom, read_recipe
 
 
 def train(
@@ -41,7 +39,7 @@ def train(
     path: Path,
     *,
     resume: bool = False,
-    start_from: Path | None = None,
+    start_from: StartFrom | None = None,
     classes: ClassSet | None = None,
     cache: Path | None = None,
     on_read: ProgressCallback | None = None,
@@ -55,7 +53,7 @@ def train(
 
     A folder that already holds a run is refused, unless `resume` and its recipe is this one.
     `start_from` is another run, of the same architecture, whose best weights this one begins with,
-    or IMAGENET.
+    or `imagenet`.
     Raises TrainingError or ManifestError before anything is written.
     """
     folder = RunFolder(path)
@@ -239,9 +237,9 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
         )
 
 
-def _start(source: Path, recipe: Recipe) -> bytes:
+def _start(source: StartFrom, recipe: Recipe) -> bytes:
     """The weights in a run's folder, or ImageNet's."""
-    if source == IMAGENET:
+    if source == "imagenet":
         if recipe.model not in BLOCKS:
             raise TrainingError(
                 f"there are no ImageNet weights for {recipe.model} here, only for "
