@@ -15,13 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from hemascope.bundle.bundle import read_bundle
-from hemascope.bundle.classifier import Classifier
+from hemascope.data.external import cells_of
 from hemascope.data.manifest import read_manifest
-from hemascope.data.sites import cells_of
+from hemascope.evaluation.evaluate import evaluate
+from hemascope.files import write_atomic
+from hemascope.inference.classifier import Classifier
+from hemascope.metrics.intervals import wilson
 from hemascope.provenance import provenance
-from hemascope.reports.evaluate import evaluate
-from hemascope.results import Estimate, Evaluation, Proportion, to_json, write_whole
-from hemascope.scoring.statistics import wilson
+from hemascope.records import Estimate, Evaluation, Proportion
+from hemascope.serialization import to_json
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,14 @@ class EightBits:
 
 
 def figures(found: Evaluation) -> Figures:
-    trust = found.trust
-    assert trust is not None
+    uncertainty = found.uncertainty
+    assert uncertainty is not None
     return Figures(
         found.accuracy,
         found.expected_calibration_error,
-        trust.sets.coverage,
-        trust.reviewed,
-        trust.in_distribution,
+        uncertainty.sets.coverage,
+        uncertainty.reviewed,
+        uncertainty.in_distribution,
     )
 
 
@@ -72,10 +74,12 @@ def main() -> None:
     given = parser.parse_args()
     cells = cells_of(read_manifest(given.manifest).select("test"))
     bundles = [read_bundle(given.single), read_bundle()]
-    classifiers = [Classifier(replace(bundle, elsewhere=None)) for bundle in bundles]
-    answers = [each.predict([cell.view for cell in cells]) for each in classifiers]
-    pairs = list(zip(*answers, strict=True))
-    probabilities = [[list(answer.probabilities.values()) for answer in each] for each in answers]
+    classifiers = [Classifier(replace(bundle, fallback=None)) for bundle in bundles]
+    predictions = [each.predict([cell.view for cell in cells]) for each in classifiers]
+    pairs = list(zip(*predictions, strict=True))
+    probabilities = [
+        [list(prediction.probabilities.values()) for prediction in each] for each in predictions
+    ]
     differences = np.abs(np.subtract(*probabilities))  # (N,C)
     found = EightBits(
         *(figures(evaluate(each, cells, "test")) for each in classifiers),
@@ -85,7 +89,7 @@ def main() -> None:
         float(differences.max(axis=1).mean()),
         provenance() | {"model_sha256": bundles[1].card.model_sha256},
     )
-    write_whole(given.out, to_json(found))
+    write_atomic(given.out, to_json(found))
     print(to_json(found).decode())
 
 

@@ -20,20 +20,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hemascope.arrays import BoolArray, Float32Array, FloatArray, ImageArray, IntArray
 from hemascope.bundle.bundle import Bundle
-from hemascope.bundle.classifier import Classifier
 from hemascope.data.manifest import Manifest, read_manifest
+from hemascope.evaluation.uncertainty import measure_calibration
+from hemascope.files import write_atomic
+from hemascope.inference.classifier import Classifier
+from hemascope.metrics.classification import auroc
+from hemascope.metrics.intervals import bootstrap, wilson
 from hemascope.provenance import data_hash, provenance
-from hemascope.results import Estimate, Proportion, to_json, write_whole
-from hemascope.scoring.assessment import calibration
-from hemascope.scoring.calibration import fit_temperature, softmax
-from hemascope.scoring.ensemble import disagreement
-from hemascope.scoring.metrics import auroc
-from hemascope.scoring.statistics import bootstrap, wilson
+from hemascope.records import Estimate, Proportion
+from hemascope.serialization import to_json
 from hemascope.training.folder import RunFolder
-from hemascope.training.run import bundle_of, ensemble_of, snapshots_of
+from hemascope.training.run import export_ensemble, export_run, export_snapshots
+from hemascope.uncertainty.ensemble import disagreement
+from hemascope.uncertainty.temperature import fit_temperature, softmax
 
 FITTED_ON = 1000
 BATCH = 32
@@ -54,13 +56,13 @@ class Way:
     times_the_first: float
 
 
-def answers(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def predictions(classifier: Classifier, images: ImageArray) -> Float32Array:
     """Logits of the members, (N,M,C)."""
-    parts = [classifier.scores(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+    parts = [classifier.outputs(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
     return np.concatenate([part.members for part in parts])
 
 
-def load(manifest: Manifest, classifier: Classifier) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def load(manifest: Manifest, classifier: Classifier) -> tuple[ImageArray, IntArray]:
     names = classifier.card.classes.names
     images = [classifier.card.input.load(manifest.root / row.path) for row in manifest.rows]
     return np.stack(images), np.array([names.index(row.label) for row in manifest.rows])
@@ -69,14 +71,14 @@ def load(manifest: Manifest, classifier: Classifier) -> tuple[NDArray[np.uint8],
 def measure(name: str, bundle: Bundle, tta: bool, pool: Manifest, test: Manifest) -> Way:
     classifier = Classifier(bundle, tta=tta)
     images, targets = load(pool, classifier)
-    temperature = fit_temperature(answers(classifier, images).mean(axis=1), targets)
+    temperature = fit_temperature(predictions(classifier, images).mean(axis=1), targets)
     images, targets = load(test, classifier)
     started = time.perf_counter()
-    members = answers(classifier, images)
+    members = predictions(classifier, images)
     seconds = time.perf_counter() - started
     probabilities = softmax(members.mean(axis=1), temperature)
     right = probabilities.argmax(axis=1) == targets
-    found = calibration(probabilities, targets)
+    found = measure_calibration(probabilities, targets)
     several = members.shape[1] > 1
     return Way(
         name=name,
@@ -93,7 +95,7 @@ def measure(name: str, bundle: Bundle, tta: bool, pool: Manifest, test: Manifest
     )
 
 
-def tells(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Estimate:
+def tells(scores: FloatArray, right: BoolArray) -> Estimate:
     """The area under the curve of telling mistakes, which should have the higher scores."""
     ranks, kinds = scores[:, None], right.astype(np.int64)
     return bootstrap(lambda weights: auroc(ranks, kinds, weights), len(right))[0]
@@ -111,13 +113,13 @@ def main() -> None:
     order = np.random.default_rng(0).permutation(len(pool.rows))[:FITTED_ON]
     pool = Manifest(pool.root, tuple(pool.rows[i] for i in order))
     folders = [RunFolder(run) for run in chosen.runs]
-    single = bundle_of(folders[0])
+    single = export_run(folders[0])
     ways = [
         measure("one network", single, False, pool, test),
         measure("one network, symmetries", single, True, pool, test),
     ]
     if len(folders) > 1:
-        ensemble = ensemble_of(folders)
+        ensemble = export_ensemble(folders)
         ways += [
             measure(f"ensemble of {len(folders)}", ensemble, False, pool, test),
             measure(f"ensemble of {len(folders)}, symmetries", ensemble, True, pool, test),
@@ -125,8 +127,8 @@ def main() -> None:
     if chosen.snapshots is not None:
         run = RunFolder(chosen.snapshots)
         ways += [
-            measure("last of the snapshots", bundle_of(run), False, pool, test),
-            measure("snapshots of one run", snapshots_of(run), False, pool, test),
+            measure("last of the snapshots", export_run(run), False, pool, test),
+            measure("snapshots of one run", export_snapshots(run), False, pool, test),
         ]
     first = ways[0].times_the_first
     ways = [Way(**{**vars(way), "times_the_first": way.times_the_first / first}) for way in ways]
@@ -137,7 +139,7 @@ def main() -> None:
             f"{way.times_the_first:.1f} times the time"
         )
     facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in test.rows))
-    write_whole(chosen.out, to_json({"ways": ways, "provenance": facts}))
+    write_atomic(chosen.out, to_json({"ways": ways, "provenance": facts}))
 
 
 if __name__ == "__main__":

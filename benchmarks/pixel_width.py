@@ -12,20 +12,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from hemascope.arrays import BoolArray, FloatArray
+from hemascope.data.external import RED_CELL_MICRONS
 from hemascope.data.manifest import read_manifest
-from hemascope.data.sites import RED_CELL_MICRONS
+from hemascope.metrics.appearance import optical_density
 from hemascope.preprocess import ground_colour
-from hemascope.scoring.appearance import optical_density
 
 IMAGES = 300
 NUCLEUS = 0.45  # optical density of green light above which a shape is no red cell
 
 
-def density_of(path: Path) -> NDArray[np.float64]:
+def density_of(path: Path) -> FloatArray:
     image = Image.open(path).convert("RGB")
     return optical_density(np.asarray(image), ground_colour(image))
 
@@ -40,22 +40,22 @@ def free_cells(path: Path) -> tuple[list[float], list[float]]:
     shapes = ndimage.binary_opening(ndimage.binary_fill_holes(green > 0.05), iterations=3)
     labels, _ = ndimage.label(shapes)
     red, nucleated = [], []
-    for number, place in enumerate(ndimage.find_objects(labels), start=1):
-        shape = labels[place] == number
+    for number, index in enumerate(ndimage.find_objects(labels), start=1):
+        shape = labels[index] == number
         height, width = shape.shape
         free = all(
             part.start > 0 and part.stop < side
-            for part, side in zip(place, labels.shape, strict=True)
+            for part, side in zip(index, labels.shape, strict=True)
         )
         is_round = 0.8 < height / width < 1.25
         is_round &= abs(shape.sum() / (np.pi / 4 * height * width) - 1) < 0.08
         if free and is_round and shape.sum() > 800:
-            cells = red if green[place][shape].max() < NUCLEUS else nucleated
+            cells = red if green[index][shape].max() < NUCLEUS else nucleated
             cells.append(diameter(shape))
     return red, nucleated
 
 
-def diameter(shape: NDArray[np.bool_]) -> float:
+def diameter(shape: BoolArray) -> float:
     return float(np.sqrt(4 * shape.sum() / np.pi))
 
 

@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemascope.bundle import batch, tables
+from hemascope.batch import local as batch
+from hemascope.batch import table as tables
 from hemascope.bundle.bundle import CARD_FILE, MODEL_FILE
 from hemascope.cli import main
 from hemascope.training.folder import RunFolder
@@ -89,9 +90,9 @@ def draw(path: Path, seed: int = 0, size: int = 40) -> Path:
 
 def cells(folder: Path, **counts: int) -> Path:
     """A folder with one folder a class, of so many images."""
-    for place, (label, count) in enumerate(counts.items()):
+    for index, (label, count) in enumerate(counts.items()):
         for number in range(count):
-            draw(folder / label / f"{number}.png", 100 * place + number)
+            draw(folder / label / f"{number}.png", 100 * index + number)
     return folder
 
 
@@ -312,12 +313,7 @@ def test_a_disk_that_fills_up_on_closing(
 ) -> None:
     good, folder = draw(tmp_path / "good.png"), tmp_path / "tables"
 
-    def make_full(prefix: str, suffix: str, dir: Path) -> tuple[int, str]:
-        link = dir / f"{prefix}full{suffix}"
-        link.symlink_to("/dev/full")
-        return os.open(link, os.O_WRONLY), str(link)
-
-    monkeypatch.setattr("hemascope.results.tempfile.mkstemp", make_full)
+    monkeypatch.setattr("hemascope.files._create", lambda path: path.symlink_to("/dev/full"))
     assert classify(good, "--out", folder / f"new{suffix}").refused("No space left on device")
     assert names(folder) == set()
 
@@ -391,7 +387,7 @@ def list_card(folder: Path) -> None:
 
 
 def later_format(folder: Path) -> None:
-    with_card(folder, format=2)
+    with_card(folder, format=3)
 
 
 def other_hash(folder: Path) -> None:
@@ -432,7 +428,7 @@ def other_input(folder: Path) -> None:
         (cut_card, "not valid JSON"),
         (binary_card, "not valid JSON"),
         (list_card, "format None is not known"),
-        (later_format, "format 2 is not known"),
+        (later_format, "format 3 is not known"),
         (other_hash, "SHA-256 differs"),
         (fewer_fields, "missing required field"),
         (one_class, "at least two classes"),
@@ -523,8 +519,8 @@ def train(hemascope: Command, tmp_path: Path) -> Callable[..., Done]:
     """`hemascope train` for so many epochs, into tmp_path/run."""
 
     def run(folder: Path, epochs: int, *arguments: object) -> Done:
-        places = ("--out", tmp_path / "run", "--cache", tmp_path / "cache")
-        return hemascope("train", folder, *places, *SETTINGS, epochs, *arguments)
+        indices = ("--out", tmp_path / "run", "--cache", tmp_path / "cache")
+        return hemascope("train", folder, *indices, *SETTINGS, epochs, *arguments)
 
     return run
 

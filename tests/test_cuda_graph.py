@@ -17,8 +17,8 @@ RECIPE = Recipe(
     start_size=64,
     epochs=4,
     batch_size=8,
-    dropout=0.0,
-    stochastic_depth=0.0,
+    drop_rate=0.0,
+    drop_path_rate=0.0,
     val_fraction=0.0,
     ema_decay=0.9,
     precision="fp32",
@@ -38,7 +38,7 @@ def losses(monkeypatch: pytest.MonkeyPatch, graphed: bool) -> tuple[list[float],
     run = loop.Run(RECIPE, drawn_data())
     found = [run.train_epoch(epoch, None)[0] for epoch in range(RECIPE.epochs)]
     run.validate()
-    return found, run.judged.state_dict()["head.weight"].cpu()
+    return found, run.eval_model.state_dict()["head.weight"].cpu()
 
 
 def test_a_recorded_step_learns_as_the_plain_one_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,17 @@ from pathlib import Path
 import pytest
 
 from hemascope import BLOOD_CELLS, Classifier, Evaluation
-from hemascope.bundle.batch import classify_to, find_images
+from hemascope.batch.inputs import find_images
+from hemascope.batch.local import classify_to
 from hemascope.bundle.bundle import read_bundle
+from hemascope.data.external import cells_of
 from hemascope.data.manifest import manifest_from_folder, read_manifest
-from hemascope.data.render import draw_folder
-from hemascope.data.sites import cells_of
-from hemascope.reports.evaluate import evaluate, write_evaluation
+from hemascope.data.synthetic import draw_folder
+from hemascope.evaluation.evaluate import evaluate
+from hemascope.records import Prediction
 from hemascope.reports.pages import Gallery, classification_page
-from hemascope.results import Prediction, from_json
+from hemascope.reports.write import write_evaluation
+from hemascope.serialization import from_json
 
 EVALUATION = Path(__file__).parents[1] / "docs" / "evaluation" / "evaluation.json"
 
@@ -142,7 +145,7 @@ def test_an_evaluation_is_written_whole(
     assert found.unreadable == ("ig/broken.png: empty file",)
     write_evaluation(found, classifier, cells, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    figures = {"confusion.png", "recalls.png", "trust.png"}
+    figures = {"confusion.png", "recalls.png", "uncertainty.png"}
     assert names == {"evaluation.json", "report.html"} | figures
     stored = from_json((tmp_path / "out" / "evaluation.json").read_bytes(), Evaluation)
     assert stored == found
@@ -155,11 +158,11 @@ def test_drawn_cells_are_named_by_a_model_that_never_saw_one(
 ) -> None:
     draw_folder(tmp_path, per_class=50)
     images = find_images([str(tmp_path)])
-    answers = classifier.predict(images)
+    predictions = classifier.predict(images)
     right = Counter(
         Path(path).parent.name
-        for path, answer in zip(images, answers, strict=True)
-        if answer.label == Path(path).parent.name
+        for path, prediction in zip(images, predictions, strict=True)
+        if prediction.label == Path(path).parent.name
     )
     assert right.total() >= 0.8 * 400, right
     assert min(right[name] for name in BLOOD_CELLS.names) >= 25, right

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from hemascope.results import Evaluation, from_json, to_json
-from hemascope.scoring.metrics import (
+from hemascope.metrics.classification import (
     auroc,
     balanced_accuracy,
     confusion_matrix,
@@ -19,7 +18,9 @@ from hemascope.scoring.metrics import (
     macro_f1,
     recall,
 )
-from hemascope.scoring.statistics import bootstrap, reflected
+from hemascope.metrics.intervals import bootstrap, reflect_interval
+from hemascope.records import Evaluation
+from hemascope.serialization import from_json, to_json
 
 pytestmark = pytest.mark.filterwarnings("error")  # undefined figures must not warn either
 
@@ -134,7 +135,7 @@ def test_the_calibration_interval_holds_the_true_error():
             return expected_calibration_error(p, t, weights=weights)[:, None]
 
         (interval,) = bootstrap(error, 400, resamples=200)
-        turned = reflected(interval)
+        turned = reflect_interval(interval)
         held["percentile"] += interval.low <= truth <= interval.high
         held["reflected"] += turned.low <= truth <= turned.high
     assert held["reflected"] >= 80
@@ -158,7 +159,7 @@ def test_evaluation_puts_every_figure_in_its_place():
     (percentile,) = bootstrap(
         lambda counts: expected_calibration_error(probabilities, targets, 15, counts)[:, None], 300
     )
-    expected = reflected(percentile)  # of other resamples, hence the tolerance
+    expected = reflect_interval(percentile)  # of other resamples, hence the tolerance
     assert calibration.low == pytest.approx(expected.low, abs=0.008)
     assert calibration.high == pytest.approx(expected.high, abs=0.008)
     for k, scores in enumerate(found.per_class):

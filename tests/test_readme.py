@@ -11,11 +11,12 @@ import pytest
 
 from hemascope import Evaluation
 from hemascope.bundle.bundle import read_bundle
+from hemascope.evaluation.speed import Benchmark
+from hemascope.metrics.faithfulness import STEPS
+from hemascope.records import Estimate, Proportion
 from hemascope.reports.pages import model_card
-from hemascope.results import Estimate, Proportion, from_json
-from hemascope.scoring.faithfulness import STEPS
-from hemascope.scoring.quality import BLURRED, NO_CELL
-from hemascope.study.speed import Benchmark
+from hemascope.serialization import from_json
+from hemascope.uncertainty.image_quality import BLURRED, NO_CELL
 
 ROOT = Path(__file__).parents[1]
 
@@ -96,9 +97,9 @@ def test_what_ten_cells_a_class_bring_is_said() -> None:
                 for key in ("mean", "low", "high", "least", "most")
             )
             row = f"{mean} % ({low} – {high}) | {least} – {most} | {100 * ceiling['shared']:.1f} %"
-            assert f"| {name} | {site['named']} | {look} | {row} |" in readme
+            assert f"| {name} | {site['predicted']} | {look} | {row} |" in readme
         assert site["seconds"] < 120
-        assert (site["each"], site["draws"]) == (10, 10)
+        assert (site["cells_per_class"], site["draws"]) == (10, 10)
     one, eight = (f"{100 * found['mean_of_sites'][k]['shared']:.1f} %" for k in ("one", "eight"))
     assert said(f"The mean of both is {one} in one look and {eight} in eight; 90 % were aimed at")
     seconds = max(site["seconds"] for site in found["sites"].values())
@@ -107,9 +108,9 @@ def test_what_ten_cells_a_class_bring_is_said() -> None:
 
 def test_what_ten_cells_bring_is_of_the_network_that_ships() -> None:
     found = json.loads((ROOT / "docs/evaluation/adaptation.json").read_bytes())
-    elsewhere = read_bundle().elsewhere
-    assert elsewhere is not None
-    assert found["model_sha256"] == elsewhere.card.model_sha256
+    fallback = read_bundle().fallback
+    assert fallback is not None
+    assert found["model_sha256"] == fallback.card.model_sha256
 
 
 def test_what_the_maps_are_worth_is_said() -> None:
@@ -131,7 +132,7 @@ def test_what_the_maps_are_worth_is_said() -> None:
     assert said(f"given: {area(given, ours)}, random places {area(given, 'noise')}")
     assert said(f"lie: {area(taken, 'blob')} and {area(given, 'blob')}")
     assert said(f"lower {gap(taken) % 'taken away'}, and higher {gap(given) % 'given'}")
-    for words, kind in (("the blob: ", "class map"), ("`classify`, ", "class map of one look")):
+    for words, kind in (("the blob: ", "class map"), ("`classify`, ", "class map of one view")):
         assert said(f"{words}{area(taken, kind)} and {area(given, kind)}")
     for kind, figure in found["peak_in_cell"].items():
         assert figure["successes"] == figure["n"]
@@ -143,10 +144,10 @@ def test_what_the_maps_are_worth_is_said() -> None:
 
 def test_how_often_the_flags_of_quality_are_raised_is_said() -> None:
     found = json.loads((ROOT / "docs/evaluation/quality.json").read_bytes())
-    kinds = {kind["pictures"]: kind for kind in found["flagged"] if kind["cells"] == "all"}
+    kinds = {kind["images"]: kind for kind in found["flagged"] if kind["cells"] == "all"}
 
-    def share(pictures: str, flag: str = "quality") -> str:
-        figure = (kinds[pictures] | kinds[pictures]["flags"])[flag]
+    def share(images: str, flag: str = "quality") -> str:
+        figure = (kinds[images] | kinds[images]["flags"])[flag]
         value, low, high = (f"{100 * figure[key]:.1f}" for key in ("value", "low", "high"))
         return f"{value} % ({low} – {high})"
 
@@ -205,7 +206,7 @@ def test_what_the_flags_cost_is_said() -> None:
 def test_the_evaluation_is_of_the_model_that_ships(evaluation: Evaluation) -> None:
     card = read_bundle().card
     assert evaluation.provenance["model_sha256"] == card.model_sha256
-    assert card.figures[-1].result == evaluation.accuracy
+    assert card.metrics[-1].result == evaluation.accuracy
 
 
 def test_the_model_card_is_that_of_the_model_that_ships() -> None:

@@ -13,10 +13,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hemascope.bundle.classifier import Classifier
     from hemascope.classes import BLOOD_CELLS, CellClass, ClassSet
-    from hemascope.preprocess import ImageError, InputSpec
-    from hemascope.results import Evaluation, Prediction
+    from hemascope.errors import HemascopeError, ImageError
+    from hemascope.inference.classifier import Classifier
+    from hemascope.preprocess import InputSpec
+    from hemascope.records import Evaluation, Prediction
 
 __version__ = version("hemascope")
 
@@ -26,6 +27,7 @@ __all__ = [
     "ClassSet",
     "Classifier",
     "Evaluation",
+    "HemascopeError",
     "ImageError",
     "InputSpec",
     "Prediction",
@@ -37,11 +39,12 @@ _HOMES = {
     "BLOOD_CELLS": "hemascope.classes",
     "CellClass": "hemascope.classes",
     "ClassSet": "hemascope.classes",
-    "Classifier": "hemascope.bundle.classifier",
-    "Evaluation": "hemascope.results",
-    "ImageError": "hemascope.preprocess",
+    "Classifier": "hemascope.inference.classifier",
+    "Evaluation": "hemascope.records",
+    "HemascopeError": "hemascope.errors",
+    "ImageError": "hemascope.errors",
     "InputSpec": "hemascope.preprocess",
-    "Prediction": "hemascope.results",
+    "Prediction": "hemascope.records",
 }
 
 

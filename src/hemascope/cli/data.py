@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,17 +10,27 @@ from cyclopts import App, Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from hemascope.bundle.classifier import Classifier
 from hemascope.classes import BLOOD_CELLS
-from hemascope.cli.site import title_of
-from hemascope.cli.terminal import Force, out, progress_bar, refuse_existing
+from hemascope.cli.options import (
+    Cache,
+    Force,
+    Name,
+    RecipeFile,
+    RecipeSettings,
+    Root,
+    Split,
+    choose_recipe,
+    title_of,
+)
+from hemascope.cli.terminal import out, progress_bar, refuse_existing
 from hemascope.data.check import DataReport, check
-from hemascope.data.manifest import Manifest, write_manifest
-from hemascope.data.opening import below, open_manifest
-from hemascope.data.render import draw_folder
-from hemascope.data.splits import check_splits, split_counts, split_fractions, with_hashes
-from hemascope.results import RESEARCH_USE_ONLY
-from hemascope.training.recipe import Recipe, read_recipe
+from hemascope.data.manifest import write_manifest
+from hemascope.data.open_manifest import below, open_manifest
+from hemascope.data.splits import add_hashes, check_splits, split_counts, split_fractions
+from hemascope.data.synthetic import draw_folder
+from hemascope.inference.classifier import Classifier
+from hemascope.records import RESEARCH_USE_ONLY
+from hemascope.training.recipe import StartFrom
 
 app = App(name="data", help="Check, audit, split and draw sets of images.")
 
@@ -31,7 +40,7 @@ def data_check(
     images: Path,
     *,
     out_file: Annotated[Path | None, Parameter(name="--out")] = None,
-    root: Path | None = None,
+    root: Root = None,
     force: Force = False,
 ) -> int:
     """Look for what is wrong with a set of images, and write its manifest.
@@ -45,10 +54,6 @@ def data_check(
         Folder with one folder a class, manifest CSV, or a BloodMNIST .npz file.
     out_file
         Write the manifest of the images that can be read, with their SHA-256 (.csv).
-    root
-        What a manifest's paths are relative to; by default its own folder.
-    force
-        Replace a manifest that exists.
     """
     refuse_existing(force, out_file)
     with progress_bar("reading") as progress:
@@ -73,7 +78,7 @@ def data_split(
     train_per_class: int = 400,
     test_per_class: int = 125,
     seed: int = 0,
-    root: Path | None = None,
+    root: Root = None,
     force: Force = False,
 ) -> int:
     """Divide images into train, val and test, by class and subtype, copies kept together.
@@ -97,13 +102,9 @@ def data_split(
         Images a class to test on, with --paper.
     seed
         Another seed gives another split.
-    root
-        What a manifest's paths are relative to; by default its own folder.
-    force
-        Replace a manifest that exists.
     """
     refuse_existing(force, out_file)
-    manifest = with_hashes(open_manifest(images, root))
+    manifest = add_hashes(open_manifest(images, root))
     if paper:
         done = split_counts(manifest, seed, train_per_class, test_per_class)
     else:
@@ -138,8 +139,6 @@ def data_draw(
         Another seed draws other cells.
     size
         Side of the images in pixels.
-    force
-        Replace images that exist.
     """
     draw_folder(folder, per_class, seed, size=size, overwrite=force)
     n = per_class * len(BLOOD_CELLS)
@@ -154,18 +153,18 @@ def data_audit(
     out_folder: Annotated[Path, Parameter(name="--out")],
     bundle: Path | None = None,
     folds: int = 3,
-    recipe_file: Annotated[Path | None, Parameter(name="--recipe")] = None,
-    recipe: Annotated[Recipe | None, Parameter(name="*")] = None,
-    start_from: Path | None = None,
-    split: str | None = None,
-    root: Path | None = None,
-    name: str | None = None,
-    cache: Path | None = None,
+    recipe_file: RecipeFile = None,
+    recipe: RecipeSettings = None,
+    start_from: StartFrom | None = None,
+    split: Split = None,
+    root: Root = None,
+    name: Name = None,
+    cache: Cache = None,
     force: Force = False,
 ) -> int:
     """Find images whose label is probably wrong. Needs 'hemascope[audit]'.
 
-    Every image is judged by a network that never saw it: networks are trained on the other
+    Every image is predicted by a network that never saw it: networks are trained on the other
     images in turn, or --bundle names one that was trained on none of them. Writes a ranked list
     (audit.csv), a page to look at (audit.html) and audit.json. Stopped, it goes on where it was.
 
@@ -179,78 +178,52 @@ def data_audit(
         Folder of a model that has seen none of these images, instead of training any.
     folds
         Networks to train, each on all but one part of the images.
-    recipe_file
-        A recipe.json to train by, instead of single settings.
     recipe
         Single settings; the defaults are the study's.
     start_from
         A run to begin each network with that has seen none of these images, or `imagenet`.
-    split
-        Look at the rows of this split only.
-    root
-        What a manifest's paths are relative to; by default its own folder.
-    name
-        Title of the list; by default the manifest's name and the split.
-    cache
-        Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE.
-    force
-        Replace a list that exists.
     """
-    from hemascope.reports.audit import audit, fold_splits, write_audit
+    from hemascope.evaluation.audit import audit, train_folds
+    from hemascope.reports.write import write_audit
 
     refuse_existing(force, out_folder / "audit.csv")
     if bundle is not None and (recipe or recipe_file or start_from) is not None:
         raise ValueError("--bundle trains nothing; leave the settings of training out")
-    if recipe_file is not None and recipe is not None:
-        raise ValueError("give either --recipe or single settings, not both")
     manifest = open_manifest(images, root)
     manifest = manifest if split is None else manifest.select(split)
     if bundle is not None:
-        seen = next((row.path for row in manifest.rows if row.split == "train"), None)
-        if seen is not None:
-            raise ValueError(f"{seen} is of split train; leave --bundle out, or choose by --split")
-        judged = [(Classifier(bundle), manifest)]
+        trained_on = next((row.path for row in manifest.rows if row.split == "train"), None)
+        if trained_on is not None:
+            raise ValueError(
+                f"{trained_on} is of split train; leave --bundle out, or choose by --split"
+            )
+        audited = [(Classifier(bundle), manifest)]
     else:
         if folds < 2:
             raise ValueError(f"--folds must be at least 2, not {folds}")
-        chosen = read_recipe(recipe_file) if recipe_file is not None else recipe or Recipe()
-        chosen = replace(chosen, val_fraction=0.0)
-        judged = []
-        for fold, (others, held_out) in enumerate(fold_splits(manifest, folds)):
-            run = _trained(chosen, others, out_folder / f"fold{fold}", start_from, cache)
-            judged.append((Classifier(run), held_out))
+        chosen = choose_recipe(recipe_file, recipe)
+        with progress_bar("reading") as on_read, progress_bar("training") as on_step:
+            audited = train_folds(
+                chosen,
+                manifest,
+                out_folder,
+                folds,
+                start_from=start_from,
+                cache=cache,
+                on_read=on_read,
+                on_step=on_step,
+            )
     with progress_bar("judging") as progress:
-        found = audit(judged, name or title_of(images, split), progress)
-    write_audit(found, judged, out_folder)
-    for pair, count in found.pairs.items():
+        findings = audit(audited, name or title_of(images, split), progress)
+    write_audit(findings, audited, out_folder)
+    for pair, count in findings.pairs.items():
         out.print(f"{escape(pair)}: {count}", highlight=False)
     out.print(
-        f"{len(found.suspects)} of {found.n} labels to look at; written to "
+        f"{len(findings.issues)} of {findings.n} labels to look at; written to "
         f"{escape(str(out_folder))}. {RESEARCH_USE_ONLY}",
         soft_wrap=True,
     )
     return 0
-
-
-def _trained(
-    recipe: Recipe, manifest: Manifest, folder: Path, start_from: Path | None, cache: Path | None
-) -> Path:
-    """The bundle of a run on the manifest, which goes on if it was begun."""
-    from hemascope.training.run import train
-
-    begun = (folder / "recipe.json").exists()
-    with progress_bar("reading") as on_read, progress_bar(f"training {folder.name}") as on_step:
-        run = train(
-            recipe,
-            manifest,
-            folder,
-            resume=begun,
-            start_from=None if begun else start_from,
-            cache=cache,
-            on_read=on_read,
-            on_step=on_step,
-        )
-    return run.bundle
 
 
 def _print_check(report: DataReport) -> None:
@@ -282,6 +255,6 @@ def _print_check(report: DataReport) -> None:
         "identical": report.identical,
         "near-duplicates": report.near_duplicates,
     }
-    for name, found in groups.items():
-        for paths in found:
+    for name, findings in groups.items():
+        for paths in findings:
             out.print(f"  {name}: {escape(' = '.join(paths))}", soft_wrap=True)

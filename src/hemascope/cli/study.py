@@ -10,20 +10,28 @@ from cyclopts import App, Parameter
 from rich.markup import escape
 from rich.table import Table
 
+from hemascope.cli.options import (
+    Cache,
+    ManifestPath,
+    Root,
+)
 from hemascope.cli.terminal import out, print_error, progress_bar
-from hemascope.data.opening import open_manifest
-from hemascope.results import RESEARCH_USE_ONLY
+from hemascope.data.open_manifest import open_manifest
+from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.study.experiments import PROFILES, plan
 
 app = App(name="study", help="Run the paper's experiments, and see whether its claims hold.")
 
+
 ProfileName = Literal["paper", "cpu"]
+
+
 Only = Annotated[list[str] | None, Parameter(name="--only", consume_multiple=True, negative="")]
 
 
 @app.command(name="run")
 def study_run(
-    manifest: Path,
+    manifest: ManifestPath,
     *,
     out_folder: Annotated[Path, Parameter(name="--out")],
     profile: ProfileName = "cpu",
@@ -32,8 +40,8 @@ def study_run(
     at_once: int = 1,
     stop_after: float | None = None,
     ray: Annotated[bool, Parameter(negative="")] = False,
-    root: Path | None = None,
-    cache: Path | None = None,
+    root: Root = None,
+    cache: Cache = None,
 ) -> int:
     """Train and score every experiment of the paper. Needs 'hemascope[study]'.
 
@@ -42,8 +50,6 @@ def study_run(
 
     Parameters
     ----------
-    manifest
-        Manifest CSV with the splits train and test (`data split --paper` makes one).
     out_folder
         Folder of the study.
     profile
@@ -61,10 +67,6 @@ def study_run(
     ray
         Run on a Ray cluster, by RAY_ADDRESS or else one started here; the folders must be on a
         disk that all its machines share. Needs 'hemascope[study,cluster]'.
-    root
-        What the manifest's paths are relative to; by default its own folder.
-    cache
-        Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE.
     """
     runs = plan(PROFILES[profile], only or (), _seeds(seeds))
     from hemascope.study.run import Runner, run_here, run_study
@@ -117,15 +119,17 @@ def study_status(
         As given to `study run`.
     """
     from hemascope.study.results import StudyFolder
-    from hemascope.study.status import study_status as look
+    from hemascope.study.status import read_status
 
     study = StudyFolder(folder)
     facts = study.facts()
     if facts is None:
         raise ValueError(f"{folder}: no study is here; make one with 'hemascope study run'")
-    found = look(study, plan(PROFILES[profile or facts.profile], only or (), _seeds(seeds)))
+    statuses = read_status(
+        study, plan(PROFILES[profile or facts.profile], only or (), _seeds(seeds))
+    )
     table = Table("experiment", "seed", "folder", "state", "epochs", "time left")
-    for status in found:
+    for status in statuses:
         recipe = status.run.recipe
         table.add_row(
             status.run.experiment.name,
@@ -136,10 +140,10 @@ def study_status(
             _duration(status.seconds_left),
         )
     out.print(table)
-    left = [status.seconds_left for status in found if status.seconds_left is not None]
-    done = sum(status.state == "done" for status in found)
-    total = _duration(sum(left) if len(left) == len(found) else None)
-    out.print(f"{done} of {len(found)} runs done, time left: {total or 'none'}")
+    left = [status.seconds_left for status in statuses if status.seconds_left is not None]
+    done = sum(status.state == "done" for status in statuses)
+    total = _duration(sum(left) if len(left) == len(statuses) else None)
+    out.print(f"{done} of {len(statuses)} runs done, time left: {total or 'none'}")
     return 0
 
 
@@ -162,7 +166,7 @@ def study_report(
     from hemascope.study.report import write_report
 
     study = write_report(folder, out_folder)
-    runs = sum(len(found) for found in study.runs.values())
+    runs = sum(len(statuses) for statuses in study.runs.values())
     out.print(
         f"tables of {runs} runs written to {escape(str(out_folder / 'STUDY.md'))} and "
         f"study.html. {RESEARCH_USE_ONLY}",

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from hemascope.arrays import FloatArray, ImageArray
 
 CPU = torch.device("cpu")
 Batch = tuple[Tensor, Tensor]  # frames (N,F,F,3) uint8, targets (N,) int64
@@ -24,10 +25,7 @@ class CellDataset(Dataset[Batch]):
     """
 
     def __init__(
-        self,
-        frames: NDArray[np.uint8],
-        targets: Sequence[int],
-        device: torch.device = CPU,
+        self, frames: ImageArray, targets: Sequence[int], device: torch.device = CPU
     ) -> None:
         if len(frames) != len(targets):
             raise ValueError(f"{len(frames)} frames but {len(targets)} targets")
@@ -57,7 +55,7 @@ class EpochShuffle(Sampler[int]):
     times in the mean, and in one epoch the next whole number below or above.
     """
 
-    def __init__(self, n: int, seed: int, weights: NDArray[np.float64] | None = None) -> None:
+    def __init__(self, n: int, seed: int, weights: FloatArray | None = None) -> None:
         self.n, self.seed, self.weights, self.epoch = n, seed, weights, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -83,7 +81,7 @@ def _whole(batch: Any) -> Any:
 
 
 def train_loader(
-    dataset: CellDataset, batch_size: int, seed: int, weights: NDArray[np.float64] | None = None
+    dataset: CellDataset, batch_size: int, seed: int, weights: FloatArray | None = None
 ) -> DataLoader[Batch]:
     """Shuffled batches of one size; what is left over waits for another epoch's order."""
     sampler = EpochShuffle(len(dataset), seed, weights)

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hemascope.results import Estimate, Proportion
-from hemascope.scoring.metrics import confusion_matrix, f1, macro_f1
-from hemascope.scoring.statistics import bootstrap, resample, wilson
-from hemascope.study.compare import Comparison, Right, compare, over_seeds, paired_difference
+from hemascope.arrays import BoolArray, FloatArray, IntArray
+from hemascope.metrics.classification import confusion_matrix, f1, macro_f1
+from hemascope.metrics.intervals import bootstrap, resample, wilson
+from hemascope.records import Estimate, Proportion
+from hemascope.study.compare import Comparison, compare, over_seeds, paired_difference
 from hemascope.study.experiments import (
     ABLATIONS,
     MODELS,
@@ -25,10 +25,10 @@ from hemascope.study.experiments import (
     Profile,
     plan,
 )
-from hemascope.study.results import Answers, RunResult, StudyFolder
+from hemascope.study.results import PredictedClasses, RunResult, StudyFolder
 from hemascope.training.folder import EpochRecord
 
-Figure = Proportion | Estimate
+Metric = Proportion | Estimate
 
 RESAMPLES = 1000
 
@@ -42,7 +42,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class ClassFigures:
+class ClassMetrics:
     """How the images of one class were named."""
 
     precision: Proportion
@@ -60,7 +60,7 @@ class Study:
     def of(self, experiment: Experiment) -> tuple[Run, ...]:
         return self.runs.get(experiment.name, ())
 
-    def right(self, experiment: Experiment, seeds: Sequence[int]) -> Right:
+    def right(self, experiment: Experiment, seeds: Sequence[int]) -> BoolArray:
         """Which test images were named as labelled, (S,N)."""
         chosen = [run.result for run in self.of(experiment) if run.result.recipe.seed in seeds]
         return np.array([_right(result.test) for result in chosen])
@@ -97,7 +97,7 @@ def comparisons(study: Study) -> dict[str, Comparison]:
 
     The claim is the paper's: the reference is the better one; but for ours, that ours is.
     """
-    pairs: dict[str, tuple[str, Right, Right]] = {}
+    pairs: dict[str, tuple[str, BoolArray, BoolArray]] = {}
     for group in (MODELS, *ABLATIONS):
         for other in group.others:
             title = f"{group.title}: {group.reference} better than {other.title}"
@@ -107,7 +107,7 @@ def comparisons(study: Study) -> dict[str, Comparison]:
 
 
 def _add_pair(
-    pairs: dict[str, tuple[str, Right, Right]],
+    pairs: dict[str, tuple[str, BoolArray, BoolArray]],
     study: Study,
     name: str,
     title: str,
@@ -119,12 +119,12 @@ def _add_pair(
         pairs[name] = (title, study.right(first, seeds), study.right(second, seeds))
 
 
-def validation(runs: Sequence[Run]) -> Figure | None:
+def validation(runs: Sequence[Run]) -> Metric | None:
     """Accuracy on the validation images at the best epoch, over the seeds, which differ in them."""
-    answers = [run.result.val for run in runs if run.result.val is not None]
-    if not answers:
+    predictions = [run.result.val for run in runs if run.result.val is not None]
+    if not predictions:
         return None
-    right = [_right(answer) for answer in answers]
+    right = [_right(prediction) for prediction in predictions]
     if len(right) == 1:
         return wilson(int(right[0].sum()), right[0].size)
     random = np.random.default_rng(0)
@@ -134,7 +134,7 @@ def validation(runs: Sequence[Run]) -> Figure | None:
     return over_seeds(float(means.mean()), right[0].size, drawn, random)
 
 
-def accuracy_on_test(study: Study, experiment: Experiment) -> Figure:
+def accuracy_on_test(study: Study, experiment: Experiment) -> Metric:
     """Accuracy on the test images over the experiment's seeds."""
     right = study.right(experiment, study.seeds(experiment))
     if len(right) == 1:
@@ -142,8 +142,8 @@ def accuracy_on_test(study: Study, experiment: Experiment) -> Figure:
     return paired_difference(right, np.zeros_like(right))
 
 
-def confusion_on_test(study: Study, experiment: Experiment) -> NDArray[np.int64]:
-    """Counts (C,C) of the first seed's answers to the test images."""
+def confusion_on_test(study: Study, experiment: Experiment) -> IntArray:
+    """Counts (C,C) of the first seed's predictions of the test images."""
     result = study.of(experiment)[0].result
     return _confusion(result.test, len(result.class_names))
 
@@ -170,17 +170,19 @@ def hours(study: Study) -> float:
     return sum(record.seconds for run in runs for record in run.epochs) / 3600
 
 
-def _right(answers: Answers) -> NDArray[np.bool_]:
-    return np.asarray(np.array(answers.targets) == np.array(answers.named))
+def _right(predictions: PredictedClasses) -> BoolArray:
+    return np.asarray(np.array(predictions.targets) == np.array(predictions.predicted))
 
 
-def _confusion(answers: Answers, num_classes: int) -> NDArray[np.int64]:
-    return confusion_matrix(np.array(answers.targets), np.array(answers.named), num_classes)
+def _confusion(predictions: PredictedClasses, num_classes: int) -> IntArray:
+    return confusion_matrix(
+        np.array(predictions.targets), np.array(predictions.predicted), num_classes
+    )
 
 
-def _f1s(answers: Answers, num_classes: int, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    targets, named = np.array(answers.targets), np.array(answers.named)
-    return f1(confusion_matrix(targets, named, num_classes, weights))
+def _f1s(predictions: PredictedClasses, num_classes: int, weights: FloatArray) -> FloatArray:
+    targets, predicted = np.array(predictions.targets), np.array(predictions.predicted)
+    return f1(confusion_matrix(targets, predicted, num_classes, weights))
 
 
 def macro_f1_on_test(runs: Sequence[Run]) -> Estimate:
@@ -192,24 +194,24 @@ def macro_f1_on_test(runs: Sequence[Run]) -> Estimate:
     return over_seeds(value, n, scores, random)
 
 
-def _macro_f1s(runs: Sequence[Run], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _macro_f1s(runs: Sequence[Run], weights: FloatArray) -> FloatArray:
     """Each seed's macro F1 with images that count as often as `weights` (R,N) says, (R,S)."""
     scores = []
     for run in runs:
-        targets, named = np.array(run.result.test.targets), np.array(run.result.test.named)
+        targets, predicted = np.array(run.result.test.targets), np.array(run.result.test.predicted)
         num_classes = len(run.result.class_names)
-        scores.append(macro_f1(confusion_matrix(targets, named, num_classes, weights)))
+        scores.append(macro_f1(confusion_matrix(targets, predicted, num_classes, weights)))
     return np.stack(scores, axis=1)
 
 
-def class_figures(answers: Answers, num_classes: int) -> tuple[ClassFigures, ...]:
+def class_metrics(predictions: PredictedClasses, num_classes: int) -> tuple[ClassMetrics, ...]:
     """Each class's figures, in the order of the classes."""
-    confusion = _confusion(answers, num_classes)
-    f1s = bootstrap(partial(_f1s, answers, num_classes), len(answers.targets))
-    hits, labelled, named = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    confusion = _confusion(predictions, num_classes)
+    f1s = bootstrap(partial(_f1s, predictions, num_classes), len(predictions.targets))
+    hits, labelled, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     return tuple(
-        ClassFigures(
-            precision=wilson(int(hits[k]), int(named[k])),
+        ClassMetrics(
+            precision=wilson(int(hits[k]), int(predicted[k])),
             recall=wilson(int(hits[k]), int(labelled[k])),
             f1=f1s[k],
         )

@@ -10,8 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from hemascope.results import RESEARCH_USE_ONLY, write_whole, written_whole
-from hemascope.study.architecture import layers_of
+from hemascope.files import atomic_path, write_atomic
+from hemascope.models.summary import layers_of
+from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.study.experiments import ABLATIONS, EXPERIMENTS, MODELS, REFERENCE
 from hemascope.study.figures import (
     AblationBar,
@@ -42,18 +43,18 @@ RESULTS = "study"
 
 
 @dataclass(frozen=True)
-class Picture:
+class PageFigure:
     """A figure of the page, by the name of its files."""
 
     name: str
     caption: str
 
 
-PICTURES = (
-    Picture("architecture", "Figure 1: the architecture, drawn from the model itself"),
-    Picture("models", "Figure 2: accuracy of the models, and the reference's confusion matrix"),
-    Picture("curves", "Figure 3: training and validation, with the best epoch"),
-    Picture("ablations", "Figure 4: the four ablations; dashed, the reference"),
+PAGE_FIGURES = (
+    PageFigure("architecture", "Figure 1: the architecture, drawn from the model itself"),
+    PageFigure("models", "Figure 2: accuracy of the models, and the reference's confusion matrix"),
+    PageFigure("curves", "Figure 3: training and validation, with the best epoch"),
+    PageFigure("ablations", "Figure 4: the four ablations; dashed, the reference"),
 )
 
 
@@ -69,8 +70,8 @@ def write_report(folder: Path, out: Path) -> Study:
     study = read_study(results)
     for name, figure in _figures(study).items():
         save(figure, results, name)
-    write_whole(out / "STUDY.md", markdown(study))
-    write_whole(out / "study.html", _page(study, results))
+    write_atomic(out / "STUDY.md", markdown(study))
+    write_atomic(out / "study.html", _page(study, results))
     return study
 
 
@@ -81,7 +82,7 @@ def collect(folder: Path, results: Path) -> None:
         metrics = RunFolder(found.parent).metrics
         names += [found.relative_to(folder), metrics.relative_to(folder)]
     for name in names:
-        with written_whole(results / name) as temporary:
+        with atomic_path(results / name) as temporary:
             shutil.copyfile(folder / name, temporary)
 
 
@@ -92,9 +93,9 @@ def markdown(study: Study) -> str:
 
 def _page(study: Study, results: Path) -> str:
     images = {
-        picture.name: "data:image/svg+xml;base64,"
-        + base64.b64encode((results / f"{picture.name}.svg").read_bytes()).decode()
-        for picture in PICTURES
+        page_figure.name: "data:image/svg+xml;base64,"
+        + base64.b64encode((results / f"{page_figure.name}.svg").read_bytes()).decode()
+        for page_figure in PAGE_FIGURES
     }
     return _render("study.html.j2", study, images)
 
@@ -110,7 +111,7 @@ def _render(template: str, study: Study, images: dict[str, str] | None = None) -
     missing = [experiment.title for experiment in EXPERIMENTS.values() if not study.of(experiment)]
     return environment.get_template(template).render(
         tables=tables(study),
-        pictures=PICTURES,
+        page_figures=PAGE_FIGURES,
         images=images,
         folder=RESULTS,
         profile=study.profile,

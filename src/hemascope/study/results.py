@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemascope.results import from_json, to_json, write_whole
+from hemascope.files import write_atomic
+from hemascope.serialization import from_json, to_json
 from hemascope.training.folder import EpochRecord, RunFolder
 from hemascope.training.recipe import Recipe
 
@@ -15,15 +15,15 @@ STUDY = "study.json"
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictedClasses:
     """Class indices of N images in a fixed order: their labels, and what the network named.
 
-    `data` identifies images, labels and order, so that only answers to the same are compared.
+    `data` identifies images, labels and order, so that only predictions of the same are compared.
     """
 
     data: str
     targets: tuple[int, ...]
-    named: tuple[int, ...]
+    predicted: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class RunResult:
     multiply_accumulates: int
     milliseconds: float
     best_epoch: int
-    val: Answers | None
-    test: Answers
+    val: PredictedClasses | None
+    test: PredictedClasses
     provenance: dict[str, str]
     gpu_milliseconds: float | None = None
 
@@ -71,7 +71,7 @@ class StudyFolder:
         return from_json(path.read_bytes(), RunResult) if path.exists() else None
 
     def write_result(self, digest: str, result: RunResult) -> None:
-        write_whole(self.path / digest / RESULT, to_json(result))
+        write_atomic(self.path / digest / RESULT, to_json(result))
 
     def epochs(self, digest: str) -> list[EpochRecord]:
         return self.run(digest).read_metrics()
@@ -84,15 +84,9 @@ class StudyFolder:
         """Makes this the folder of that study. Raises ValueError where it is another's."""
         found = self.facts()
         if found is None:
-            write_whole(self.path / STUDY, to_json(facts))
+            write_atomic(self.path / STUDY, to_json(facts))
         elif found != facts:
             what = "profile" if found.profile != facts.profile else "images"
             raise ValueError(
                 f"{self.path}: holds a study of another {what} ({STUDY}); take another folder"
             )
-
-
-def finished(folder: StudyFolder, digests: Iterable[str]) -> dict[str, RunResult]:
-    """The results that are there, by digest."""
-    found = ((digest, folder.result(digest)) for digest in digests)
-    return {digest: result for digest, result in found if result is not None}

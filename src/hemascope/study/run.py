@@ -12,29 +12,27 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.bundle.bundle import CARD_FILE
-from hemascope.bundle.classifier import Classifier
 from hemascope.data.augment import to_images
 from hemascope.data.cache import default_cache, open_cache
 from hemascope.data.manifest import Manifest
-from hemascope.data.splits import check_splits, with_hashes
+from hemascope.data.splits import add_hashes, check_splits
+from hemascope.errors import TrainingError
+from hemascope.inference.classifier import Classifier
+from hemascope.models.summary import multiply_accumulates, parameters_of
 from hemascope.provenance import data_hash, provenance
-from hemascope.results import from_json
-from hemascope.study.architecture import multiply_accumulates, parameters_of
+from hemascope.serialization import from_json
 from hemascope.study.experiments import Planned, Profile
-from hemascope.study.results import Answers, RunResult, StudyFacts, StudyFolder
+from hemascope.study.results import PredictedClasses, RunResult, StudyFacts, StudyFolder
 from hemascope.training.folder import RunFacts, best_record
 from hemascope.training.images import prepare_data
-from hemascope.training.loop import TrainingError, network_of
+from hemascope.training.loop import network_of
 from hemascope.training.run import train
 
-OnEpochs = Callable[[int, int], None]
-"""Called with the epochs done and the epochs in all."""
 TIMED = 40  # images, one after the other
 EXPECTED = (TrainingError, ValueError, OSError)
 """Errors of one run, which are reported and do not stop the others."""
@@ -71,14 +69,14 @@ def run_study(
     *,
     runner: Runner | None = None,
     cache: Path | None = None,
-    on_epochs: OnEpochs | None = None,
+    on_epochs: ProgressCallback | None = None,
 ) -> list[Failure]:
     """Performs the runs that are not finished yet; interrupted ones go on where they were.
 
     The manifest needs the splits train and test. Raises ManifestError without, LeakageError where
     they share an image, and ValueError for a folder that holds another study.
     """
-    manifest = with_hashes(manifest)
+    manifest = add_hashes(manifest)
     check_splits(manifest)
     StudyFolder(folder).claim(_facts(profile, manifest))
     study, total = StudyFolder(folder), sum(run.recipe.epochs for run in runs)
@@ -157,7 +155,7 @@ def perform(job: Job) -> None:
 
 
 def score(job: Job) -> RunResult:
-    """What a trained run answers on its validation images and on the test images."""
+    """What a trained run predicts for its validation images and the test images."""
     recipe, folder = job.run.recipe, job.study.run(job.run.digest)
     classifier = Classifier(folder.bundle)
     classes = classifier.card.classes
@@ -169,18 +167,22 @@ def score(job: Job) -> RunResult:
     facts = from_json(folder.provenance.read_bytes(), RunFacts)
     val = None
     if data.val_images is not None:
-        val = Answers(data.digest, data.val_targets, _named(classifier, data.val_images))
+        val = PredictedClasses(
+            data.digest, data.val_targets, _predict_classes(classifier, data.val_images)
+        )
     return RunResult(
         recipe=recipe,
         class_names=classes.names,
         train_images=len(data.targets),
         parameters=parameters_of(network),
         multiply_accumulates=multiply_accumulates(network, recipe.image_size),
-        milliseconds=_milliseconds(lambda image: classifier.scores(image), images),
+        milliseconds=_milliseconds(classifier.outputs, images),
         gpu_milliseconds=_gpu_milliseconds(network, images),
         best_epoch=best_record(folder.read_metrics()).epoch,
         val=val,
-        test=Answers(_test_digest(job.manifest), targets, _named(classifier, images)),
+        test=PredictedClasses(
+            _test_digest(job.manifest), targets, _predict_classes(classifier, images)
+        ),
         provenance=provenance(data.digest, facts.provenance["device"]),
     )
 
@@ -198,33 +200,33 @@ def _test_digest(manifest: Manifest) -> str:
     return data_hash((row.sha256, row.label) for row in manifest.select("test").rows)
 
 
-def _named(classifier: Classifier, images: NDArray[np.uint8]) -> tuple[int, ...]:
+def _predict_classes(classifier: Classifier, images: ImageArray) -> tuple[int, ...]:
     """The class index of each image (N,S,S,3)."""
     batches = (images[start : start + 64] for start in range(0, len(images), 64))
     return tuple(
-        int(index) for batch in batches for index in classifier.scores(batch).logits.argmax(axis=1)
+        int(index) for batch in batches for index in classifier.outputs(batch).logits.argmax(axis=1)
     )
 
 
-def _milliseconds(name: Callable[[NDArray[np.uint8]], object], images: NDArray[np.uint8]) -> float:
+def _milliseconds(predict: Callable[[ImageArray], object], images: ImageArray) -> float:
     """Median time of one image (1,S,S,3), preprocessed and warm."""
     times = []
     for position in range(TIMED + 5):
         image = images[position % len(images)][None]
         started = time.perf_counter()
-        name(image)
+        predict(image)
         times.append(1000 * (time.perf_counter() - started))
     return statistics.median(times[5:])
 
 
-def _gpu_milliseconds(network: nn.Module, images: NDArray[np.uint8]) -> float | None:
+def _gpu_milliseconds(network: nn.Module, images: ImageArray) -> float | None:
     """The same on the GPU, from an image in main memory to its class; None without a GPU."""
     if not torch.cuda.is_available():
         return None
     network = network.eval().to("cuda")
 
     @torch.inference_mode()
-    def name(image: NDArray[np.uint8]) -> int:
+    def predict(image: ImageArray) -> int:
         return int(network(to_images(torch.tensor(image).to("cuda"))).argmax())
 
-    return _milliseconds(name, images)
+    return _milliseconds(predict, images)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from hemascope.arrays import FloatArray, ImageArray, ProgressCallback
 from hemascope.classes import ClassSet
-from hemascope.data.cache import Progress, open_cache
+from hemascope.data.cache import open_cache
 from hemascope.data.dataset import Batch, CellDataset, test_loader, train_loader
 from hemascope.data.manifest import Manifest, ManifestRow
-from hemascope.data.splits import check_splits, validation_split, with_hashes
+from hemascope.data.splits import add_hashes, check_splits, validation_split
 from hemascope.preprocess import InputSpec
 from hemascope.provenance import data_hash
 from hemascope.training.recipe import Recipe
@@ -35,10 +35,10 @@ class TrainingData:
     """
 
     classes: ClassSet
-    frames: NDArray[np.uint8]
+    frames: ImageArray
     targets: tuple[int, ...]
     inner: float
-    val_images: NDArray[np.uint8] | None
+    val_images: ImageArray | None
     val_targets: tuple[int, ...]
     digest: str
     laboratories: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ class TrainingData:
         val = CellDataset(self.val_images, self.val_targets, place)
         return train, test_loader(val, recipe.batch_size * (8 if resident else 1))
 
-    def weights(self, recipe: Recipe) -> NDArray[np.float64] | None:
+    def weights(self, recipe: Recipe) -> FloatArray | None:
         """How often each frame is drawn in an epoch, (N,); None for once each.
 
         A group of n frames is drawn in proportion to n^(1-balance).
@@ -85,7 +85,7 @@ class TrainingData:
                 for group in groups
             ]
         )
-        share: NDArray[np.float64] = weights / weights.sum()
+        share: FloatArray = weights / weights.sum()
         return share * (recipe.images_per_epoch or len(groups))
 
 
@@ -94,7 +94,7 @@ def prepare_data(
     manifest: Manifest,
     cache: Path,
     classes: ClassSet | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> TrainingData:
     """The manifest's training images for a recipe, decoded into the cache folder.
 
@@ -102,7 +102,7 @@ def prepare_data(
     such, every row is trained on and `val_fraction` of them is held out. Raises ManifestError for
     too few images and LeakageError where an image of the test split is also in train.
     """
-    manifest = with_hashes(manifest)
+    manifest = add_hashes(manifest)
     check_splits(manifest)
     classes = classes or ClassSet.from_names(manifest.class_names())
     train, val = manifest.rows, tuple[ManifestRow, ...]()
@@ -115,7 +115,7 @@ def prepare_data(
     crop = min(1.0, spec.crop * MARGIN)
     frame_spec = InputSpec(round(spec.size * crop / spec.crop), crop)
 
-    def cached(rows: tuple[ManifestRow, ...], wanted: InputSpec) -> NDArray[np.uint8]:
+    def cached(rows: tuple[ManifestRow, ...], wanted: InputSpec) -> ImageArray:
         return open_cache([manifest.root / row.path for row in rows], wanted, cache, progress)
 
     def targets(rows: tuple[ManifestRow, ...]) -> tuple[int, ...]:

@@ -16,11 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from hemascope.arrays import ProgressCallback
 from hemascope.data.augment import POLICIES, augment, mix_up, to_images
 from hemascope.data.dataset import Batch
-from hemascope.models import Switches, build_model
+from hemascope.errors import TrainingError
+from hemascope.files import atomic_path
+from hemascope.models import build_model
 from hemascope.models.network import CellNetwork
-from hemascope.results import written_whole
 from hemascope.training.allocator import keep_memory, peak_memory
 from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hemascope.training.cuda_graph import GraphedStep, Step
@@ -36,11 +38,6 @@ from hemascope.training.optim import (
 from hemascope.training.recipe import Recipe
 
 OnEpoch = Callable[[EpochRecord], None]
-OnStep = Callable[[int, int], None]
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on; its text says why and what to do."""
 
 
 def fit(
@@ -48,7 +45,7 @@ def fit(
     data: TrainingData,
     folder: RunFolder,
     on_epoch: OnEpoch | None = None,
-    on_step: OnStep | None = None,
+    on_step: ProgressCallback | None = None,
     start: Path | None = None,
     teachers: Sequence[nn.Module] = (),
 ) -> Progress:
@@ -120,12 +117,12 @@ class Run:
         self.targets = target_table(len(data.classes), recipe.label_smoothing)
         self.targets = self.targets.to(self.accelerator.device)
         self.teachers = [teacher.eval().to(self.accelerator.device) for teacher in teachers]
-        self.judged: nn.Module = self.network  # what is validated and kept
+        self.eval_model: nn.Module = self.network  # what is validated and kept
         self.average: WeightAverage | None = None
         if recipe.ema_decay > 0:
             self.average = WeightAverage(self.network, recipe.ema_decay)
-            judged = network_of(recipe, len(data.classes))
-            self.judged = judged.to(self.accelerator.device)
+            eval_model = network_of(recipe, len(data.classes))
+            self.eval_model = eval_model.to(self.accelerator.device)
         graphed = _can_be_graphed(recipe, self.accelerator)
         self.raw_optimizer = build_optimizer(self.network, recipe, capturable=graphed)
         self.step: Step = GraphedStep(self._step) if graphed else self._step
@@ -139,7 +136,7 @@ class Run:
             None if val_loader is None else self.accelerator.prepare(val_loader)
         )
 
-    def train_epoch(self, epoch: int, on_step: OnStep | None) -> tuple[float, float]:
+    def train_epoch(self, epoch: int, on_step: ProgressCallback | None) -> tuple[float, float]:
         """One pass over the training images: mean loss and accuracy."""
         recipe, accelerator = self.recipe, self.accelerator
         size, steps = recipe.size_at(epoch), len(self.train_loader)
@@ -199,14 +196,14 @@ class Run:
     def validate(self) -> tuple[float | None, float | None]:
         """Mean cross-entropy and accuracy on the validation images, or None without any."""
         if self.average is not None:
-            self.judged.load_state_dict(self.average.state)
+            self.eval_model.load_state_dict(self.average.state)
         if self.val_loader is None:
             return None, None
-        self.judged.eval()
+        self.eval_model.eval()
         loss = correct = count = 0.0
         for frames, targets in self.val_loader:
             with self.accelerator.autocast():
-                logits = self.judged(to_images(frames)).float()
+                logits = self.eval_model(to_images(frames)).float()
             logits, targets = self.accelerator.gather_for_metrics((logits, targets))
             loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
             correct += (logits.argmax(1) == targets).sum().item()
@@ -236,22 +233,23 @@ class Run:
 
     def save_weights(self, path: Path) -> None:
         """The weights that are judged: the average's, if one is kept."""
-        state = {name: value.contiguous() for name, value in self.judged.state_dict().items()}
-        with written_whole(path) as temporary:
+        state = {name: value.contiguous() for name, value in self.eval_model.state_dict().items()}
+        with atomic_path(path) as temporary:
             save_file(state, temporary)
 
 
 def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:
     """The recipe's network, freshly initialised."""
-    switches = Switches(
-        recipe.squeeze_excite,
-        recipe.dropout,
-        recipe.stochastic_depth,
-        recipe.normalise_stain,
-        recipe.enlarge,
-        recipe.mixstyle,
+    return build_model(
+        recipe.model,
+        num_classes,
+        squeeze_excite=recipe.squeeze_excite,
+        drop_rate=recipe.drop_rate,
+        drop_path_rate=recipe.drop_path_rate,
+        normalise_stain=recipe.normalise_stain,
+        input_upscale=recipe.input_upscale,
+        mixstyle=recipe.mixstyle,
     )
-    return build_model(recipe.model, num_classes, switches)
 
 
 def target_table(num_classes: int, label_smoothing: float) -> Tensor:

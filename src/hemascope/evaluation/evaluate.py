@@ -1,0 +1,119 @@
+"""Classifier + labelled cells → Evaluation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import median
+
+import numpy as np
+
+from hemascope.arrays import FloatArray, IntArray, ProgressCallback
+from hemascope.data.external import LabelledCell, Site
+from hemascope.data.manifest import check_labels
+from hemascope.errors import ManifestError
+from hemascope.evaluation.uncertainty import measure_uncertainty
+from hemascope.inference.classifier import Classifier
+from hemascope.metrics import classification as metrics
+from hemascope.metrics.class_subset import measure_choice, shared_classes
+from hemascope.provenance import data_hash, provenance
+from hemascope.records import Evaluation, Prediction, SiteMetrics, UncertaintyMetrics
+
+
+def evaluate(
+    classifier: Classifier,
+    cells: Sequence[LabelledCell],
+    name: str,
+    progress: ProgressCallback | None = None,
+    site: Site | None = None,
+) -> Evaluation:
+    """How the classifier does on every cell, by its label; `site` is where they come from.
+
+    Cells whose pixels' width is given are of a site, known or not, and have its figures too. An
+    image that cannot be read is left out of every figure and listed. Raises ManifestError for
+    a label that the classifier does not know, or where no image can be read.
+    """
+    classes = classifier.card.classes
+    check_labels(((cell.path, cell.label) for cell in cells), classes)
+    read, predictions, unreadable = _predict_all(classifier, cells, progress)
+    if not read:
+        raise ManifestError(f"{name}: none of {len(cells)} images could be read")
+    facts = provenance(data_hash((cell.sha256 or cell.path, cell.label) for cell in read))
+    scores = np.array([list(prediction.probabilities.values()) for prediction in predictions])
+    targets = np.array([classes.index(cell.label) for cell in read])
+    evaluation = metrics.evaluate(
+        name=name,
+        class_names=classes.names,
+        probabilities=scores,
+        targets=targets,
+        paths=[cell.path for cell in read],
+        subtypes=[cell.subtype for cell in read],
+        unreadable=unreadable,
+        provenance=facts | {"model_sha256": classifier.card.model_sha256},
+    )
+    return replace(
+        evaluation,
+        uncertainty=_measure_uncertainty(classifier, predictions, targets),
+        site=_measure_site(evaluation, read, scores, targets, site),
+    )
+
+
+def _measure_uncertainty(
+    classifier: Classifier, predictions: Sequence[Prediction], targets: IntArray
+) -> UncertaintyMetrics | None:
+    """How far a calibrated model's statements about its predictions held; None for others."""
+    card, other = classifier.card, classifier.fallback
+    if card.uncertainty is None:
+        return None
+    referred = other.card.temperature if other is not None else card.temperature
+    known = np.array([bool(prediction.in_distribution) for prediction in predictions])
+    temperatures = np.where(known, card.temperature, referred)
+    return measure_uncertainty(predictions, targets, temperatures, card.uncertainty.calibrated_on)
+
+
+def _predict_all(
+    classifier: Classifier, cells: Sequence[LabelledCell], progress: ProgressCallback | None
+) -> tuple[list[LabelledCell], list[Prediction], list[str]]:
+    """The cells that can be read, their Predictions, and what is wrong with the others."""
+    read: list[LabelledCell] = []
+    predictions: list[Prediction] = []
+    unreadable: list[str] = []
+    streamed = classifier.stream([cell.view for cell in cells])
+    for done, (cell, prediction) in enumerate(zip(cells, streamed, strict=True), 1):
+        if prediction.label is None:
+            unreadable.append(f"{cell.path}: {prediction.status}")
+        else:
+            read.append(cell)
+            predictions.append(prediction)
+        if progress is not None:
+            progress(done, len(cells))
+    return read, predictions, unreadable
+
+
+def _measure_site(
+    evaluation: Evaluation,
+    cells: Sequence[LabelledCell],
+    probabilities: FloatArray,
+    targets: IntArray,
+    site: Site | None,
+) -> SiteMetrics | None:
+    """The figures of cells that were read; None where they are no site's."""
+    widths = [cell.view.um_per_pixel for cell in cells if cell.view.um_per_pixel is not None]
+    if not widths:
+        return None
+    names = evaluation.class_names
+    everything = np.arange(len(names))
+    shared = shared_classes(targets, len(names))
+    counts = Counter(names[target] for target in targets)
+    return SiteMetrics(
+        title=site.source.title if site else evaluation.name,
+        address=site.source.address if site else "",
+        scale=site.scale if site else "as given",
+        um_per_pixel=median(widths),
+        cells=dict(counts.most_common()),
+        shared=tuple(names[k] for k in shared),
+        n=int(np.isin(targets, shared).sum()),
+        among_all=measure_choice(names, probabilities, targets, shared, everything),
+        among_shared=measure_choice(names, probabilities, targets, shared, shared),
+    )

@@ -1,0 +1,169 @@
+"""How far a model's judgement of its own answers held, on answers made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hemascope.batch.local import classify_to
+from hemascope.batch.table import COLUMNS
+from hemascope.bundle.bundle import read_bundle, write_bundle
+from hemascope.classes import BLOOD_CELLS
+from hemascope.cli import app
+from hemascope.data.external import cells_of
+from hemascope.data.manifest import Manifest, ManifestRow, write_manifest
+from hemascope.data.synthetic import draw_cell
+from hemascope.errors import ManifestError
+from hemascope.evaluation.evaluate import evaluate
+from hemascope.evaluation.uncertainty import measure_calibration, measure_uncertainty, risk_coverage
+from hemascope.inference.classifier import Classifier
+from hemascope.post_training.calibrate import calibrate
+from hemascope.records import Prediction
+from hemascope.reports.write import write_evaluation
+from hemascope.uncertainty.temperature import softmax
+
+
+def prediction(p: float, chosen: tuple[str, ...], reasons: tuple[str, ...] = ()) -> Prediction:
+    return Prediction(
+        path="x",
+        label="a" if p >= 0.5 else "b",
+        probability=max(p, 1 - p),
+        probabilities={"a": p, "b": 1 - p},
+        prediction_set=chosen,
+        class_conditional_set=("a", "b"),
+        ood_score=2.0 if "odd" in reasons else 0.5,
+        in_distribution="odd" not in reasons,
+        review=bool(reasons),
+        review_reasons=reasons,
+    )
+
+
+def test_figures_of_four_answers() -> None:
+    predictions = [
+        prediction(0.9, ("a",)),
+        prediction(0.8, ("a", "b"), ("unsure",)),
+        prediction(0.6, (), ("unsure", "odd")),
+        prediction(0.1, ("b",)),
+    ]
+    found = measure_uncertainty(predictions, np.array([0, 1, 0, 1]), np.ones(4), "made up")
+    assert (found.sets.coverage.successes, found.sets.coverage.n) == (3, 4)
+    assert [share.value for share in found.sets.per_class] == [0.5, 1.0]
+    assert found.sets.mean_size.value == 1.0
+    assert found.sets.empty.value == 0.25
+    assert found.class_conditional_sets.coverage.value == 1.0
+    assert found.reviewed.value == 0.5
+    assert {name: share.successes for name, share in found.review_reasons.items()} == {
+        "odd": 1,
+        "unsure": 2,
+    }
+    assert found.accuracy_of_rest.value == 1.0
+    assert (found.in_distribution.value, found.accuracy_in_distribution.value) == (0.75, 2 / 3)
+    assert found.risk_coverage == ((0.25, 0.0), (0.5, 0.0), (0.75, 1 / 3), (1.0, 0.25))
+
+
+def test_brier_of_known_probabilities() -> None:
+    found = measure_calibration(np.array([[0.8, 0.2], [0.5, 0.5]]), np.array([0, 1]))
+    assert found.brier.value == pytest.approx((0.08 + 0.5) / 2)
+
+
+def test_what_the_network_gave_is_found_again() -> None:
+    """Probabilities at temperature 0.5 tell those at temperature 1."""
+    logits = np.random.default_rng(0).normal(size=(40, 2))
+    targets = np.zeros(40, dtype=np.int64)
+    predictions = [prediction(p, ("a",)) for p in softmax(logits, 0.5)[:, 0]]
+    found = measure_uncertainty(predictions, targets, np.full(40, 0.5), "made up")
+    expected = measure_calibration(softmax(logits), targets)
+    assert found.uncalibrated.brier.value == pytest.approx(expected.brier.value)
+    assert found.calibrated.brier.value != pytest.approx(expected.brier.value)
+
+
+def test_the_most_confident_answer_first() -> None:
+    curve = risk_coverage(np.array([0.5, 0.9, 0.7]), np.array([False, True, False]))
+    assert curve == ((1 / 3, 0.0), (2 / 3, 0.5), (1.0, 2 / 3))
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Twenty drawn cells a class of split pool."""
+    folder = tmp_path_factory.mktemp("cells")
+    rows = []
+    for label in BLOOD_CELLS.names:
+        for seed in range(20):
+            path = f"{label}_{seed}.png"
+            draw_cell(label, seed).save(folder / path)
+            rows.append(ManifestRow(path, label, split="pool"))
+    return Manifest(folder, tuple(rows))
+
+
+def test_from_labelled_images_to_a_table_with_flags(cells: Manifest, tmp_path: Path) -> None:
+    bundle = calibrate(read_bundle(), cells, "drawn cells")
+    write_bundle(bundle, tmp_path / "bundle")
+    assert read_bundle(tmp_path / "bundle").card.uncertainty is not None
+    classifier = Classifier(tmp_path / "bundle")
+    found = evaluate(classifier, cells_of(cells), "drawn cells")
+    assert found.uncertainty is not None
+    # On the calibration images themselves: no more than one too many or too few.
+    assert found.uncertainty.sets.coverage.successes == pytest.approx(0.95 * 160, abs=2)
+    assert found.uncertainty.in_distribution.value >= 1 - 2 / 160
+    write_evaluation(found, classifier, cells_of(cells), tmp_path / "evaluation")
+    page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert "How far to trust it" in page
+    assert (tmp_path / "evaluation" / "uncertainty.png").stat().st_size > 10_000
+
+    noise = np.random.default_rng(0).integers(0, 256, (360, 360, 3), dtype=np.uint8)
+    (odd,) = classifier.predict(noise)
+    assert odd.review
+    assert "unlike the training cells" in odd.review_reasons
+    assert odd.in_distribution is False
+    assert odd.ood_score is not None
+    assert odd.ood_score > 1
+
+    classify_to(tmp_path / "out.csv", classifier, [str(cells.root / "ig_0.png"), "no.png"])
+    header, first, second = (tmp_path / "out.csv").read_text().splitlines()
+    assert header.startswith(",".join(COLUMNS) + ",p_basophil")
+    assert first.split(",")[3] == "ok"
+    assert first.split(",")[6] in ("true", "false")
+    assert second == "no.png,,,no such file,,,,,," + "," * 7
+
+
+def test_a_bundle_without_calibration_says_nothing_of_trust() -> None:
+    bundle = read_bundle()
+    plain = replace(bundle, card=replace(bundle.card, uncertainty=None))
+    (found,) = Classifier(plain).predict(draw_cell("ig", 0))
+    assert found.prediction_set is None
+    assert found.review is None
+
+
+def test_calibration_refuses_what_training_or_the_final_score_uses(cells: Manifest) -> None:
+    for split in ("train", "test"):
+        rows = (replace(cells.rows[0], split=split), *cells.rows[1:])
+        with pytest.raises(ManifestError, match=f"is of split {split}; calibrate on images that"):
+            calibrate(read_bundle(), replace(cells, rows=rows), "x")
+
+
+def test_calibration_needs_enough_of_each_class(cells: Manifest) -> None:
+    with pytest.raises(ManifestError, match="19 readable images of class 'platelet'"):
+        calibrate(read_bundle(), replace(cells, rows=cells.rows[:-1]), "x")
+    other = (replace(cells.rows[0], label="blast"), *cells.rows[1:])
+    with pytest.raises(ManifestError, match="'blast' is no class of the model"):
+        calibrate(read_bundle(), replace(cells, rows=other), "x")
+
+
+def test_calibrate_and_info_on_the_command_line(
+    cells: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hemascope(*words: object) -> object:
+        return app([str(word) for word in words], result_action="return_value")
+
+    table = cells.root / "cells.csv"
+    write_manifest(cells, table, overwrite=True)
+    out = tmp_path / "bundle"
+    assert hemascope("calibrate", table, "--split", "pool", "--out", out) == 0
+    assert "from 160 images of 160" in capsys.readouterr().out.replace("\n", " ")
+    assert hemascope("info", out, "--out", tmp_path / "card.md") == 0
+    assert "160 images, equally many of each class" in (tmp_path / "card.md").read_text()
+    with pytest.raises(ValueError, match="--force"):
+        hemascope("calibrate", table, "--split", "pool", "--out", out)
