@@ -1,0 +1,179 @@
+"""Write the pages that are made from files: the results, the command line, the API, the decisions.
+
+    python tools/generate_pages.py
+
+Every figure on a results page comes from a file in docs/evaluation. A template in tools/pages
+holds the sentences around it. The table of accuracy in README.md is made in the same way.
+`tests/test_pages.py` compares every page with what this script makes.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import inspect
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import hemascope
+from hemascope.bundle.bundle import read_bundle
+from hemascope.cli import app
+from hemascope.reports.pages import model_card
+
+ROOT = Path(__file__).parents[1]
+DOCS, SOURCE, TEMPLATES = ROOT / "docs", ROOT / "src", ROOT / "tools" / "pages"
+NOTE = (
+    "<!-- Made by tools/generate_pages.py. Change the template or the file it is made from. -->\n"
+)
+TABLE = re.compile(r"(<!-- accuracy -->\n).*?(<!-- end of accuracy -->)", re.DOTALL)
+
+
+def generate_pages() -> dict[Path, str]:
+    """Every generated page: its path and its whole text."""
+    pages = {DOCS / "results" / "model_card.md": model_card(read_bundle())}
+    for template in sorted(TEMPLATES.glob("results/*.j2")):
+        pages[DOCS / "results" / template.stem] = NOTE + render_results(template)
+    pages[DOCS / "reference" / "command_line.md"] = NOTE + render_command_line()
+    pages[DOCS / "reference" / "api.md"] = NOTE + render_api()
+    pages[DOCS / "reference" / "errors.md"] = NOTE + render_errors()
+    pages[DOCS / "decisions" / "index.md"] = NOTE + render_decisions()
+    readme = ROOT / "README.md"
+    table = render_results(TEMPLATES / "accuracy_table.md.j2")
+    pages[readme] = TABLE.sub(rf"\g<1>{table}\g<2>", readme.read_text(encoding="utf-8"))
+    return pages
+
+
+def render_results(template: Path) -> str:
+    """A template filled with the results of docs/evaluation. An unknown name is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=format_percent,
+        interval=format_interval,
+        number=format_number,
+        median=median,
+    )
+    results = {path.stem: read_json(path) for path in sorted((DOCS / "evaluation").glob("*.json"))}
+    audits = {path.stem: count_rows(path) for path in sorted((DOCS / "audit").glob("*.csv"))}
+    name = template.relative_to(TEMPLATES).as_posix()
+    return environment.get_template(name).render(**results, audit_lists=audits)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+def count_rows(path: Path) -> int:
+    with path.open(encoding="utf-8", newline="") as table:
+        return sum(1 for _ in csv.DictReader(table))
+
+
+def format_percent(value: float, digits: int = 1) -> str:
+    """0.992 as 99.2 %."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def format_interval(metric: dict[str, float], digits: int = 1, scale: float = 100) -> str:
+    """A metric as 99.2 % (98.4 – 99.6); with scale 1 and two digits as 0.20 (0.16 – 0.24)."""
+    middle = metric.get("value", metric.get("mean"))
+    assert middle is not None
+    value, low, high = (
+        f"{scale * number:.{digits}f}" for number in (middle, metric["low"], metric["high"])
+    )
+    return f"{value}{' %' if scale == 100 else ''} ({low} – {high})"
+
+
+def format_number(value: float, digits: int = 0) -> str:
+    """1000 as 1,000."""
+    return f"{value:,.{digits}f}"
+
+
+def render_command_line() -> str:
+    """Every command with its options, as the parser itself describes them."""
+    text = app.generate_docs(heading_level=1)
+    head, commands = text.split("\n## hemascope ", 1)
+    description = head.split("```\n\n", 1)[1].split("\n\n", 1)[0]
+    return f"# Command line\n\n{description}\n\n## hemascope {commands.rstrip()}\n"
+
+
+def render_api() -> str:
+    """One section per module that public names come from, in the order of the line."""
+    homes: dict[str, list[str]] = defaultdict(list)
+    for name in hemascope.__all__:
+        if name != "__version__":
+            homes[home_of(name)].append(name)
+    parts = [
+        "# Python API\n\nEverything here is imported from `hemascope` itself: "
+        "`from hemascope import Classifier`. A name is loaded when it is first used, so that "
+        "`import hemascope` is fast and imports neither torch nor onnxruntime.\n"
+    ]
+    for home, names in homes.items():
+        parts.append(f"## {home}\n")
+        parts += [f"::: hemascope.{name}\n" for name in names]
+    return "\n".join(parts)
+
+
+def home_of(name: str) -> str:
+    """The folder or file of the package that a public name comes from, such as hemascope.data."""
+    value = getattr(hemascope, name)
+    module: str = value.__module__ if inspect.isroutine(value) else type_module(value)
+    return ".".join(module.split(".")[:2])
+
+
+def type_module(value: Any) -> str:
+    module: str = value.__module__ if isinstance(value, type) else type(value).__module__
+    return module
+
+
+def render_errors() -> str:
+    """The tree of Hemascope's own errors, with the exit codes of the command line."""
+    children: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for path in sorted((SOURCE / "hemascope").rglob("*.py")):
+        module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and node.name.endswith("Error"):
+                bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                first_line = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
+                children[bases[0]].append((node.name, f"`{module}`: {first_line}"))
+    tree = "\n".join(list_errors(children, "HemascopeError" if children else "ValueError", 0))
+    template = (TEMPLATES / "errors.md").read_text(encoding="utf-8")
+    return template.replace("TREE", tree)
+
+
+def list_errors(children: dict[str, list[tuple[str, str]]], parent: str, depth: int) -> list[str]:
+    lines = []
+    for name, text in sorted(children.get(parent, [])):
+        lines.append(f"{'    ' * depth}- **{name}**, {text}")
+        lines += list_errors(children, name, depth + 1)
+    return lines
+
+
+def render_decisions() -> str:
+    """The decisions by number, each with its title."""
+    rows = []
+    for path in sorted((DOCS / "decisions").glob("[0-9]*.md")):
+        number, title = path.read_text(encoding="utf-8").split("\n", 1)[0][2:].split(". ", 1)
+        rows.append(f"| {number} | [{title}]({path.name}) |")
+    template = (TEMPLATES / "decisions.md").read_text(encoding="utf-8")
+    return template.replace("ROWS", "\n".join(rows))
+
+
+def main() -> None:
+    for path, text in generate_pages().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
