@@ -28,9 +28,9 @@ from hemascope.reports.pages import model_card
 
 ROOT = Path(__file__).parents[1]
 DOCS, SOURCE, TEMPLATES = ROOT / "docs", ROOT / "src", ROOT / "tools" / "pages"
-NOTE = (
-    "<!-- Made by tools/generate_pages.py. Change the template or the file it is made from. -->\n"
-)
+NOTE = "\n<!-- Made by tools/generate_pages.py: change its template or its source instead. -->\n"
+SPACE = "\N{NO-BREAK SPACE}"  # keeps a number and its unit on one line
+DASH = f"{SPACE}–\N{WORD JOINER}{SPACE}"  # the same for an interval
 TABLE = re.compile(r"(<!-- accuracy -->\n).*?(<!-- end of accuracy -->)", re.DOTALL)
 
 
@@ -38,11 +38,11 @@ def generate_pages() -> dict[Path, str]:
     """Every generated page: its path and its whole text."""
     pages = {DOCS / "results" / "model_card.md": model_card(read_bundle())}
     for template in sorted(TEMPLATES.glob("results/*.j2")):
-        pages[DOCS / "results" / template.stem] = NOTE + render_results(template)
-    pages[DOCS / "reference" / "command_line.md"] = NOTE + render_command_line()
-    pages[DOCS / "reference" / "api.md"] = NOTE + render_api()
-    pages[DOCS / "reference" / "errors.md"] = NOTE + render_errors()
-    pages[DOCS / "decisions" / "index.md"] = NOTE + render_decisions()
+        pages[DOCS / "results" / template.stem] = render_results(template) + NOTE
+    pages[DOCS / "reference" / "command_line.md"] = render_command_line() + NOTE
+    pages[DOCS / "reference" / "api.md"] = render_api() + NOTE
+    pages[DOCS / "reference" / "errors.md"] = render_errors() + NOTE
+    pages[DOCS / "decisions" / "index.md"] = render_decisions() + NOTE
     readme = ROOT / "README.md"
     table = render_results(TEMPLATES / "accuracy_table.md.j2")
     pages[readme] = TABLE.sub(rf"\g<1>{table}\g<2>", readme.read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def count_rows(path: Path) -> int:
 
 def format_percent(value: float, digits: int = 1) -> str:
     """0.992 as 99.2 %."""
-    return f"{100 * value:.{digits}f} %"
+    return f"{100 * value:.{digits}f}{SPACE}%"
 
 
 def format_interval(metric: dict[str, float], digits: int = 1, scale: float = 100) -> str:
@@ -91,7 +91,8 @@ def format_interval(metric: dict[str, float], digits: int = 1, scale: float = 10
     value, low, high = (
         f"{scale * number:.{digits}f}" for number in (middle, metric["low"], metric["high"])
     )
-    return f"{value}{' %' if scale == 100 else ''} ({low} – {high})"
+    unit = f"{SPACE}%" if scale == 100 else ""
+    return f"{value}{unit} ({low}{DASH}{high})"
 
 
 def format_number(value: float, digits: int = 0) -> str:
