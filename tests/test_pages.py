@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hemascope.cli import app
-from hemascope.data.render import draw_folder
+from hemascope.data.synthetic import draw_folder
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
