@@ -44,8 +44,17 @@ def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "SHARD_ROWS", PART)
 
 
+def shards_of(out: Path) -> Shards:
+    return Shards(DiskFolder(shard_folder(out)[0]), str(out))
+
+
 def is_begun(out: Path) -> bool:
-    return Shards(DiskFolder(shard_folder(out)[0]), str(out)).is_begun()
+    return shards_of(out).is_begun()
+
+
+def is_there(out: Path) -> bool:
+    """Whether there is a table, whole or begun."""
+    return out.is_file() or bool(shards_of(out).written())
 
 
 def rows(out: Path) -> list[dict[str, object]]:
@@ -83,7 +92,7 @@ def test_killed_at_any_moment_it_goes_on(
     words = ["classify", str(images), "--bundle", str(tiny_bundle), "--out", str(out)]
     kills, random = 0, np.random.default_rng(0)
     for attempt in range(40):
-        if out.exists() and not is_begun(out):
+        if is_there(out) and not is_begun(out):
             break  # killed when all was done
         again = ["--resume"] if is_begun(out) else []
         process = subprocess.Popen([sys.executable, "-c", SLOW, *words, *again])

@@ -1,4 +1,4 @@
-"""Unlike the training cells? FloatArray that are the larger the less an image resembles them.
+"""Unlike the training cells? Scores that are the larger the less an image resembles them.
 
 A detector is fitted on what the network makes of images of its classes, and then scores others,
 (M,). `detectors` has them all, to be compared on equal terms.
