@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import inspect
 import json
 import re
 from collections import defaultdict
@@ -127,14 +126,8 @@ def render_api() -> str:
 
 def home_of(name: str) -> str:
     """The folder or file of the package that a public name comes from, such as hemascope.data."""
-    value = getattr(hemascope, name)
-    module: str = value.__module__ if inspect.isroutine(value) else type_module(value)
+    module: str = getattr(hemascope, name).__module__  # an instance has its class's
     return ".".join(module.split(".")[:2])
-
-
-def type_module(value: Any) -> str:
-    module: str = value.__module__ if isinstance(value, type) else type(value).__module__
-    return module
 
 
 def render_errors() -> str:
@@ -144,10 +137,10 @@ def render_errors() -> str:
         module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef) and node.name.endswith("Error"):
-                bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
                 first_line = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
-                children[bases[0]].append((node.name, f"`{module}`: {first_line}"))
-    tree = "\n".join(list_errors(children, "HemascopeError" if children else "ValueError", 0))
+                for base in node.bases:
+                    children[ast.unparse(base)].append((node.name, f"`{module}`: {first_line}"))
+    tree = "\n".join(list_errors(children, "HemascopeError", 0))
     template = (TEMPLATES / "errors.md").read_text(encoding="utf-8")
     return template.replace("TREE", tree)
 
