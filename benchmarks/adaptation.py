@@ -32,25 +32,25 @@ from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.class_subset import AT_LEAST
 from hemascope.metrics.classification import balanced_accuracy, confusion_matrix
-from hemascope.post_training.adapt import FOLDS, adapt, flat, folds_of, seen
+from hemascope.post_training.adapt import FOLDS, adapt, extract_features, flatten_views, folds_of
 from hemascope.post_training.fit_heads import fit_heads
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
 
-LOOKS = {"one": False, "eight": True}
+MODES = {"one": False, "eight": True}
 READINGS = ("all", "shared")
-Scores = dict[str, dict[str, float]]  # by look and reading
+Accuracies = dict[str, dict[str, float]]  # by look and reading
 
 
-def drawn(cells: list[LabelledCell], each: int, seed: int) -> list[LabelledCell]:
+def draw_cells(cells: list[LabelledCell], each: int, seed: int) -> list[LabelledCell]:
     """So many cells of each class."""
     order = np.random.default_rng(seed).permutation(len(cells))
-    taken: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     chosen = []
-    for place in order:
-        cell = cells[place]
-        if taken[cell.label] < each:
-            taken[cell.label] += 1
+    for index in order:
+        cell = cells[index]
+        if counts[cell.label] < each:
+            counts[cell.label] += 1
             chosen.append(cell)
     return chosen
 
@@ -61,8 +61,8 @@ def balanced(scores: AnyFloatArray, targets: IntArray) -> dict[str, float]:
     It is the mean recall of the classes that there are targets (N,) of.
     """
     shared = np.unique(targets)
-    named = {"all": scores.argmax(axis=1), "shared": shared[scores[:, shared].argmax(axis=1)]}
-    matrices = {k: confusion_matrix(targets, v, scores.shape[1]) for k, v in named.items()}
+    predicted = {"all": scores.argmax(axis=1), "shared": shared[scores[:, shared].argmax(axis=1)]}
+    matrices = {k: confusion_matrix(targets, v, scores.shape[1]) for k, v in predicted.items()}
     return {k: float(balanced_accuracy(matrix)) for k, matrix in matrices.items()}
 
 
@@ -79,24 +79,24 @@ def over_draws(found: list[float]) -> dict[str, float]:
     }
 
 
-def ceiling(bundle: Bundle, cells: list[LabelledCell]) -> Scores:
+def ceiling(bundle: Bundle, cells: list[LabelledCell]) -> Accuracies:
     """Balanced accuracy, by look and reading, of a layer that is fitted to four fifths of all."""
     old, classes = read_heads(bundle), bundle.card.classes
-    features, read = seen(Classifier(bundle), cells)  # (N,V,F)
+    features, read = extract_features(Classifier(bundle), cells)  # (N,V,F)
     targets = np.array([classes.index(cell.label) for cell in read])
     folds = folds_of(targets)
     heads = []
     for fold in range(FOLDS):
         rows = alike(np.flatnonzero(folds != fold), targets)
         with threadpool_limits(1):
-            heads.append(fit_heads(*flat(features[rows], targets[rows]), old))
+            heads.append(fit_heads(*flatten_views(features[rows], targets[rows]), old))
     images = [bundle.card.input.load(cell.view) for cell in read]
     found = {}
-    for look, tta in LOOKS.items():
+    for mode, tta in MODES.items():
         classifier = Classifier(bundle, tta=tta)
-        inputs = np.concatenate([classifier.scores(image[None]).features for image in images])
+        inputs = np.concatenate([classifier.outputs(image[None]).features for image in images])
         logits = [heads[fold](row[None]) for fold, row in zip(folds, inputs, strict=True)]
-        found[look] = balanced(np.concatenate(logits), targets)
+        found[mode] = balanced(np.concatenate(logits), targets)
     return found
 
 
@@ -109,7 +109,7 @@ def alike(rows: IntArray, targets: IntArray) -> IntArray:
 
 def one_draw(
     bundle: Bundle, cells: list[LabelledCell], chosen: list[LabelledCell], name: str
-) -> tuple[Scores, float]:
+) -> tuple[Accuracies, float]:
     """Balanced accuracy of all cells but the chosen ones, and the seconds adapting took."""
     classes = bundle.card.classes
     started = time.perf_counter()
@@ -119,10 +119,10 @@ def one_draw(
     rest = [cell for cell in cells if cell.path not in paths]
     targets = np.array([classes.index(cell.label) for cell in rest])
     found = {}
-    for look, tta in LOOKS.items():
-        answers = Classifier(adapted, tta=tta).predict([cell.view for cell in rest])
-        scores = np.array([[a.probabilities[k] for k in classes.names] for a in answers])
-        found[look] = balanced(scores, targets)
+    for mode, tta in MODES.items():
+        predictions = Classifier(adapted, tta=tta).predict([cell.view for cell in rest])
+        scores = np.array([[a.probabilities[k] for k in classes.names] for a in predictions])
+        found[mode] = balanced(scores, targets)
     return found, seconds
 
 
@@ -133,22 +133,22 @@ def of_site(bundle: Bundle, folder: Path, each: int, draws: int) -> dict[str, An
     cells = [c for c in cells if c.label in names and counts[c.label] >= AT_LEAST]
     found, seconds = [], []
     for seed in range(draws):
-        scores, taken = one_draw(bundle, cells, drawn(cells, each, seed), folder.name)
-        print(folder.name, seed, f"{taken:.0f} s", scores, flush=True)
+        scores, counts = one_draw(bundle, cells, draw_cells(cells, each, seed), folder.name)
+        print(folder.name, seed, f"{counts:.0f} s", scores, flush=True)
         found.append(scores)
-        seconds.append(taken)
+        seconds.append(counts)
     shared = len({cell.label for cell in cells})
     return {
         "cells": dict(counts),
-        "each": each,
+        "cells_per_class": each,
         "draws": draws,
-        "named": len(cells) - each * shared,
+        "predicted": len(cells) - each * shared,
         "seconds": max(seconds),
         "balanced_accuracy": {
-            look: {r: over_draws([scores[look][r] for scores in found]) for r in READINGS}
-            for look in LOOKS
+            mode: {r: over_draws([scores[mode][r] for scores in found]) for r in READINGS}
+            for mode in MODES
         },
-        "ceiling": {"cells": len(cells), **ceiling(bundle.elsewhere or bundle, cells)},
+        "ceiling": {"cells": len(cells), **ceiling(bundle.fallback or bundle, cells)},
     }
 
 
@@ -156,24 +156,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sites", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--each", type=int, default=10)
+    parser.add_argument("--cells-per-class", type=int, default=10)
     parser.add_argument("--draws", type=int, default=10)
     options = parser.parse_args()
     bundle = read_bundle()
     sites = {
-        folder.name: of_site(bundle, folder, options.each, options.draws)
+        folder.name: of_site(bundle, folder, options.cells_per_class, options.draws)
         for folder in options.sites
     }
     means = {
-        look: {
+        mode: {
             reading: float(
-                np.mean([s["balanced_accuracy"][look][reading]["mean"] for s in sites.values()])
+                np.mean([s["balanced_accuracy"][mode][reading]["mean"] for s in sites.values()])
             )
             for reading in READINGS
         }
-        for look in LOOKS
+        for mode in MODES
     }
-    adapted = (bundle.elsewhere or bundle).card.model_sha256
+    adapted = (bundle.fallback or bundle).card.model_sha256
     results = {
         "model_sha256": adapted,
         "sites": sites,

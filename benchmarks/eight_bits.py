@@ -55,14 +55,14 @@ class EightBits:
 
 
 def figures(found: Evaluation) -> Figures:
-    trust = found.trust
-    assert trust is not None
+    uncertainty = found.uncertainty
+    assert uncertainty is not None
     return Figures(
         found.accuracy,
         found.expected_calibration_error,
-        trust.sets.coverage,
-        trust.reviewed,
-        trust.in_distribution,
+        uncertainty.sets.coverage,
+        uncertainty.reviewed,
+        uncertainty.in_distribution,
     )
 
 
@@ -74,10 +74,12 @@ def main() -> None:
     given = parser.parse_args()
     cells = cells_of(read_manifest(given.manifest).select("test"))
     bundles = [read_bundle(given.single), read_bundle()]
-    classifiers = [Classifier(replace(bundle, elsewhere=None)) for bundle in bundles]
-    answers = [each.predict([cell.view for cell in cells]) for each in classifiers]
-    pairs = list(zip(*answers, strict=True))
-    probabilities = [[list(answer.probabilities.values()) for answer in each] for each in answers]
+    classifiers = [Classifier(replace(bundle, fallback=None)) for bundle in bundles]
+    predictions = [each.predict([cell.view for cell in cells]) for each in classifiers]
+    pairs = list(zip(*predictions, strict=True))
+    probabilities = [
+        [list(prediction.probabilities.values()) for prediction in each] for each in predictions
+    ]
     differences = np.abs(np.subtract(*probabilities))  # (N,C)
     found = EightBits(
         *(figures(evaluate(each, cells, "test")) for each in classifiers),

@@ -24,7 +24,7 @@ import numpy as np
 from hemascope.arrays import BoolArray, Float32Array, FloatArray, ImageArray, IntArray
 from hemascope.bundle.bundle import Bundle
 from hemascope.data.manifest import Manifest, read_manifest
-from hemascope.evaluation.uncertainty import calibration
+from hemascope.evaluation.uncertainty import measure_calibration
 from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.classification import auroc
@@ -33,7 +33,7 @@ from hemascope.provenance import data_hash, provenance
 from hemascope.records import Estimate, Proportion
 from hemascope.serialization import to_json
 from hemascope.training.folder import RunFolder
-from hemascope.training.run import bundle_of, ensemble_of, snapshots_of
+from hemascope.training.run import export_ensemble, export_run, export_snapshots
 from hemascope.uncertainty.ensemble import disagreement
 from hemascope.uncertainty.temperature import fit_temperature, softmax
 
@@ -56,9 +56,9 @@ class Way:
     times_the_first: float
 
 
-def answers(classifier: Classifier, images: ImageArray) -> Float32Array:
+def predictions(classifier: Classifier, images: ImageArray) -> Float32Array:
     """Logits of the members, (N,M,C)."""
-    parts = [classifier.scores(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+    parts = [classifier.outputs(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
     return np.concatenate([part.members for part in parts])
 
 
@@ -71,14 +71,14 @@ def load(manifest: Manifest, classifier: Classifier) -> tuple[ImageArray, IntArr
 def measure(name: str, bundle: Bundle, tta: bool, pool: Manifest, test: Manifest) -> Way:
     classifier = Classifier(bundle, tta=tta)
     images, targets = load(pool, classifier)
-    temperature = fit_temperature(answers(classifier, images).mean(axis=1), targets)
+    temperature = fit_temperature(predictions(classifier, images).mean(axis=1), targets)
     images, targets = load(test, classifier)
     started = time.perf_counter()
-    members = answers(classifier, images)
+    members = predictions(classifier, images)
     seconds = time.perf_counter() - started
     probabilities = softmax(members.mean(axis=1), temperature)
     right = probabilities.argmax(axis=1) == targets
-    found = calibration(probabilities, targets)
+    found = measure_calibration(probabilities, targets)
     several = members.shape[1] > 1
     return Way(
         name=name,
@@ -113,13 +113,13 @@ def main() -> None:
     order = np.random.default_rng(0).permutation(len(pool.rows))[:FITTED_ON]
     pool = Manifest(pool.root, tuple(pool.rows[i] for i in order))
     folders = [RunFolder(run) for run in chosen.runs]
-    single = bundle_of(folders[0])
+    single = export_run(folders[0])
     ways = [
         measure("one network", single, False, pool, test),
         measure("one network, symmetries", single, True, pool, test),
     ]
     if len(folders) > 1:
-        ensemble = ensemble_of(folders)
+        ensemble = export_ensemble(folders)
         ways += [
             measure(f"ensemble of {len(folders)}", ensemble, False, pool, test),
             measure(f"ensemble of {len(folders)}, symmetries", ensemble, True, pool, test),
@@ -127,8 +127,8 @@ def main() -> None:
     if chosen.snapshots is not None:
         run = RunFolder(chosen.snapshots)
         ways += [
-            measure("last of the snapshots", bundle_of(run), False, pool, test),
-            measure("snapshots of one run", snapshots_of(run), False, pool, test),
+            measure("last of the snapshots", export_run(run), False, pool, test),
+            measure("snapshots of one run", export_snapshots(run), False, pool, test),
         ]
     first = ways[0].times_the_first
     ways = [Way(**{**vars(way), "times_the_first": way.times_the_first / first}) for way in ways]

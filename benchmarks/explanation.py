@@ -29,7 +29,7 @@ from hemascope.data.external import LabelledCell, read_site
 from hemascope.data.manifest import read_manifest
 from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
-from hemascope.inference.explain import enlarged, sharp_map
+from hemascope.inference.explain import resize_map, search_map
 from hemascope.metrics.faithfulness import STEPS, deletion, insertion
 from hemascope.metrics.intervals import bootstrap, wilson
 from hemascope.preprocess import decode, ground_colour
@@ -65,35 +65,35 @@ class Explanation:
 
 
 def maps_of(
-    classifier: Classifier, image: ImageArray, answer: Prediction, noise: AnyFloatArray
+    classifier: Classifier, image: ImageArray, prediction: Prediction, noise: AnyFloatArray
 ) -> dict[str, AnyFloatArray]:
     """Every kind of map of the named class, (S,S)."""
-    size, label = len(image), str(answer.label)
-    judge = classifier.judge(answer)
-    of = judge.card.classes.index(label)
-    one, eight = judge.scores(image[None]), judge.engine.eight_looks(image[None])
+    size, label = len(image), str(prediction.label)
+    model = classifier.model_for(prediction)
+    of = model.card.classes.index(label)
+    one, eight = model.outputs(image[None]), model.engine.tta_outputs(image[None])
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     return {
-        OURS: sharp_map(classifier, image, answer, label),
-        "class map": enlarged(eight.class_map[0, of], size),
-        "class map of one look": enlarged(one.class_map[0, of], size, judge.card.map_offset),
+        OURS: search_map(classifier, image, prediction, label),
+        "class map": resize_map(eight.class_map[0, of], size),
+        "class map of one view": resize_map(one.class_map[0, of], size, model.card.map_offset),
         "blob": np.exp(-(x**2 + y**2) / (2 * (size / 4) ** 2)),
-        "noise": enlarged(noise.astype(np.float32), size),
+        "noise": resize_map(noise.astype(np.float32), size),
     }
 
 
 def areas_of(classifier: Classifier, numbered: tuple[int, str]) -> Areas:
     """Both areas of every kind of map, of one image; its number seeds the noise."""
     number, path = numbered
-    (answer,) = classifier.predict(path)
-    judge = classifier.judge(answer)
+    (prediction,) = classifier.predict(path)
+    model = classifier.model_for(prediction)
     image = classifier.card.input.load(path)
-    of = judge.card.classes.index(str(answer.label))
+    of = model.card.classes.index(str(prediction.label))
     ground = np.empty_like(image)
     ground[:] = ground_colour(Image.fromarray(image))
 
     def probability(images: ImageArray) -> FloatArray:
-        return softmax(judge.scores(images).logits, judge.card.temperature)[:, of]
+        return softmax(model.outputs(images).logits, model.card.temperature)[:, of]
 
     noise = np.random.default_rng(number).random((8, 8))
     return {
@@ -101,7 +101,7 @@ def areas_of(classifier: Classifier, numbered: tuple[int, str]) -> Areas:
             deletion(image, ground, weights, probability),
             insertion(image, ground, weights, probability),
         )
-        for kind, weights in maps_of(classifier, image, answer, noise).items()
+        for kind, weights in maps_of(classifier, image, prediction, noise).items()
     }
 
 
@@ -129,20 +129,20 @@ def localisation(classifier: Classifier, folder: Path) -> dict[str, Proportion]:
     with (folder / "labels.csv").open() as file:
         masks = {row["path"]: folder / row["mask"] for row in csv.DictReader(file)}
     cells = read_site("jiangxi", folder)
-    answers = classifier.stream([cell.view for cell in cells])
+    predictions = classifier.stream([cell.view for cell in cells])
     right = [
-        (cell, answer)
-        for cell, answer in zip(cells, answers, strict=True)
-        if answer.label == cell.label
+        (cell, prediction)
+        for cell, prediction in zip(cells, predictions, strict=True)
+        if prediction.label == cell.label
     ]
 
     def peaks(named: tuple[LabelledCell, Prediction]) -> dict[str, bool]:
-        cell, answer = named
+        cell, prediction = named
         image = classifier.card.input.load(cell.view)
-        maps = classifier.judge(answer).engine.eight_looks(image[None]).class_map[0]
+        maps = classifier.model_for(prediction).engine.tta_outputs(image[None]).class_map[0]
         shown = {
-            OURS: sharp_map(classifier, image, answer, cell.label),
-            "class map": enlarged(maps[names.index(cell.label)], len(image)),
+            OURS: search_map(classifier, image, prediction, cell.label),
+            "class map": resize_map(maps[names.index(cell.label)], len(image)),
         }
         mask = np.asarray(Image.open(masks[cell.path]).convert("L")) > 50
         spec = classifier.card.input

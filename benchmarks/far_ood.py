@@ -112,8 +112,8 @@ def main() -> None:
     chosen = parser.parse_args()
     manifest = read_manifest(chosen.manifest)
     classifier = Classifier(chosen.bundle)
-    trust = classifier.card.trust
-    if trust is None:
+    uncertainty = classifier.card.uncertainty
+    if uncertainty is None:
         parser.error("the bundle is not calibrated; run 'hemascope calibrate' first")
     size, random = classifier.card.input.size, np.random.default_rng(0)
     pool, test = manifest.select("pool"), manifest.select("test")
@@ -122,18 +122,18 @@ def main() -> None:
         scores_of(classifier, Manifest(pool.root, tuple(pool.rows[i] for i in order)))
     )
     cells = scores_of(classifier, test)
-    pictures = {
+    images = {
         "grounds of BCCD": grounds(chosen.bccd, size, random),
         "blank": blanks(size, random),
         "out of focus": out_of_focus(test, classifier),
         "photographs": photographs(size, random),
     }
     results = []
-    for name, images in pictures.items():
-        stacked = np.stack(list(images))
+    for name, several in images.items():
+        stacked = np.stack(list(several))
         far = seen_by(classifier, stacked, [-1] * len(stacked))
         areas = {title: area(detector(cells), detector(far)) for title, detector in fitted.items()}
-        odd = int((trust.unlike(far.features, far.texture) > 1).sum())
+        odd = int((uncertainty.ood_detector(far.features, far.style_statistics) > 1).sum())
         flagged = wilson(odd, len(stacked))
         results.append(FarSet(name, len(stacked), areas, flagged))
         line = ", ".join(f"{title} {value.value:.4f}" for title, value in areas.items())

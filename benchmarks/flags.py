@@ -71,9 +71,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=240)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    bundle = replace(read_bundle(), elsewhere=None)
+    bundle = replace(read_bundle(), fallback=None)
     judging = Classifier(bundle, threads=1)
-    plain = Classifier(replace(bundle, card=replace(bundle.card, trust=None)), threads=1)
+    plain = Classifier(replace(bundle, card=replace(bundle.card, uncertainty=None)), threads=1)
     manifest = read_manifest(given.manifest).select(given.split)
     every = max(1, len(manifest.rows) // given.images)
     paths = [str(manifest.root / row.path) for row in manifest.rows[::every]][: given.images]

@@ -29,7 +29,7 @@ from hemascope.serialization import from_json, to_json
 from hemascope.study.compare import sign_test
 from hemascope.training.folder import RunFacts, RunFolder
 from hemascope.training.recipe import read_recipe
-from hemascope.training.run import bundle_of
+from hemascope.training.run import export_run
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Sizes:
 
 def right_of(folder: RunFolder, cells: list[LabelledCell]) -> np.ndarray:
     """Which cells the run's network names right, (N,)."""
-    answers = Classifier(bundle_of(folder)).predict([cell.view for cell in cells])
-    return np.array([a.label == cell.label for a, cell in zip(answers, cells, strict=True)])
+    predictions = Classifier(export_run(folder)).predict([cell.view for cell in cells])
+    return np.array([a.label == cell.label for a, cell in zip(predictions, cells, strict=True)])
 
 
 def speeds_of(folders: list[RunFolder]) -> dict[int, float]:

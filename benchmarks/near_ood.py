@@ -26,26 +26,26 @@ from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.classification import auroc
 from hemascope.metrics.intervals import bootstrap
-from hemascope.post_training.calibrate import joined
+from hemascope.post_training.calibrate import join_outputs
 from hemascope.provenance import data_hash, provenance
 from hemascope.records import Estimate
 from hemascope.serialization import to_json
 from hemascope.training.folder import RunFolder
 from hemascope.training.recipe import Recipe
 from hemascope.training.run import train
-from hemascope.uncertainty.ood import Seen
+from hemascope.uncertainty.ood import LabelledOutputs
 from ood_detectors import detectors
 
 RECIPE = Recipe(
     image_size=96,
     crop=0.6,
-    augmentation="round",
+    augmentation="any_rotation",
     val_fraction=0.0,
     epochs=10,
     learning_rate=2e-3,
     warmup_epochs=2,
     weight_decay=0.02,
-    stochastic_depth=0.1,
+    drop_path_rate=0.1,
     ema_decay=0.998,
 )
 FITTED_ON = 2000
@@ -66,7 +66,7 @@ def without(manifest: Manifest, label: str) -> Manifest:
     return replace(manifest, rows=tuple(row for row in manifest.rows if row.label != label))
 
 
-def scores_of(classifier: Classifier, manifest: Manifest) -> Seen:
+def scores_of(classifier: Classifier, manifest: Manifest) -> LabelledOutputs:
     """What the graph says of a manifest's images, and their class indices (-1: not a class)."""
     names = classifier.card.classes.names
     images = [classifier.card.input.load(manifest.root / row.path) for row in manifest.rows]
@@ -74,10 +74,10 @@ def scores_of(classifier: Classifier, manifest: Manifest) -> Seen:
     return seen_by(classifier, np.stack(images), targets)
 
 
-def seen_by(classifier: Classifier, images: ImageArray, targets: Sequence[int]) -> Seen:
+def seen_by(classifier: Classifier, images: ImageArray, targets: Sequence[int]) -> LabelledOutputs:
     """What the graph says of preprocessed images (N,S,S,3), batch by batch."""
     batches = range(0, len(images), BATCH)
-    return joined([classifier.scores(images[i : i + BATCH]) for i in batches], targets)
+    return join_outputs([classifier.outputs(images[i : i + BATCH]) for i in batches], targets)
 
 
 def leave_out(manifest: Manifest, label: str, out: Path, cache: Path | None) -> LeftOut:

@@ -10,45 +10,47 @@ import numpy as np
 
 from hemascope.arrays import FloatArray
 from hemascope.uncertainty.ood import (
-    Seen,
+    LabelledOutputs,
     _directions,
     fit_directions,
     fit_mahalanobis,
-    fit_unlike,
+    fit_ood_detector,
 )
 from hemascope.uncertainty.temperature import log_sum_exp, softmax
 
-Detector: TypeAlias = Callable[[Seen], FloatArray]
+Detector: TypeAlias = Callable[[LabelledOutputs], FloatArray]
 
 
-def detectors(known: Seen) -> dict[str, Detector]:
+def detectors(known: LabelledOutputs) -> dict[str, Detector]:
     """Every detector there is, by name, fitted on the same images of the network's classes."""
     distance = fit_mahalanobis(known.features, known.targets)
     neighbours = fit_neighbours(known.features)
-    texture = fit_mahalanobis(known.texture, known.targets)
+    style = fit_mahalanobis(known.style_statistics, known.targets)
     directions = fit_directions(known.features, known.targets)
-    unlike = fit_unlike(known)
-    both = _Sum((lambda seen: neighbours(seen.features), lambda seen: texture(seen.texture)), known)
+    unlike = fit_ood_detector(known)
+    both = _Sum(
+        (lambda seen: neighbours(seen.features), lambda seen: style(seen.style_statistics)), known
+    )
     return {
         "maximum probability": lambda seen: max_probability(seen.logits),
         "energy": lambda seen: energy(seen.logits),
         "Mahalanobis, features": lambda seen: distance(seen.features),
         "nearest neighbours, features": lambda seen: neighbours(seen.features),
         "class directions, features": lambda seen: directions(seen.features),
-        "Mahalanobis, texture": lambda seen: texture(seen.texture),
-        "nearest neighbours + texture": both,
-        "as it ships": lambda seen: unlike(seen.features, seen.texture),
+        "Mahalanobis, style statistics": lambda seen: style(seen.style_statistics),
+        "nearest neighbours + style statistics": both,
+        "as it ships": lambda seen: unlike(seen.features, seen.style_statistics),
     }
 
 
 class _Sum:
     """Detectors added up, each as the logarithm of its score in deviations of the known images'."""
 
-    def __init__(self, parts: tuple[Detector, ...], known: Seen) -> None:
+    def __init__(self, parts: tuple[Detector, ...], known: LabelledOutputs) -> None:
         logs = [np.log(np.maximum(part(known), 1e-12)) for part in parts]
         self.parts = [(part, log.mean(), log.std()) for part, log in zip(parts, logs, strict=True)]
 
-    def __call__(self, seen: Seen) -> FloatArray:
+    def __call__(self, seen: LabelledOutputs) -> FloatArray:
         logs = [
             (np.log(np.maximum(part(seen), 1e-12)) - mean) / deviation
             for part, mean, deviation in self.parts

@@ -40,17 +40,17 @@ def free_cells(path: Path) -> tuple[list[float], list[float]]:
     shapes = ndimage.binary_opening(ndimage.binary_fill_holes(green > 0.05), iterations=3)
     labels, _ = ndimage.label(shapes)
     red, nucleated = [], []
-    for number, place in enumerate(ndimage.find_objects(labels), start=1):
-        shape = labels[place] == number
+    for number, index in enumerate(ndimage.find_objects(labels), start=1):
+        shape = labels[index] == number
         height, width = shape.shape
         free = all(
             part.start > 0 and part.stop < side
-            for part, side in zip(place, labels.shape, strict=True)
+            for part, side in zip(index, labels.shape, strict=True)
         )
         is_round = 0.8 < height / width < 1.25
         is_round &= abs(shape.sum() / (np.pi / 4 * height * width) - 1) < 0.08
         if free and is_round and shape.sum() > 800:
-            cells = red if green[place][shape].max() < NUCLEUS else nucleated
+            cells = red if green[index][shape].max() < NUCLEUS else nucleated
             cells.append(diameter(shape))
     return red, nucleated
 

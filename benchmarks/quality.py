@@ -51,7 +51,7 @@ class Flagged:
     `review` is for any reason, those that the network gives among them.
     """
 
-    pictures: str
+    images: str
     cells: str
     n: int
     flags: dict[str, Proportion]
@@ -61,22 +61,24 @@ class Flagged:
 
 def reasons_of(classifier: Classifier, images: Sequence[ImageArray]) -> Reasons:
     """Why each of the preprocessed images (S,S,3) wants review."""
-    trust = classifier.card.trust
+    uncertainty = classifier.card.uncertainty
     found: Reasons = []
-    if trust is None:
+    if uncertainty is None:
         raise ValueError("the bundle is not calibrated; run 'hemascope calibrate' first")
     for start in range(0, len(images), BATCH):
         batch = np.stack(images[start : start + BATCH])
-        scores = classifier.scores(batch)
+        scores = classifier.outputs(batch)
         probabilities = softmax(scores.logits, classifier.card.temperature)
-        found += assess(trust, probabilities, scores.features, scores.texture, batch).reasons
+        found += assess(
+            uncertainty, probabilities, scores.features, scores.style_statistics, batch
+        ).reasons
     return found
 
 
-def flagged(pictures: str, cells: str, reasons: Reasons) -> Flagged:
+def flagged(images: str, cells: str, reasons: Reasons) -> Flagged:
     n = len(reasons)
     return Flagged(
-        pictures,
+        images,
         cells,
         n,
         {flag: wilson(sum(flag in why for why in reasons), n) for flag in FLAGS},
@@ -121,7 +123,7 @@ def kinds(spec: InputSpec) -> dict[str, Callable[[Image.Image], ImageArray]]:
     return found | {"corners of PBC": partial(corners, spec=spec)}
 
 
-def measured(classifier: Classifier, manifest: Manifest) -> Iterator[Flagged]:
+def measure_appearance(classifier: Classifier, manifest: Manifest) -> Iterator[Flagged]:
     """Every kind of picture made of these images: of all, of platelets, and of the others."""
     platelet = [row.label == "platelet" for row in manifest.rows]
     for name, made in kinds(classifier.card.input).items():
@@ -140,7 +142,7 @@ def main() -> None:
     given = parser.parse_args()
     classifier = Classifier()
     test = read_manifest(given.manifest).select("test")
-    found = list(measured(classifier, test))
+    found = list(measure_appearance(classifier, test))
     fields = list(grounds(given.bccd, classifier.card.input.size, np.random.default_rng(0)))
     found.append(flagged("grounds of BCCD", "all", reasons_of(classifier, fields)))
     facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in test.rows))
@@ -149,7 +151,7 @@ def main() -> None:
     for kind in found:
         shares = ", ".join(f"{flag} {share.value:.3f}" for flag, share in kind.flags.items())
         print(
-            f"{kind.pictures}, {kind.cells}, n = {kind.n}: {shares}, any of them "
+            f"{kind.images}, {kind.cells}, n = {kind.n}: {shares}, any of them "
             f"{kind.quality.value:.3f}; to review {kind.review.value:.3f}"
         )
 

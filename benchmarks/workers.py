@@ -20,12 +20,12 @@ from pathlib import Path
 from hemascope.batch.cluster import classify_on_cluster
 from hemascope.batch.cluster_inputs import Sources
 from hemascope.batch.inputs import find_images
-from hemascope.batch.shards import PART
+from hemascope.batch.shards import SHARD_ROWS
 from hemascope.files import write_atomic
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
 
-FEW, MANY = 2 * PART, 4 * PART  # whole rounds for one and for two workers
+FEW, MANY = 2 * SHARD_ROWS, 4 * SHARD_ROWS  # whole rounds for one and for two workers
 
 
 @dataclass(frozen=True)

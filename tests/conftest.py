@@ -29,7 +29,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from hemascope.bundle.bundle import Card, write_bundle
-    from hemascope.bundle.export import drawn_sample, export
+    from hemascope.bundle.export import draw_sample, export
     from hemascope.classes import ClassSet
     from hemascope.models import build_model
     from hemascope.preprocess import InputSpec
@@ -46,5 +46,5 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         training_data="nothing",
     )
     folder = tmp_path_factory.mktemp("tiny") / "bundle"
-    write_bundle(export(build_model("efficientnet_lite", 3), card, drawn_sample(spec)), folder)
+    write_bundle(export(build_model("efficientnet_lite", 3), card, draw_sample(spec)), folder)
     return folder

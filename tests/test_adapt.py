@@ -17,16 +17,24 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info
 
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
-from hemascope.bundle.bundle import Bundle, BundleError, Card, read_bundle
-from hemascope.bundle.export import drawn_sample, export
-from hemascope.bundle.heads import Head, Heads, read_heads, with_heads
+from hemascope.bundle.bundle import Bundle, Card, read_bundle
+from hemascope.bundle.export import draw_sample, export
+from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
 from hemascope.cli import app
 from hemascope.data.external import LabelledCell
 from hemascope.data.synthetic import draw_cell
-from hemascope.models import Switches, build_model
+from hemascope.errors import BundleError
+from hemascope.models import build_model
 from hemascope.models.ensemble import Ensemble
 from hemascope.post_training import fit_heads as adaptation
-from hemascope.post_training.adapt import FOLDS, VIEWS, _fitted, flat, folds_of, seen
+from hemascope.post_training.adapt import (
+    FOLDS,
+    VIEWS,
+    _fit,
+    extract_features,
+    flatten_views,
+    folds_of,
+)
 from hemascope.post_training.fit_heads import fit_head, fit_heads
 from hemascope.preprocess import View
 from hemascope.uncertainty.temperature import softmax
@@ -91,18 +99,16 @@ def shipped() -> Bundle:
 def two_scales() -> Bundle:
     """Two networks without training, the second of which enlarges the image."""
     torch.manual_seed(0)
-    networks = [
-        build_model("efficientnet_lite", switches=Switches(enlarge=times)) for times in (1, 1.5)
-    ]
+    networks = [build_model("efficientnet_lite", input_upscale=times) for times in (1, 1.5)]
     for network in networks:
         torch.nn.init.normal_(network.head.bias)  # the exporter keeps equal tensors once
     both = Ensemble(networks)
     spec = InputSpec(64)
-    return export(both, Card("two", BLOOD_CELLS, spec, "", 1, "", ""), drawn_sample(spec), True)
+    return export(both, Card("two", BLOOD_CELLS, spec, "", 1, "", ""), draw_sample(spec), True)
 
 
 def test_the_graph_takes_other_layers(shipped: Bundle, two_scales: Bundle) -> None:
-    for bundle, digits in ((shipped, 1e-4), (shipped.elsewhere, 2e-2), (two_scales, 2e-2)):
+    for bundle, digits in ((shipped, 1e-4), (shipped.fallback, 2e-2), (two_scales, 2e-2)):
         assert bundle is not None
         old = read_heads(bundle)
         random = np.random.default_rng(0)
@@ -112,15 +118,15 @@ def test_the_graph_takes_other_layers(shipped: Bundle, two_scales: Bundle) -> No
                 for head in old.members
             )
         )
-        changed = with_heads(bundle, new)
-        assert changed.card.trust is None
+        changed = replace_heads(bundle, new)
+        assert changed.card.uncertainty is None
         images = np.stack([bundle.card.input.apply(draw_cell(name, 1)) for name in NAMES])
-        before, after = Classifier(bundle).scores(images), Classifier(changed).scores(images)
+        before, after = Classifier(bundle).outputs(images), Classifier(changed).outputs(images)
         assert before.logits == pytest.approx(old(before.features), abs=1e-3)
         assert np.array_equal(after.features, before.features)
         expected = new(before.features)
         assert after.logits == pytest.approx(expected, abs=digits * np.abs(expected).max())
-        parts = zip(new.members, new.parts(before.features), strict=True)
+        parts = zip(new.members, new.split_features(before.features), strict=True)
         for member, (head, part) in enumerate(parts):
             expected = head(part)
             allowed = digits * np.abs(expected).max()
@@ -146,18 +152,18 @@ def test_every_member_is_fitted_by_itself() -> None:
 
 
 def test_the_first_way_a_cell_is_seen_is_how_it_will_be(tinted: Path, shipped: Bundle) -> None:
-    assert shipped.elsewhere is not None
-    classifier = Classifier(shipped.elsewhere)
+    assert shipped.fallback is not None
+    classifier = Classifier(shipped.fallback)
     paths = [tinted / "cells" / "monocyte" / f"{seed}.png" for seed in (0, 1)]
     cells = [LabelledCell(str(path), "monocyte", View(str(path))) for path in paths]
     missing = LabelledCell("none", "monocyte", View(str(tinted / "none.png")))
-    features, read = seen(classifier, [cells[0], missing, cells[1]])
+    features, read = extract_features(classifier, [cells[0], missing, cells[1]])
     assert read == cells
     assert features.shape[:2] == (2, VIEWS)
     images = np.stack([classifier.card.input.load(cell.view) for cell in cells])
-    assert features[:, 0] == pytest.approx(classifier.scores(images).features, abs=1e-4)
+    assert features[:, 0] == pytest.approx(classifier.outputs(images).features, abs=1e-4)
     assert np.abs(features[:, 1:] - features[:, :1]).max(axis=2).min() > 0.01
-    rows, classes = flat(features, np.array([3, 5]))
+    rows, classes = flatten_views(features, np.array([3, 5]))
     assert np.array_equal(rows[VIEWS], features[1, 0])
     assert classes.tolist() == [3] * VIEWS + [5] * VIEWS
 
@@ -171,7 +177,7 @@ def test_every_fold_holds_out_a_fifth_of_each_class() -> None:
 
 
 @pytest.fixture(scope="module")
-def measured() -> ModuleType:
+def measure_appearance() -> ModuleType:
     """benchmarks/adaptation.py"""
     path = Path(__file__).parents[1] / "benchmarks" / "adaptation.py"
     spec = importlib.util.spec_from_file_location("adaptation_benchmark", path)
@@ -182,29 +188,29 @@ def measured() -> ModuleType:
     return module
 
 
-def test_the_benchmark_names_among_all_and_among_the_shared(measured: ModuleType) -> None:
+def test_the_benchmark_names_among_all_and_among_the_shared(measure_appearance: ModuleType) -> None:
     scores = np.array([[5.0, 3, 2], [1, 6, 3], [0, 4, 1], [4, 1, 5]])
-    found = measured.balanced(scores, np.array([1, 1, 1, 2]))  # no cell of class 0
+    found = measure_appearance.balanced(scores, np.array([1, 1, 1, 2]))  # no cell of class 0
     assert found == pytest.approx({"all": (2 / 3 + 1) / 2, "shared": 1.0})
 
 
 def test_the_benchmark_draws_as_many_of_each_class_and_names_no_drawn_one(
-    measured: ModuleType,
+    measure_appearance: ModuleType,
 ) -> None:
     cells = [LabelledCell(str(n), "abc"[n % 3], View(str(n))) for n in range(60)]
-    chosen = measured.drawn(cells, 10, 0)
+    chosen = measure_appearance.drawn(cells, 10, 0)
     assert Counter(cell.label for cell in chosen) == {"a": 10, "b": 10, "c": 10}
     assert len({cell.path for cell in chosen}) == 30
-    assert measured.drawn(cells, 10, 1) != chosen
+    assert measure_appearance.drawn(cells, 10, 1) != chosen
     targets = np.array([0, 0, 0, 1, 1, 2])
-    rows = measured.alike(np.array([0, 1, 2, 3, 5]), targets)
+    rows = measure_appearance.alike(np.array([0, 1, 2, 3, 5]), targets)
     assert np.bincount(targets[rows]).tolist() == [3, 3, 3]
     assert 4 not in rows
 
 
-def test_the_interval_over_draws_is_students(measured: ModuleType) -> None:
+def test_the_interval_over_draws_is_students(measure_appearance: ModuleType) -> None:
     found = [0.8, 0.85, 0.9, 0.83]
-    result = measured.over_draws(found)
+    result = measure_appearance.over_draws(found)
     library = ttest_1samp(found, 0.0).confidence_interval(0.95)
     assert (result["low"], result["high"]) == pytest.approx((library.low, library.high))
     assert (result["least"], result["most"]) == (0.8, 0.9)
@@ -223,12 +229,12 @@ def test_the_fit_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     features, targets = problem(30)
     views = np.repeat(features[:, None], 2, axis=1).astype(np.float32)
     old = Heads((Head(np.zeros((3, 6)), np.zeros(3)),))
-    heads, held_out = _fitted(views, targets, old)
+    heads, held_out = _fit(views, targets, old)
     assert threads
     assert set(threads) == {1}
     assert held_out.shape == (30, 3)
     others = folds_of(targets) != 2
-    without = fit_heads(*flat(views[others], targets[others]), old)
+    without = fit_heads(*flatten_views(views[others], targets[others]), old)
     assert held_out[~others] == pytest.approx(without(features[~others]), abs=1e-4)
     assert np.abs(heads.members[0].weight - without.members[0].weight).max() > 1e-3
 
@@ -238,7 +244,7 @@ def test_a_graph_without_a_linear_last_layer_is_refused(shipped: Bundle) -> None
 
     proto = onnx.load_from_string(shipped.model)
     (last,) = (node for node in proto.graph.node if "logits" in node.output)
-    last.input[0] = "texture"
+    last.input[0] = "style_statistics"
     broken = replace(shipped, model=bytes(proto.SerializeToString()))
     with pytest.raises(BundleError, match="no linear last layer"):
         read_heads(broken)
@@ -270,13 +276,18 @@ def test_cells_in_other_light(
     assert "of 18 cells right when held out" in capsys.readouterr().out.replace("\n", " ")
     card = read_bundle(out).card
     assert card.name.endswith("adapted to green light")
-    assert card.figures[0].result.n == 18
+    assert card.metrics[0].result.n == 18
     paths = sorted((tinted / "others").rglob("*.png"))
-    answers = Classifier(out).predict(paths)
-    right = [answer.label == path.parent.name for answer, path in zip(answers, paths, strict=True)]
+    predictions = Classifier(out).predict(paths)
+    right = [
+        prediction.label == path.parent.name
+        for prediction, path in zip(predictions, paths, strict=True)
+    ]
     assert np.mean(right) >= 0.9
-    before = [answer.label == path.parent.name
-              for answer, path in zip(Classifier().predict(paths), paths, strict=True)]  # fmt: skip
+    before = [
+        prediction.label == path.parent.name
+        for prediction, path in zip(Classifier().predict(paths), paths, strict=True)
+    ]
     assert sum(before) < sum(right)
     with pytest.raises(ValueError, match="--force"):
         hemascope("adapt", tinted / "cells", "--out", out)

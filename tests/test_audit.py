@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemascope.bundle.bundle import pretrained
+from hemascope.bundle.bundle import pretrained_folder
 from hemascope.cli import app
-from hemascope.data.manifest import ManifestError, manifest_from_folder
+from hemascope.data.manifest import manifest_from_folder
 from hemascope.data.synthetic import draw_cell
-from hemascope.evaluation.audit import fold_splits, ranked_issues
+from hemascope.errors import ManifestError
+from hemascope.evaluation.audit import rank_issues, split_folds
 from samples import two_classes
 
 NAMES = ("eosinophil", "lymphocyte", "basophil", "neutrophil")
@@ -24,7 +25,7 @@ def hemascope(*words: object) -> object:
     return app([str(word) for word in words], result_action="return_value")
 
 
-def suspects(folder: Path) -> list[dict[str, str]]:
+def issues(folder: Path) -> list[dict[str, str]]:
     with (folder / "audit.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -47,9 +48,11 @@ def test_the_wrong_labels_are_found(
 ) -> None:
     (mislabelled / "basophil" / "broken.png").write_bytes(b"no image")
     out = tmp_path / "audit"
-    assert hemascope("data", "audit", mislabelled, "--bundle", pretrained(), "--out", out) == 0
+    assert (
+        hemascope("data", "audit", mislabelled, "--bundle", pretrained_folder(), "--out", out) == 0
+    )
     (mislabelled / "basophil" / "broken.png").unlink()
-    found = suspects(out)
+    found = issues(out)
     assert {row["path"] for row in found} >= {"lymphocyte/wrong.png", "neutrophil/wrong.png"}
     assert len(found) <= 4
     assert found[0]["rank"] == "1"
@@ -62,7 +65,7 @@ def test_the_wrong_labels_are_found(
     assert "research use only" in page
     assert "labels to look at" in capsys.readouterr().out.replace("\n", " ")
     with pytest.raises(ValueError, match="--force"):
-        hemascope("data", "audit", mislabelled, "--bundle", pretrained(), "--out", out)
+        hemascope("data", "audit", mislabelled, "--bundle", pretrained_folder(), "--out", out)
 
 
 def test_confident_learning_by_hand() -> None:
@@ -70,29 +73,29 @@ def test_confident_learning_by_hand() -> None:
     targets = np.arange(90) % 3
     probabilities = np.full((90, 3), 0.05)
     probabilities[np.arange(90), targets] = 0.9
-    for place, chance in ((7, 0.01), (40, 0.03)):
-        other = (targets[place] + 1) % 3
-        probabilities[place] = (1 - chance) / 2 * 0.1
-        probabilities[place, targets[place]] = chance
-        probabilities[place, other] = 1 - probabilities[place].sum() + probabilities[place, other]
-    assert ranked_issues(targets, probabilities) == [7, 40]
+    for index, chance in ((7, 0.01), (40, 0.03)):
+        other = (targets[index] + 1) % 3
+        probabilities[index] = (1 - chance) / 2 * 0.1
+        probabilities[index, targets[index]] = chance
+        probabilities[index, other] = 1 - probabilities[index].sum() + probabilities[index, other]
+    assert rank_issues(targets, probabilities) == [7, 40]
 
 
 def test_folds_part_the_images_and_keep_copies_together(tmp_path: Path) -> None:
     folder = two_classes(tmp_path, per_class=9)
     (folder / "violet" / "copy.png").write_bytes((folder / "violet" / "4.png").read_bytes())
     manifest = manifest_from_folder(folder)
-    judged: list[str] = []
-    for others, held_out in fold_splits(manifest, 3):
+    audited: list[str] = []
+    for others, held_out in split_folds(manifest, 3):
         paths = {row.path for row in held_out.rows}
         assert {row.path for row in others.rows} == {r.path for r in manifest.rows} - paths
         assert {row.split for row in others.rows} == {"train"}
         assert ("violet/copy.png" in paths) == ("violet/4.png" in paths)
         assert {row.label for row in held_out.rows} == {"violet", "orange"}
-        judged += paths
-    assert sorted(judged) == sorted(row.path for row in manifest.rows)
+        audited += paths
+    assert sorted(audited) == sorted(row.path for row in manifest.rows)
     with pytest.raises(ManifestError, match="9 images of class 'orange' for 10 folds"):
-        list(fold_splits(manifest, 10))
+        list(split_folds(manifest, 10))
 
 
 def test_networks_are_trained_in_turn_and_not_again(tmp_path: Path) -> None:
@@ -105,7 +108,7 @@ def test_networks_are_trained_in_turn_and_not_again(tmp_path: Path) -> None:
              "--image-size", 64, "--epochs", 15, "--batch-size", 8, "--precision", "fp32",
              "--augmentation", "none", "--cache", tmp_path / "cache")  # fmt: skip
     assert hemascope(*words) == 0
-    assert [row["path"] for row in suspects(out)] == ["orange/wrong.png"]
+    assert [row["path"] for row in issues(out)] == ["orange/wrong.png"]
     written = (out / "fold0" / "best.safetensors").stat().st_mtime_ns
     assert hemascope(*words, "--force") == 0
     assert (out / "fold0" / "best.safetensors").stat().st_mtime_ns == written

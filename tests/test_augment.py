@@ -15,18 +15,19 @@ from hemascope.data import augment as augmentation
 from hemascope.data.augment import (
     POLICIES,
     Policy,
+    add_noise,
     affine_maps,
     augment,
     defocus,
     recolour,
     restain,
     to_images,
-    with_noise,
 )
 from hemascope.data.augment import colour_matrices as matrices
 from hemascope.data.cache import open_cache
 from hemascope.data.dataset import CellDataset, EpochShuffle, train_loader
-from hemascope.preprocess import ImageError, InputSpec
+from hemascope.errors import ImageError
+from hemascope.preprocess import InputSpec
 
 
 def frames(n: int = 4, size: int = 32) -> torch.Tensor:
@@ -178,7 +179,12 @@ def test_of_many_sites_some_images_stay_as_they_are() -> None:
     assert 25 <= untouched.sum() <= 75
     torch.manual_seed(1)
     for _ in range(20):  # a batch of one of which none is chosen
-        assert augment(images[:1], 32, 1.0, POLICIES["sites"]).shape == (1, 3, 32, 32)
+        assert augment(images[:1], 32, 1.0, POLICIES["domain_randomisation"]).shape == (
+            1,
+            3,
+            32,
+            32,
+        )
 
 
 def test_the_same_dyes_and_light_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +193,7 @@ def test_the_same_dyes_and_light_change_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(augmentation, "DYE_STRENGTH", (0.0, 0.0))
     images = torch.rand(3, 3, 32, 32) * 0.9 + 0.1
     assert torch.allclose(restain(images), images, atol=1e-5)
-    assert torch.equal(with_noise(images), images)
+    assert torch.equal(add_noise(images), images)
 
 
 def test_a_stronger_stain_multiplies_densities(monkeypatch: pytest.MonkeyPatch) -> None:

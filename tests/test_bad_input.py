@@ -90,9 +90,9 @@ def draw(path: Path, seed: int = 0, size: int = 40) -> Path:
 
 def cells(folder: Path, **counts: int) -> Path:
     """A folder with one folder a class, of so many images."""
-    for place, (label, count) in enumerate(counts.items()):
+    for index, (label, count) in enumerate(counts.items()):
         for number in range(count):
-            draw(folder / label / f"{number}.png", 100 * place + number)
+            draw(folder / label / f"{number}.png", 100 * index + number)
     return folder
 
 
@@ -519,8 +519,8 @@ def train(hemascope: Command, tmp_path: Path) -> Callable[..., Done]:
     """`hemascope train` for so many epochs, into tmp_path/run."""
 
     def run(folder: Path, epochs: int, *arguments: object) -> Done:
-        places = ("--out", tmp_path / "run", "--cache", tmp_path / "cache")
-        return hemascope("train", folder, *places, *SETTINGS, epochs, *arguments)
+        indices = ("--out", tmp_path / "run", "--cache", tmp_path / "cache")
+        return hemascope("train", folder, *indices, *SETTINGS, epochs, *arguments)
 
     return run
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +14,16 @@ from PIL import Image
 
 import hemascope.bundle.export as exporting
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
-from hemascope.bundle.bundle import Bundle, BundleError, Card, pretrained, read_bundle, write_bundle
-from hemascope.bundle.engine import Scores
-from hemascope.bundle.export import drawn_sample, export
+from hemascope.bundle.bundle import Bundle, Card, pretrained_folder, read_bundle, write_bundle
+from hemascope.bundle.engine import ModelOutputs
+from hemascope.bundle.export import draw_sample, export
 from hemascope.classes import ClassSet
 from hemascope.data.augment import to_images
 from hemascope.data.synthetic import draw_cell
+from hemascope.errors import BundleError
 from hemascope.inference.explain import evidence, overlay
 from hemascope.models import MODELS, build_model
-from hemascope.models.network import Outputs
+from hemascope.models.network import NetworkOutputs
 from hemascope.records import Prediction
 from hemascope.serialization import from_json, to_json
 from hemascope.uncertainty.temperature import softmax
@@ -43,18 +46,18 @@ def card_of(classes: ClassSet, spec: InputSpec = SPEC) -> Card:
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
     torch.manual_seed(0)
-    return export(build_model("efficientnet_lite"), card_of(BLOOD_CELLS), drawn_sample(SPEC))
+    return export(build_model("efficientnet_lite"), card_of(BLOOD_CELLS), draw_sample(SPEC))
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "simple_cnn"])
 def test_exported_outputs_are_torchs(name: str) -> None:
     classes = ClassSet.from_names(("a", "b", "c"))
     network = build_model(name, 3)
-    classifier = Classifier(export(network, card_of(classes), drawn_sample(SPEC)))
+    classifier = Classifier(export(network, card_of(classes), draw_sample(SPEC)))
     images = np.random.default_rng(1).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     with torch.inference_mode():
         expected = network.outputs(to_images(torch.from_numpy(images)))
-    for ours, theirs in zip(classifier.scores(images), expected, strict=True):
+    for ours, theirs in zip(classifier.outputs(images), expected, strict=True):
         assert ours == pytest.approx(theirs.numpy(), abs=1e-3)
 
 
@@ -70,7 +73,7 @@ def test_nothing_is_exported_that_disagrees(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(exporting, "_onnx", altered)
     with pytest.raises(BundleError, match="logits differ from torch's"):
-        export(network, card_of(BLOOD_CELLS), drawn_sample(SPEC))
+        export(network, card_of(BLOOD_CELLS), draw_sample(SPEC))
 
 
 def test_a_bundle_survives_its_folder(bundle: Bundle, tmp_path: Path) -> None:
@@ -85,14 +88,20 @@ def test_any_kind_of_image_gives_the_same_answer(bundle: Bundle, tmp_path: Path)
     content = (tmp_path / "cell.png").read_bytes()
     classifier = Classifier(bundle)
     path = tmp_path / "cell.png"
-    answers = classifier.predict([path, str(path), content, image, np.asarray(image)])
-    assert len({answer.label for answer in answers}) == 1
-    for answer in answers[1:]:
-        assert answer.probabilities == pytest.approx(answers[0].probabilities, abs=1e-6)
+    predictions = classifier.predict([path, str(path), content, image, np.asarray(image)])
+    assert len({prediction.label for prediction in predictions}) == 1
+    for prediction in predictions[1:]:
+        assert prediction.probabilities == pytest.approx(predictions[0].probabilities, abs=1e-6)
     assert classifier.predict(image)[0].probabilities == pytest.approx(
-        answers[0].probabilities, abs=1e-6
+        predictions[0].probabilities, abs=1e-6
     )
-    assert [answer.path for answer in answers] == [str(path), str(path), None, None, None]
+    assert [prediction.path for prediction in predictions] == [
+        str(path),
+        str(path),
+        None,
+        None,
+        None,
+    ]
 
 
 def test_batches_keep_order_and_answers(bundle: Bundle) -> None:
@@ -107,36 +116,38 @@ def test_batches_keep_order_and_answers(bundle: Bundle) -> None:
 def test_a_file_that_cannot_be_read_costs_its_own_answer(bundle: Bundle, tmp_path: Path) -> None:
     good = draw_cell("ig", seed=1, size=64)
     (tmp_path / "text.png").write_text("not an image")
-    answers = Classifier(bundle).predict([good, tmp_path / "text.png", good, tmp_path / "none.png"])
-    assert [answer.status for answer in answers] == [
+    predictions = Classifier(bundle).predict(
+        [good, tmp_path / "text.png", good, tmp_path / "none.png"]
+    )
+    assert [prediction.status for prediction in predictions] == [
         "ok",
         "not an image in a known format",
         "ok",
         "no such file",
     ]
-    assert answers[1].label is None
-    assert answers[0].probabilities == pytest.approx(answers[2].probabilities)
+    assert predictions[1].label is None
+    assert predictions[0].probabilities == pytest.approx(predictions[2].probabilities)
 
 
 def test_temperature_is_that_of_the_card(bundle: Bundle) -> None:
     image = draw_cell("basophil", seed=1)
     plain = Classifier(bundle)
     cool = Classifier(replace(bundle, card=replace(bundle.card, temperature=5.0)))
-    logits = plain.scores(SPEC.apply(image)[None]).logits
+    logits = plain.outputs(SPEC.apply(image)[None]).logits
     assert list(cool.predict(image)[0].probabilities.values()) == pytest.approx(
         softmax(logits, 5.0)[0].tolist()
     )
 
 
 def test_class_maps_average_to_the_logits(bundle: Bundle) -> None:
-    scores = Classifier(bundle).scores(drawn_sample(SPEC))
+    scores = Classifier(bundle).outputs(draw_sample(SPEC))
     bias = scores.logits - scores.class_map.mean((2, 3))
     assert bias == pytest.approx(np.broadcast_to(bias[:1], bias.shape), abs=1e-4)
 
 
 def test_a_prediction_survives_json(bundle: Bundle) -> None:
-    (answer,) = Classifier(bundle).predict(draw_cell("eosinophil", seed=1))
-    assert from_json(to_json(replace(answer, class_map=None)), Prediction) == answer
+    (prediction,) = Classifier(bundle).predict(draw_cell("eosinophil", seed=1))
+    assert from_json(to_json(replace(prediction, class_map=None)), Prediction) == prediction
 
 
 def test_overlay_colours_only_where_the_evidence_is() -> None:
@@ -151,7 +162,7 @@ def test_overlay_colours_only_where_the_evidence_is() -> None:
 
 
 def test_outputs_are_named_as_the_graph_names_them() -> None:
-    assert Outputs._fields == Scores._fields
+    assert NetworkOutputs._fields == ModelOutputs._fields
 
 
 def test_the_bundle_that_comes_with_the_package() -> None:
@@ -159,10 +170,13 @@ def test_the_bundle_that_comes_with_the_package() -> None:
     assert bundle.card.classes.names == BLOOD_CELLS.names
     assert bundle.card.architecture == "efficientnet_mini"
     assert bundle.card.parameters == 739_816
-    for folder, most in ((pretrained(), 8_000_000), (pretrained() / "elsewhere", 21_000_000)):
+    for folder, most in (
+        (pretrained_folder(), 8_000_000),
+        (pretrained_folder() / "fallback", 21_000_000),
+    ):
         assert sum(path.stat().st_size for path in folder.glob("*.*")) <= most
     assert "research use only" in bundle.card.intended_use.lower()
-    figure = bundle.card.figures[-1].result
+    figure = bundle.card.metrics[-1].result
     assert figure.n == 1000
     assert figure.value is not None
     assert figure.value >= 0.98
@@ -172,3 +186,27 @@ def test_images_larger_than_a_thumbnail_are_not_altered(bundle: Bundle) -> None:
     image = Image.new("RGB", (50, 30), "red")
     Classifier(bundle).predict([image])
     assert image.size == (50, 30)
+
+
+def test_a_bundle_of_format_1_is_still_read(tmp_path: Path) -> None:
+    """As the words of its card were, and its folder for the other network."""
+
+    def in_old_words(folder: Path) -> None:
+        card = json.loads((folder / "card.json").read_bytes())
+        detector = card["uncertainty"].pop("ood_detector")
+        detector["texture"] = detector.pop("style")
+        detector["texture_limit"] = detector.pop("style_limit")
+        card["trust"] = card.pop("uncertainty") | {"unlike": detector}
+        card["figures"] = card.pop("metrics")
+        card["elsewhere_sha256"] = card.pop("fallback_sha256")
+        (folder / "card.json").write_text(json.dumps(card | {"format": 1}))
+
+    shutil.copytree(pretrained_folder(), tmp_path / "old")
+    (tmp_path / "old" / "fallback").rename(tmp_path / "old" / "elsewhere")
+    in_old_words(tmp_path / "old")
+    in_old_words(tmp_path / "old" / "elsewhere")
+    old, new = read_bundle(tmp_path / "old"), read_bundle()
+    assert to_json(old.card) == to_json(new.card)
+    assert old.fallback is not None
+    assert new.fallback is not None
+    assert to_json(old.fallback.card) == to_json(new.fallback.card)

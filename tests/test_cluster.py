@@ -135,10 +135,10 @@ def test_a_worker_that_is_killed_at_work_costs_nothing(
     class Killed(cluster.Worker):
         """Kills itself in the middle of the third part, the first time."""
 
-        def predictions(self, part: cluster.Part) -> Iterator[Prediction]:
+        def predictions(self, part: cluster.Shard) -> Iterator[Prediction]:
             (marks / f"{part.number}-{os.getpid()}").touch()
-            for place, prediction in enumerate(super().predictions(part)):
-                if (part.number, place) == (2, 4) and len(list(marks.glob("2-*"))) == 1:
+            for index, prediction in enumerate(super().predictions(part)):
+                if (part.number, index) == (2, 4) and len(list(marks.glob("2-*"))) == 1:
                     os.kill(os.getpid(), signal.SIGKILL)
                 yield prediction
             time.sleep(0.2)  # so that the other one gets its share
@@ -171,7 +171,7 @@ def test_images_that_kill_every_worker_end_the_run(
     images: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Poisoned(cluster.Worker):
-        def predictions(self, part: cluster.Part) -> Iterator[Prediction]:
+        def predictions(self, part: cluster.Shard) -> Iterator[Prediction]:
             if part.number == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().predictions(part)
@@ -262,20 +262,20 @@ def test_parquet_with_the_images_in_it(
     values[4]["path"] = None
     if layout == "hugging face":
         parquet = pa.table({"image": values, "label": [0] * IMAGES})
-        place = f"{bucket}/tables"
+        index = f"{bucket}/tables"
         buffer = io.BytesIO()
         pq.write_table(parquet, buffer, row_group_size=3)
-        Folder(place).write("a.parquet", buffer.getvalue())
+        Folder(index).write("a.parquet", buffer.getvalue())
     else:
-        place = str(tmp_path / "tables")
-        os.mkdir(place)
-        pq.write_table(pa.Table.from_pylist(values), f"{place}/a.parquet", row_group_size=3)
-    assert find_sources([place]) == Sources([], [f"{place}/a.parquet"])
+        index = str(tmp_path / "tables")
+        os.mkdir(index)
+        pq.write_table(pa.Table.from_pylist(values), f"{index}/a.parquet", row_group_size=3)
+    assert find_sources([index]) == Sources([], [f"{index}/a.parquet"])
     out = tmp_path / "out"
-    assert classify(place, "--bundle", tiny_bundle, "--cluster", "--out", out) == 0
+    assert classify(index, "--bundle", tiny_bundle, "--cluster", "--out", out) == 0
     found, expected = rows(out), alone([str(path) for path in paths], tiny_bundle, tmp_path)
     assert [row["path"] for row in found[:6]] == [
-        *("000.png", "001.png", "002.png", "003.png", f"{place}/a.parquet#4", "005.png")
+        *("000.png", "001.png", "002.png", "003.png", f"{index}/a.parquet#4", "005.png")
     ]
     assert found[3]["status"] == "empty file"
     assert_same(found[:3] + found[4:], expected[:3] + expected[4:], but=("path",))

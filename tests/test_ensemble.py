@@ -10,10 +10,10 @@ import torch
 
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
 from hemascope.bundle.bundle import Bundle, Card
-from hemascope.bundle.export import drawn_sample, export
-from hemascope.bundle.tta import symmetries, turned_back
+from hemascope.bundle.export import draw_sample, export
+from hemascope.bundle.tta import average_maps, symmetries
 from hemascope.data.synthetic import draw_cell
-from hemascope.models import Switches, build_model
+from hemascope.models import build_model
 from hemascope.models.ensemble import Ensemble
 from hemascope.uncertainty.ensemble import disagreement
 
@@ -27,7 +27,7 @@ def bundle(*seeds: int) -> Bundle:
         networks.append(build_model("efficientnet_lite"))
     card = Card("test", BLOOD_CELLS, SPEC, "efficientnet_lite", 1, "", "nothing")
     network = networks[0] if len(seeds) == 1 else Ensemble(networks)
-    return export(network, card, drawn_sample(SPEC))
+    return export(network, card, draw_sample(SPEC))
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +36,19 @@ def three() -> Bundle:
 
 
 def test_the_symmetries_are_eight_different_ones() -> None:
-    picture = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
-    views = list(symmetries(picture))
-    assert np.array_equal(views[0], picture)
+    image = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    views = list(symmetries(image))
+    assert np.array_equal(views[0], image)
     assert len({view.tobytes() for view in views}) == 8
     assert all(
-        np.array_equal(np.sort(view, axis=None), np.sort(picture, axis=None)) for view in views
+        np.array_equal(np.sort(view, axis=None), np.sort(image, axis=None)) for view in views
     )
 
 
 def test_maps_are_turned_back() -> None:
     maps = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
     views = [view.transpose(0, 3, 1, 2).astype(float) for view in symmetries(maps)]
-    assert np.allclose(turned_back(views), maps.transpose(0, 3, 1, 2))
+    assert np.allclose(average_maps(views), maps.transpose(0, 3, 1, 2))
 
 
 def test_members_who_are_sure_of_different_things() -> None:
@@ -77,28 +77,25 @@ def test_a_turned_picture_gets_the_same_answer() -> None:
 
 
 def test_an_ensemble_answers_with_the_mean(three: Bundle) -> None:
-    images = drawn_sample(SPEC)
-    found = Classifier(three).scores(images)
-    alone = [Classifier(bundle(seed)).scores(images) for seed in (0, 1, 2)]
+    images = draw_sample(SPEC)
+    found = Classifier(three).outputs(images)
+    alone = [Classifier(bundle(seed)).outputs(images) for seed in (0, 1, 2)]
     assert found.logits == pytest.approx(np.mean([one.logits for one in alone], axis=0), abs=1e-4)
     maps = np.mean([one.class_map for one in alone], axis=0)
     assert found.class_map == pytest.approx(maps, abs=1e-3)
     assert found.members.shape == (8, 3, 8)
     for member, one in enumerate(alone):
         assert found.members[:, member] == pytest.approx(one.logits, abs=1e-4)
-    (answer,) = Classifier(three).predict(draw_cell("ig", 0))
-    assert answer.disagreement == pytest.approx(
-        disagreement(Classifier(three).scores(SPEC.apply(draw_cell("ig", 0))[None]).members)[0]
+    (prediction,) = Classifier(three).predict(draw_cell("ig", 0))
+    assert prediction.disagreement == pytest.approx(
+        disagreement(Classifier(three).outputs(SPEC.apply(draw_cell("ig", 0))[None]).members)[0]
     )
 
 
 def test_members_at_several_scales_share_a_map() -> None:
     """Each place of a member's map is divided; how far the common map is off is their mean."""
     torch.manual_seed(0)
-    members = [
-        build_model("efficientnet_lite", switches=Switches(enlarge=times)).eval()
-        for times in (1, 1.5)
-    ]
+    members = [build_model("efficientnet_lite", input_upscale=times).eval() for times in (1, 1.5)]
     images = torch.rand(2, 3, 64, 64)
     ensemble = Ensemble(members)
     found = ensemble.outputs(images)
@@ -112,15 +109,15 @@ def test_members_at_several_scales_share_a_map() -> None:
 
 def test_maps_are_put_right_before_they_are_turned_back() -> None:
     """A map that lies one place too far right and below, of a picture with one bright place."""
-    picture = np.zeros((1, 8, 8, 3), dtype=np.uint8)
-    picture[0, 2, 5] = 255
+    image = np.zeros((1, 8, 8, 3), dtype=np.uint8)
+    image[0, 2, 5] = 255
 
     def looked_at(view: np.ndarray) -> np.ndarray:
         moved = np.zeros((1, 1, 8, 8))
         moved[0, 0, 1:, 1:] = view[0, :-1, :-1, 0]
         return moved
 
-    mean = turned_back([looked_at(view) for view in symmetries(picture)], 1.0)
-    assert mean[0, 0] == pytest.approx(picture[0, :, :, 0])
-    half = turned_back([looked_at(view) for view in symmetries(picture)], 0.5)
+    mean = average_maps([looked_at(view) for view in symmetries(image)], 1.0)
+    assert mean[0, 0] == pytest.approx(image[0, :, :, 0])
+    half = average_maps([looked_at(view) for view in symmetries(image)], 0.5)
     assert half.max() < 255

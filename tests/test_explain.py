@@ -12,9 +12,9 @@ from PIL import Image
 from hemascope.cli import app
 from hemascope.data.synthetic import draw_cell
 from hemascope.inference.classifier import Classifier
-from hemascope.inference.explain import enlarged, sharp_map
-from hemascope.inference.mask_search import sharpened
-from hemascope.metrics.faithfulness import STEPS, deletion, insertion, removed
+from hemascope.inference.explain import resize_map, search_map
+from hemascope.inference.mask_search import search_mask
+from hemascope.metrics.faithfulness import STEPS, deletion, insertion, remove_stepwise
 from hemascope.preprocess import ground_colour
 from hemascope.reports import pages
 from hemascope.reports.pages import explanation_page
@@ -32,12 +32,12 @@ def darkness(images: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def test_places_go_by_their_weight() -> None:
     weights = np.arange(64.0).reshape(8, 8)
-    pictures = removed(SPOT, WHITE, weights)
-    assert len(pictures) == STEPS + 1
-    assert np.array_equal(pictures[0], SPOT)
-    assert np.array_equal(pictures[-1], WHITE)
+    images = remove_stepwise(SPOT, WHITE, weights)
+    assert len(images) == STEPS + 1
+    assert np.array_equal(images[0], SPOT)
+    assert np.array_equal(images[-1], WHITE)
     black = np.zeros_like(WHITE)
-    half = removed(WHITE, black, weights)[STEPS // 2]
+    half = remove_stepwise(WHITE, black, weights)[STEPS // 2]
     assert (half[4:] == 0).all()
     assert (half[:4] == 255).all()
 
@@ -53,9 +53,9 @@ def test_a_faithful_map_beats_its_opposite() -> None:
 
 def planted(row: int, column: int) -> NDArray[np.uint8]:
     """A white picture of 128 pixels with a black square of 16, its middle at a place."""
-    picture = np.full((128, 128, 3), 255, dtype=np.uint8)
-    picture[row - 8 : row + 8, column - 8 : column + 8] = 0
-    return picture
+    image = np.full((128, 128, 3), 255, dtype=np.uint8)
+    image[row - 8 : row + 8, column - 8 : column + 8] = 0
+    return image
 
 
 def blob(row: int, column: int, width: float) -> NDArray[np.float64]:
@@ -65,24 +65,24 @@ def blob(row: int, column: int, width: float) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize(("row", "column"), [(40, 88), (80, 36), (64, 64)])
 def test_a_map_is_drawn_to_what_the_answer_rests_on(row: int, column: int) -> None:
-    picture, white = planted(row, column), np.full((128, 128, 3), 255, dtype=np.uint8)
+    image, white = planted(row, column), np.full((128, 128, 3), 255, dtype=np.uint8)
     start = blob(row + 10, column - 10, 24)  # nearly a place away, and too wide
 
     def shown(images: NDArray[np.uint8]) -> NDArray[np.float64]:
         there = images[:, row - 8 : row + 8, column - 8 : column + 8, 0] == 0
         return np.asarray(there.mean(axis=(1, 2)))
 
-    found = sharpened(picture, white, start, shown)
+    found = search_mask(image, white, start, shown)
     strongest = np.argwhere(found >= np.quantile(found, 1 - 1 / 64))
     assert strongest.mean(axis=0) == pytest.approx((row, column), abs=8)  # half a place
-    assert deletion(picture, white, found, shown) < deletion(picture, white, start, shown)
-    assert insertion(picture, white, found, shown) > insertion(picture, white, start, shown)
-    assert np.array_equal(found, sharpened(picture, white, start, shown))
+    assert deletion(image, white, found, shown) < deletion(image, white, start, shown)
+    assert insertion(image, white, found, shown) > insertion(image, white, start, shown)
+    assert np.array_equal(found, search_mask(image, white, start, shown))
 
 
 def test_without_a_round_the_map_stays() -> None:
     start = blob(50, 70, 20)
-    found = sharpened(
+    found = search_mask(
         planted(50, 70),
         np.full((128, 128, 3), 255, np.uint8),
         start,
@@ -94,7 +94,7 @@ def test_without_a_round_the_map_stays() -> None:
 
 def test_what_speaks_nowhere_for_a_class_shows_nothing() -> None:
     nowhere = np.zeros((128, 128))
-    found = sharpened(
+    found = search_mask(
         planted(50, 70),
         np.full((128, 128, 3), 255, np.uint8),
         nowhere,
@@ -106,18 +106,18 @@ def test_what_speaks_nowhere_for_a_class_shows_nothing() -> None:
 def test_the_map_of_a_cell_is_more_faithful_than_it_began() -> None:
     classifier = Classifier()
     cell = draw_cell("eosinophil", seed=2)
-    (answer,) = classifier.predict(cell)
+    (prediction,) = classifier.predict(cell)
     image = classifier.card.input.load(cell)
-    judge, label = classifier.judge(answer), str(answer.label)
-    of = judge.card.classes.index(label)
+    model, label = classifier.model_for(prediction), str(prediction.label)
+    of = model.card.classes.index(label)
     ground = np.empty_like(image)
     ground[:] = ground_colour(Image.fromarray(image))
 
     def probability(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        return softmax(judge.scores(images).logits, judge.card.temperature)[:, of]
+        return softmax(model.outputs(images).logits, model.card.temperature)[:, of]
 
-    start = enlarged(judge.engine.eight_looks(image[None]).class_map[0, of], len(image))
-    found = sharp_map(classifier, image, answer, label)
+    start = resize_map(model.engine.tta_outputs(image[None]).class_map[0, of], len(image))
+    found = search_map(classifier, image, prediction, label)
     assert found.shape == start.shape
     assert deletion(image, ground, found, probability) <= deletion(
         image, ground, start, probability
@@ -156,10 +156,10 @@ def test_the_page_gives_the_reasons_to_review(tmp_path: Path) -> None:
     path = tmp_path / "noise.png"
     Image.fromarray(noise).save(path)
     classifier = Classifier()
-    answers = classifier.predict(path)
-    assert answers[0].review_reasons
-    page = explanation_page(answers, classifier)
-    assert f"review: {', '.join(answers[0].review_reasons)}" in page
+    predictions = classifier.predict(path)
+    assert predictions[0].review_reasons
+    page = explanation_page(predictions, classifier)
+    assert f"review: {', '.join(predictions[0].review_reasons)}" in page
 
 
 def test_nothing_is_written_where_no_image_can_be_read(tmp_path: Path) -> None:

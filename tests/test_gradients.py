@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hemascope.models.gradients import excite, spatial_mean, strided_depthwise
+from hemascope.models.gradients import spatial_mean, strided_depthwise
 
 
 def gradients(output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -37,22 +37,3 @@ def test_strided_depthwise(height: int, width: int, kernel: int, stride: int) ->
     plain = nn.functional.conv2d(x, weight, None, stride, kernel // 2, groups=6)
     torch.testing.assert_close(ours, plain)
     torch.testing.assert_close(gradients(ours, x, weight), gradients(plain, x, weight))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_excite(dtype: torch.dtype) -> None:
-    x = image(8, 5, 6).detach().to(dtype).requires_grad_()
-    reduce, expand = nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)
-    weights = (*reduce.parameters(), *expand.parameters())
-    ours = excite(x, reduce, expand)
-    mean = x.float().mean((2, 3), keepdim=True)
-    plain = x * torch.sigmoid(expand(nn.functional.silu(reduce(mean)))).to(dtype)
-    rounding = (
-        {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
-    )
-    torch.testing.assert_close(ours, plain, **rounding)
-    torch.testing.assert_close(
-        gradients(ours, x, *weights), gradients(plain, x, *weights), **rounding
-    )
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        torch.testing.assert_close(excite(x, reduce, expand), plain, **rounding)

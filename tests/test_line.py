@@ -158,11 +158,11 @@ def test_drawn_cells_are_named_by_a_model_that_never_saw_one(
 ) -> None:
     draw_folder(tmp_path, per_class=50)
     images = find_images([str(tmp_path)])
-    answers = classifier.predict(images)
+    predictions = classifier.predict(images)
     right = Counter(
         Path(path).parent.name
-        for path, answer in zip(images, answers, strict=True)
-        if answer.label == Path(path).parent.name
+        for path, prediction in zip(images, predictions, strict=True)
+        if prediction.label == Path(path).parent.name
     )
     assert right.total() >= 0.8 * 400, right
     assert min(right[name] for name in BLOOD_CELLS.names) >= 25, right

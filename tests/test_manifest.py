@@ -15,13 +15,13 @@ from PIL import Image
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.manifest import (
     Manifest,
-    ManifestError,
     ManifestRow,
     manifest_from_folder,
     read_manifest,
     write_manifest,
 )
 from hemascope.data.public import BLOODMNIST, SOURCES, unpack_bloodmnist
+from hemascope.errors import ManifestError
 
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1)
 WORDS = st.text(st.characters(exclude_categories=["Cs"])).map(str.strip)
@@ -204,9 +204,9 @@ def test_folders_without_classes_are_explained(tmp_path: Path) -> None:
 def test_links_out_of_the_folder_are_refused(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, target: str
 ) -> None:
-    elsewhere = images(tmp_path_factory.mktemp("elsewhere"), "secret.png")
+    outside = images(tmp_path_factory.mktemp("outside"), "secret.png")
     images(tmp_path, "ig/a.png")
-    (tmp_path / "ig" / "b.png").symlink_to(elsewhere / target)
+    (tmp_path / "ig" / "b.png").symlink_to(outside / target)
     with pytest.raises(ManifestError, match=r"b\.png: a link"):
         manifest_from_folder(tmp_path)
 
@@ -221,8 +221,8 @@ def test_a_name_that_is_not_utf8_is_explained(tmp_path: Path) -> None:
 
 def bloodmnist(folder: Path, size: int) -> Path:
     arrays = {}
-    for place, split in enumerate(("train", "val", "test")):
-        noise = np.random.default_rng(place).integers(0, 256, (9, size, size, 3), dtype=np.uint8)
+    for index, split in enumerate(("train", "val", "test")):
+        noise = np.random.default_rng(index).integers(0, 256, (9, size, size, 3), dtype=np.uint8)
         arrays[f"{split}_images"] = noise
         arrays[f"{split}_labels"] = np.arange(9, dtype=np.uint8)[:, None] % 8
     path = folder / ("bloodmnist.npz" if size == 28 else f"bloodmnist_{size}.npz")

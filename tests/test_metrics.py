@@ -18,7 +18,7 @@ from hemascope.metrics.classification import (
     macro_f1,
     recall,
 )
-from hemascope.metrics.intervals import bootstrap, reflected
+from hemascope.metrics.intervals import bootstrap, reflect_interval
 from hemascope.records import Evaluation
 from hemascope.serialization import from_json, to_json
 
@@ -135,7 +135,7 @@ def test_the_calibration_interval_holds_the_true_error():
             return expected_calibration_error(p, t, weights=weights)[:, None]
 
         (interval,) = bootstrap(error, 400, resamples=200)
-        turned = reflected(interval)
+        turned = reflect_interval(interval)
         held["percentile"] += interval.low <= truth <= interval.high
         held["reflected"] += turned.low <= truth <= turned.high
     assert held["reflected"] >= 80
@@ -159,7 +159,7 @@ def test_evaluation_puts_every_figure_in_its_place():
     (percentile,) = bootstrap(
         lambda counts: expected_calibration_error(probabilities, targets, 15, counts)[:, None], 300
     )
-    expected = reflected(percentile)  # of other resamples, hence the tolerance
+    expected = reflect_interval(percentile)  # of other resamples, hence the tolerance
     assert calibration.low == pytest.approx(expected.low, abs=0.008)
     assert calibration.high == pytest.approx(expected.high, abs=0.008)
     for k, scores in enumerate(found.per_class):

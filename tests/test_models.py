@@ -9,7 +9,7 @@ import torch
 from captum.attr import LayerGradCam
 
 from hemascope.data.augment import POLICIES
-from hemascope.models import MODELS, Switches, build_model
+from hemascope.models import MODELS, build_model
 from hemascope.models.blocks import SqueezeExcite, StochasticDepth
 from hemascope.models.network import CellNetwork, StainNormalisation
 from hemascope.training.recipe import Recipe
@@ -84,21 +84,21 @@ def test_class_map_is_a_librarys_grad_cam(name: str) -> None:
     network = build_model(name, num_classes=3).eval()
     images = torch.rand(2, 3, 64, 64)
     ours = network.outputs(images).class_map
-    places = ours.shape[2] * ours.shape[3]
+    indices = ours.shape[2] * ours.shape[3]
     last = list(network.maps.children())[-1]
     for c in range(3):
         theirs = LayerGradCam(network, last).attribute(images, target=c)
-        assert torch.allclose(ours[:, c], theirs[:, 0] * places, atol=1e-4)
+        assert torch.allclose(ours[:, c], theirs[:, 0] * indices, atol=1e-4)
 
 
 def test_squeeze_excite_can_be_left_out() -> None:
-    network = build_model("deep_efficientnet", switches=Switches(squeeze_excite=False))
+    network = build_model("deep_efficientnet", squeeze_excite=False)
     assert not any(isinstance(module, SqueezeExcite) for module in network.modules())
     assert count(network) < PARAMETERS["deep_efficientnet"]
 
 
 def test_stochastic_depth_rises_and_drops_whole_branches() -> None:
-    network = build_model("deep_efficientnet", switches=Switches(stochastic_depth=0.2))
+    network = build_model("deep_efficientnet", drop_path_rate=0.2)
     rates = [module.rate for module in network.modules() if isinstance(module, StochasticDepth)]
     assert rates[0] == 0
     assert rates[-1] == pytest.approx(0.2)
@@ -121,8 +121,8 @@ def test_unknown_names_and_numbers_are_refused() -> None:
         build_model("resnet19")
     with pytest.raises(ValueError, match="at least two classes"):
         build_model("resnet18", num_classes=1)
-    with pytest.raises(ValueError, match="dropout"):
-        Switches(dropout=1.0)
+    with pytest.raises(ValueError, match="drop_rate"):
+        build_model("resnet18", drop_rate=1.0)
 
 
 def test_normalised_stain_forgets_light_and_strength() -> None:
@@ -142,7 +142,7 @@ def test_an_enlarged_picture_has_finer_maps() -> None:
     torch.manual_seed(0)
     plain = build_model("efficientnet_lite").eval()
     torch.manual_seed(0)
-    enlarging = build_model("efficientnet_lite", switches=Switches(enlarge=1.5)).eval()
+    enlarging = build_model("efficientnet_lite", input_upscale=1.5).eval()
     images = torch.rand(2, 3, 64, 64)
     larger = torch.nn.functional.interpolate(images, size=(96, 96), mode="bilinear")
     for found, expected in zip(enlarging.stages(images), plain.stages(larger), strict=True):
@@ -154,7 +154,7 @@ def test_stain_is_normalised_where_the_switch_says_so() -> None:
     torch.manual_seed(0)
     plain = build_model("efficientnet_lite").eval()
     torch.manual_seed(0)
-    normalised = build_model("efficientnet_lite", switches=Switches(normalise_stain=True)).eval()
+    normalised = build_model("efficientnet_lite", normalise_stain=True).eval()
     assert plain.state_dict().keys() == normalised.state_dict().keys()
     images = torch.rand(2, 3, 64, 64)
     early = normalised.stages(images)[0]

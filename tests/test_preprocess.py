@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemascope.preprocess import MAX_PIXELS, ImageError, InputSpec, decode
+from hemascope.errors import ImageError
+from hemascope.preprocess import MAX_PIXELS, InputSpec, decode
 
 Pixels = NDArray[np.uint8]
 
@@ -248,8 +249,8 @@ def test_a_file_with_wrong_bytes_is_an_image_error_or_an_image(kind: str) -> Non
     rng = np.random.default_rng(1)
     for _ in range(100):
         spoilt = bytearray(whole)
-        for place in rng.integers(0, len(whole), 3):
-            spoilt[place] = rng.integers(0, 256)
+        for index in rng.integers(0, len(whole), 3):
+            spoilt[index] = rng.integers(0, 256)
         with suppress(ImageError):
             assert decode(bytes(spoilt)).mode == "RGB"
 

@@ -11,21 +11,16 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from hemascope.bundle.bundle import (
-    Bundle,
-    BundleError,
-    Card,
-    read_bundle,
-    write_bundle,
-)
-from hemascope.bundle.export import drawn_sample, export
+from hemascope.bundle.bundle import Bundle, Card, read_bundle, write_bundle
+from hemascope.bundle.export import draw_sample, export
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
 from hemascope.data.synthetic import draw_cell, draw_folder
+from hemascope.errors import BundleError
 from hemascope.inference.classifier import Classifier
 from hemascope.models import build_model
-from hemascope.post_training import quantise
-from hemascope.post_training.quantise import quantised
+from hemascope.post_training import quantise as quantising
+from hemascope.post_training.quantise import quantise
 from hemascope.preprocess import InputSpec
 
 SPEC = InputSpec(64)
@@ -37,7 +32,7 @@ def cells() -> np.ndarray:
     return np.stack([SPEC.apply(cell) for cell in drawn])
 
 
-def bundle_of(model: str) -> Bundle:
+def export_run(model: str) -> Bundle:
     """A network that has learnt nothing but the scales of its layers."""
     torch.manual_seed(0)
     network = build_model(model)
@@ -55,25 +50,25 @@ def bundle_of(model: str) -> Bundle:
         training_data="nothing",
         temperature=2.0,
     )
-    return export(network, card, drawn_sample(SPEC))
+    return export(network, card, draw_sample(SPEC))
 
 
 @pytest.fixture(scope="module")
 def mini() -> Bundle:
-    return bundle_of("efficientnet_mini")
+    return export_run("efficientnet_mini")
 
 
 @pytest.mark.parametrize("model", ["efficientnet_mini", "deep_efficientnet", "resnet18"])
 def test_eight_bits_say_nearly_the_same(
     model: str, cells: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantise, "AGREED", 0.0)  # one that has learnt nothing is never sure
-    whole = bundle_of(model)
-    found = quantised(whole, cells)
+    monkeypatch.setattr(quantising, "AGREED", 0.0)  # one that has learnt nothing is never sure
+    whole = export_run(model)
+    found = quantise(whole, cells)
     assert (found.card.precision, whole.card.precision) == ("int8", "fp32")
     assert found.card.temperature == 1.0
-    ours, theirs = (Classifier(bundle).scores(cells) for bundle in (found, whole))
-    for name in ("logits", "features", "class_map", "texture"):
+    ours, theirs = (Classifier(bundle).outputs(cells) for bundle in (found, whole))
+    for name in ("logits", "features", "class_map", "style_statistics"):
         given, expected = getattr(ours, name), getattr(theirs, name)
         error = np.abs(given - expected).mean()
         assert 0 < error < 0.1 * np.abs(expected).mean(), name
@@ -83,7 +78,7 @@ def test_eight_bits_say_nearly_the_same(
 
 
 def test_it_computes_in_integers_and_is_smaller(mini: Bundle, cells: np.ndarray) -> None:
-    found = quantised(mini, cells)
+    found = quantise(mini, cells)
     assert len(found.model) < 0.45 * len(mini.model)
     graph = onnx.load_from_string(found.model).graph
     weights = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
@@ -99,7 +94,7 @@ def mini_weights(mini: Bundle) -> int:
 
 def test_no_two_neighbours_overflow(mini: Bundle, cells: np.ndarray) -> None:
     """255 times the sum of any two that are added up in sixteen bits stays within them."""
-    graph = onnx.load_from_string(quantised(mini, cells).model).graph
+    graph = onnx.load_from_string(quantise(mini, cells).model).graph
     checked = 0
     for tensor in graph.initializer:
         if tensor.data_type != onnx.TensorProto.INT8 or len(tensor.dims) != 4:
@@ -121,22 +116,22 @@ def test_what_does_not_bear_it_is_refused(
     mini: Bundle, cells: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = iter([np.zeros(100, dtype=int), np.r_[np.zeros(98, dtype=int), 1, 1]])
-    monkeypatch.setattr(quantise, "_named", lambda *_: next(named))
+    monkeypatch.setattr(quantising, "_predict_classes", lambda *_: next(named))
     with pytest.raises(BundleError, match=r"only 98\.0% of 24 images are named as before"):
-        quantised(mini, cells)
+        quantise(mini, cells)
 
 
 def test_another_beginning_is_refused(mini: Bundle, cells: np.ndarray) -> None:
     proto = onnx.load_from_string(mini.model)
     next(node for node in proto.graph.node if node.op_type == "Sub").op_type = "Add"
     with pytest.raises(BundleError, match="does not begin with a normalisation"):
-        quantised(replace(mini, model=proto.SerializeToString()), cells)
+        quantise(replace(mini, model=proto.SerializeToString()), cells)
 
 
 def test_calibrate_with_eight_bits(
     mini: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantise, "AGREED", 0.0)
+    monkeypatch.setattr(quantising, "AGREED", 0.0)
     draw_folder(tmp_path / "cells", 20, seed=0, size=64)
     write_bundle(mini, tmp_path / "mini")
     words = ["calibrate", tmp_path / "cells", "--int8", "--out", tmp_path / "out"]
@@ -144,10 +139,10 @@ def test_calibrate_with_eight_bits(
     assert app([str(word) for word in words], result_action="return_value") == 0
     found = read_bundle(tmp_path / "out")
     assert found.card.precision == "int8"
-    assert found.card.trust is not None
+    assert found.card.uncertainty is not None
     assert found.card.temperature != 1.0
-    answer = Classifier(found).predict(str(next((tmp_path / "cells").rglob("*.png"))))[0]
-    assert answer.review is not None
+    prediction = Classifier(found).predict(str(next((tmp_path / "cells").rglob("*.png"))))[0]
+    assert prediction.review is not None
     again = [str(word) for word in (*words[:-1], tmp_path / "out", "--force")]
     with pytest.raises(BundleError, match="in eight bits already"):
         app(again, result_action="return_value")

@@ -26,19 +26,19 @@ def test_results_are_of_the_model_that_ships(name: str) -> None:
 
 
 def test_the_card_has_the_measured_accuracy() -> None:
-    result = read_bundle().card.figures[-1].result
+    result = read_bundle().card.metrics[-1].result
     assert (result.successes, result.n) == tuple(
         read("evaluation")["accuracy"][key] for key in ("successes", "n")
     )
 
 
 def test_adaptation_is_of_the_fallback_model_that_ships() -> None:
-    fallback = read_bundle().elsewhere
+    fallback = read_bundle().fallback
     assert fallback is not None
     found = read("adaptation")
     assert found["model_sha256"] == fallback.card.model_sha256
     for site in found["sites"].values():
-        assert (site["each"], site["draws"]) == (10, 10)
+        assert (site["cells_per_class"], site["draws"]) == (10, 10)
         assert site["seconds"] < 120
         for kind in ("one", "eight"):  # the page shows one figure for both
             balanced, ceiling = site["balanced_accuracy"][kind], site["ceiling"][kind]
@@ -48,7 +48,7 @@ def test_adaptation_is_of_the_fallback_model_that_ships() -> None:
 
 def test_cells_of_other_laboratories_are_all_flagged() -> None:
     for name in ("jiangxi", "bccd", "bccd_crops"):
-        assert read(name)["trust"]["in_distribution"]["successes"] == 0
+        assert read(name)["uncertainty"]["in_distribution"]["successes"] == 0
 
 
 def test_the_searched_map_differs_from_the_blob_by_more_than_chance() -> None:

@@ -172,7 +172,7 @@ def test_a_folder_of_other_things_is_left_alone(tiny_bundle: Path, tmp_path: Pat
     folder.mkdir()
     (folder / "notes.txt").write_text("keep")
     with pytest.raises(RuntimeError, match="stop"):
-        classify_to(folder, Classifier(tiny_bundle), ["no.png"], each=fail)
+        classify_to(folder, Classifier(tiny_bundle), ["no.png"], on_prediction=fail)
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
 

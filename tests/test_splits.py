@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hemascope.data.manifest import Manifest, ManifestError, ManifestRow, read_manifest
+from hemascope.data.manifest import Manifest, ManifestRow, read_manifest
 from hemascope.data.splits import (
-    LeakageError,
+    add_hashes,
     assert_no_leakage,
     check_splits,
     split_counts,
     split_fractions,
     validation_split,
-    with_hashes,
 )
+from hemascope.errors import LeakageError, ManifestError
 
 SEEDS = st.integers(0, 2**32)
 PARTS = {"train": 0.7, "val": 0.2, "test": 0.1}
@@ -210,9 +210,9 @@ def test_hashes_are_computed_from_the_files(tmp_path: Path) -> None:
     splits = {row.path: row.split for row in done.rows}
     assert splits["a"] == splits["b"] != splits["c"]
     known = Manifest(tmp_path, (ManifestRow("gone", "ig", sha256=sha(1)),))
-    assert with_hashes(known) == known
+    assert add_hashes(known) == known
     with pytest.raises(ManifestError, match="gone: cannot be read: No such file"):
-        with_hashes(Manifest(tmp_path, (ManifestRow("gone", "ig"),)))
+        add_hashes(Manifest(tmp_path, (ManifestRow("gone", "ig"),)))
 
 
 @pytest.mark.parametrize("trained", ["train", "val"])

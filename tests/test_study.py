@@ -11,8 +11,9 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
 from hemascope.cli import main
-from hemascope.data.manifest import Manifest, ManifestError, manifest_from_folder
+from hemascope.data.manifest import Manifest, manifest_from_folder
 from hemascope.data.splits import split_fractions
+from hemascope.errors import ManifestError
 from hemascope.metrics.intervals import wilson
 from hemascope.provenance import provenance
 from hemascope.records import Estimate
@@ -29,9 +30,9 @@ from hemascope.study.experiments import (
 )
 from hemascope.study.findings import accuracy_on_test, comparisons, read_study, validation
 from hemascope.study.report import markdown, write_report
-from hemascope.study.results import Answers, RunResult, StudyFacts, StudyFolder
+from hemascope.study.results import PredictedClasses, RunResult, StudyFacts, StudyFolder
 from hemascope.study.run import run_study
-from hemascope.study.status import study_status
+from hemascope.study.status import read_status
 from hemascope.study.tables import tables
 from hemascope.training.folder import EpochRecord
 from hemascope.training.recipe import Recipe
@@ -40,7 +41,9 @@ from samples import two_classes
 ROOT = Path(__file__).parents[1]
 TINY = Profile(
     "cpu",
-    Recipe(image_size=64, epochs=3, batch_size=8, val_fraction=0.25, precision="fp32", dropout=0.1),
+    Recipe(
+        image_size=64, epochs=3, batch_size=8, val_fraction=0.25, precision="fp32", drop_rate=0.1
+    ),
     to_the_letter=False,
 )
 
@@ -192,8 +195,8 @@ def test_a_study_runs_once_and_reports(
     study = read_study(folder)
     result = study.of(REFERENCE)[0].result
     assert result.val is not None
-    assert len(result.test.targets) == len(result.test.named) == 8
-    right = sum(a == b for a, b in zip(result.val.targets, result.val.named, strict=True))
+    assert len(result.test.targets) == len(result.test.predicted) == 8
+    right = sum(a == b for a, b in zip(result.val.targets, result.val.predicted, strict=True))
     best = study.of(REFERENCE)[0].epochs[result.best_epoch - 1]
     assert best.val_accuracy == pytest.approx(right / len(result.val.targets))
 
@@ -241,9 +244,9 @@ def invented(
             recipe = PROFILES["cpu"].recipe(EXPERIMENTS[name], seed)
             right = random.random(500) < share
             named = tuple(t if ok else 1 - t for t, ok in zip(targets, right, strict=True))
-            answers = Answers("images", targets, named)
+            predictions = PredictedClasses("images", targets, named)
             result = RunResult(
-                recipe, ("a", "b"), 10, 1000, 10**6, 2.5, 1, answers, answers, provenance()
+                recipe, ("a", "b"), 10, 1000, 10**6, 2.5, 1, predictions, predictions, provenance()
             )
             study.write_result(recipe.digest(), result)
             record = EpochRecord(1, 96, 1e-3, 1.0, 0.5, 1.0, 0.5, 10.0, 100.0, 900.0)
@@ -285,14 +288,14 @@ def test_tables_of_known_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_status_knows_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = plan(PROFILES["cpu"], ["deep_efficientnet", "simple_cnn"], seeds=[0])
     folder = StudyFolder(tmp_path)
-    assert [status.seconds_left for status in study_status(folder, runs)] == [None, None]
+    assert [status.seconds_left for status in read_status(folder, runs)] == [None, None]
     invented(tmp_path, {"deep_efficientnet": (0.9,)}, monkeypatch)
-    done, waiting = study_status(folder, runs)
+    done, waiting = read_status(folder, runs)
     assert (done.state, done.seconds_left) == ("done", 0.0)
     assert (waiting.state, waiting.seconds_left) == ("waiting", 100.0)
     record = EpochRecord(1, 96, 1e-3, 1.0, 0.5, 1.0, 0.5, 20.0, 100.0, 900.0)
     folder.run(runs[1].digest).write_metrics([record])
-    under_way = study_status(folder, runs)[1]
+    under_way = read_status(folder, runs)[1]
     assert (under_way.state, under_way.seconds_left) == ("under way", 180.0)
 
 

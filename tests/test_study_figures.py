@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from hemascope.metrics.intervals import wilson
-from hemascope.models import MODELS, Switches, build_model
+from hemascope.models import MODELS, build_model
 from hemascope.models.network import CellNetwork
 from hemascope.models.summary import layers_of, multiply_accumulates, parameters_of
 from hemascope.records import Estimate, Proportion
@@ -75,8 +75,7 @@ def test_a_hidden_layer_takes_the_place_of_the_mean() -> None:
 
 @pytest.mark.parametrize("squeeze_excite", [True, False])
 def test_squeeze_excite_follows_its_switch(squeeze_excite: bool) -> None:
-    switches = Switches(squeeze_excite=squeeze_excite)
-    layers = layers_of(build_model("deep_efficientnet", switches=switches), 64)
+    layers = layers_of(build_model("deep_efficientnet", squeeze_excite=squeeze_excite), 64)
     assert {layer.squeeze_excite for layer in layers[1:14]} == {squeeze_excite}
     assert not any(layer.squeeze_excite for layer in (layers[0], *layers[14:]))
 
@@ -84,7 +83,7 @@ def test_squeeze_excite_follows_its_switch(squeeze_excite: bool) -> None:
 def test_multiply_accumulates_of_a_convolution_and_a_linear_layer() -> None:
     """3×3, 3 to 5 channels, stride 2: 9·3·5 at each of 32² places; then 5·7."""
     convolution = nn.Conv2d(3, 5, 3, stride=2, padding=1)
-    network = CellNetwork(nn.Sequential(convolution), 5, 7, dropout=0.0)
+    network = CellNetwork(nn.Sequential(convolution), 5, 7, drop_rate=0.0)
     conv, pool, linear = layers_of(network, 64)
     assert (conv.shape, conv.parameters) == ((5, 32, 32), 9 * 3 * 5 + 5)
     assert conv.multiply_accumulates == 9 * 3 * 5 * 32 * 32

@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 
 from hemascope.bundle.bundle import read_bundle
 from hemascope.data.manifest import Manifest, ManifestRow, manifest_from_folder, write_manifest
-from hemascope.data.splits import LeakageError
+from hemascope.errors import LeakageError, TrainingError
 from hemascope.inference.classifier import Classifier
 from hemascope.serialization import to_json
 from hemascope.training.folder import RunFolder
-from hemascope.training.loop import TrainingError, load_start, network_of
+from hemascope.training.loop import load_start, network_of
 from hemascope.training.optim import WeightAverage, learning_rate
 from hemascope.training.recipe import PAPER, Recipe, read_recipe
-from hemascope.training.run import bundle_of, ensemble_of, snapshots_of, train
+from hemascope.training.run import export_ensemble, export_run, export_snapshots, train
 from samples import two_classes
 
 TINY = Recipe(
@@ -95,11 +95,11 @@ def test_a_run_leaves_everything_in_its_folder(cells: Path, cache: Path, tmp_pat
     assert records[-1].train_loss < records[0].train_loss
     card = read_bundle(folder.bundle).card
     assert card.classes.names == ("orange", "violet")
-    assert card.figures[0].result.n == 10
+    assert card.metrics[0].result.n == 10
     facts = json.loads(folder.provenance.read_text())
     assert (facts["train_images"], facts["val_images"]) == (30, 10)
-    answers = Classifier(folder.bundle).predict([cells / "orange" / "0.png"])
-    assert answers[0].label in card.classes.names
+    predictions = Classifier(folder.bundle).predict([cells / "orange" / "0.png"])
+    assert predictions[0].label in card.classes.names
 
 
 def test_a_seed_gives_the_same_run_twice(cells: Path, cache: Path, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_two_processes_train_one_model(cells: Path, cache: Path, tmp_path: Path)
 
 def test_two_processes_have_the_losses_of_one(cells: Path, cache: Path, tmp_path: Path) -> None:
     """Each takes half of what one takes whole; without norms over the batch, which would differ."""
-    recipe = replace(TINY, epochs=4, augmentation="none", dropout=0.0, stochastic_depth=0.0)
+    recipe = replace(TINY, epochs=4, augmentation="none", drop_rate=0.0, drop_path_rate=0.0)
     script = tmp_path / "norms_of_one_image.py"
     script.write_text(
         "from torch import nn\n"
@@ -270,7 +270,7 @@ def test_image_size_grows() -> None:
         ("augmentation", "mixup"),
         ("epochs", 0),
         ("val_fraction", 1.0),
-        ("dropout", -0.1),
+        ("drop_rate", -0.1),
         ("crop", 0.0),
         ("start_size", 500),
         ("min_learning_rate", 1.0),
@@ -326,10 +326,10 @@ def test_a_head_for_other_classes_begins_fresh(cells: Path, cache: Path, tmp_pat
 
 def test_a_stain_normalising_run_makes_a_bundle(cells: Path, cache: Path, tmp_path: Path) -> None:
     """Exported with it, and torch and onnxruntime agree, or there were no bundle."""
-    recipe = replace(TINY, epochs=1, normalise_stain=True, augmentation="sites")
+    recipe = replace(TINY, epochs=1, normalise_stain=True, augmentation="domain_randomisation")
     run = train(recipe, manifest_from_folder(cells), tmp_path / "run", cache=cache)
-    (answer,) = Classifier(run.bundle).predict(next(cells.rglob("*.png")))
-    assert answer.status == "ok"
+    (prediction,) = Classifier(run.bundle).predict(next(cells.rglob("*.png")))
+    assert prediction.status == "ok"
 
 
 def test_several_runs_become_an_ensemble(cells: Path, cache: Path, tmp_path: Path) -> None:
@@ -338,18 +338,18 @@ def test_several_runs_become_an_ensemble(cells: Path, cache: Path, tmp_path: Pat
         recipe = replace(TINY, epochs=1, seed=seed)
         path = tmp_path / str(seed)
         runs.append(train(recipe, manifest_from_folder(cells), path, cache=cache))
-    bundle = ensemble_of(runs)
-    own = bundle_of(runs[0]).card.recipe
+    bundle = export_ensemble(runs)
+    own = export_run(runs[0]).card.recipe
     assert bundle.card.recipe == {name: own[name] for name in own if name != "seed"}
     assert bundle.card.parameters == 2 * read_bundle(runs[0].bundle).card.parameters
-    (answer,) = Classifier(bundle).predict(next(cells.rglob("*.png")))
-    assert answer.disagreement is not None
+    (prediction,) = Classifier(bundle).predict(next(cells.rglob("*.png")))
+    assert prediction.disagreement is not None
     wider = train(
         replace(TINY, epochs=1, image_size=96), manifest_from_folder(cells), tmp_path / "w",
         cache=cache,
     )  # fmt: skip
     with pytest.raises(ValueError, match="its classes or its input differ"):
-        ensemble_of([runs[0], wider])
+        export_ensemble([runs[0], wider])
 
 
 def test_cycles_begin_again_and_end_low() -> None:
@@ -376,11 +376,27 @@ def test_snapshots_of_one_run_become_an_ensemble(cells: Path, cache: Path, tmp_p
     run = train(replace(TINY, epochs=2, cycles=2), manifest, tmp_path / "run", cache=cache)
     first, last = (load_file(run.snapshot(cycle)) for cycle in (1, 2))
     assert any(not torch.equal(first[name], last[name]) for name in first)
-    bundle = snapshots_of(run)
+    bundle = export_snapshots(run)
     assert bundle.card.architecture.count("+") == 1
-    (answer,) = Classifier(bundle).predict(next(cells.rglob("*.png")))
-    assert answer.disagreement is not None
+    (prediction,) = Classifier(bundle).predict(next(cells.rglob("*.png")))
+    assert prediction.disagreement is not None
     plain = train(replace(TINY, epochs=1), manifest, tmp_path / "plain", cache=cache)
     assert not plain.snapshot(1).exists()
     with pytest.raises(ValueError, match="has no snapshots; train with --cycles"):
-        snapshots_of(plain)
+        export_snapshots(plain)
+
+
+def test_a_recipe_in_old_words_is_still_read(tmp_path: Path) -> None:
+    """And has the digest that it had, by which folders of studies are named."""
+    path = tmp_path / "recipe.json"
+    path.write_text(
+        '{"dropout": 0.2, "stochastic_depth": 0.1, "enlarge": 1.5, "augmentation": "sites"}'
+    )
+    recipe = read_recipe(path)
+    assert recipe == Recipe(
+        drop_rate=0.2,
+        drop_path_rate=0.1,
+        input_upscale=1.5,
+        augmentation="domain_randomisation",
+    )
+    assert recipe.digest() == "73de56c78efd"

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hemascope.classes import BLOOD_CELLS, CellClass, ClassSet
+    from hemascope.errors import HemascopeError, ImageError
     from hemascope.inference.classifier import Classifier
-    from hemascope.preprocess import ImageError, InputSpec
+    from hemascope.preprocess import InputSpec
     from hemascope.records import Evaluation, Prediction
 
 __version__ = version("hemascope")
@@ -26,6 +27,7 @@ __all__ = [
     "ClassSet",
     "Classifier",
     "Evaluation",
+    "HemascopeError",
     "ImageError",
     "InputSpec",
     "Prediction",
@@ -39,7 +41,8 @@ _HOMES = {
     "ClassSet": "hemascope.classes",
     "Classifier": "hemascope.inference.classifier",
     "Evaluation": "hemascope.records",
-    "ImageError": "hemascope.preprocess",
+    "HemascopeError": "hemascope.errors",
+    "ImageError": "hemascope.errors",
     "InputSpec": "hemascope.preprocess",
     "Prediction": "hemascope.records",
 }

@@ -87,10 +87,10 @@ class ClassSet:
 
         Raises ValueError for a name that is no class's name or alias.
         """
-        found = self.find(name)
-        if found is None:
+        cell_class = self.find(name)
+        if cell_class is None:
             raise ValueError(f"unknown class '{name}'; the classes are {', '.join(self.names)}")
-        return self.classes.index(found)
+        return self.classes.index(cell_class)
 
 
 def _key(name: str) -> str:

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from hemascope.errors import ImageError
+
 ImageSource: TypeAlias = "str | Path | bytes | Image.Image | NDArray[np.generic]"
 """What can be read as an image: a path, an encoded file's bytes, a PIL image, or an array."""
 
@@ -25,10 +27,6 @@ MAX_PIXELS = 100_000_000
 UM_PER_PIXEL = (0.02, 2.0)  # a microscope's pixels; beyond, the number is of another unit
 
 Image.MAX_IMAGE_PIXELS = None  # decode() refuses by the header, with a message of our own
-
-
-class ImageError(ValueError):
-    """An image that cannot be used; its text says what is wrong with it, without the path."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class ClassScores:
+class ClassMetrics:
     """One class's figures. `auroc` is one against the rest."""
 
     label: str
@@ -82,7 +82,7 @@ class ClassScores:
 
 
 @dataclass(frozen=True)
-class SubtypeScores:
+class SubtypeMetrics:
     """Recall among the images of one subtype, such as the band neutrophils."""
 
     label: str
@@ -118,7 +118,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class SetFigures:
+class SetMetrics:
     """How often prediction sets held the label, over all and by class, and how large they were."""
 
     coverage: Proportion
@@ -128,7 +128,7 @@ class SetFigures:
 
 
 @dataclass(frozen=True)
-class TrustFigures:
+class UncertaintyMetrics:
     """How far a calibrated model's own judgement of its answers held.
 
     `uncalibrated` is of the probabilities as the network gave them. `accuracy_of_rest` is of the
@@ -139,8 +139,8 @@ class TrustFigures:
     calibrated_on: str
     uncalibrated: Calibration
     calibrated: Calibration
-    sets: SetFigures
-    class_conditional_sets: SetFigures
+    sets: SetMetrics
+    class_conditional_sets: SetMetrics
     reviewed: Proportion
     review_reasons: dict[str, Proportion]
     accuracy_of_rest: Proportion
@@ -150,7 +150,7 @@ class TrustFigures:
 
 
 @dataclass(frozen=True)
-class ChoiceScores:
+class ChoiceMetrics:
     """How a bundle did on cells of the shared classes, when it chose among `classes`.
 
     `confusion` counts labels (rows, the shared classes) against named classes (columns).
@@ -190,7 +190,7 @@ class Appearance:
 
 
 @dataclass(frozen=True)
-class SiteScores:
+class SiteMetrics:
     """How a bundle did at a site, whose cells may be of some of its classes only.
 
     `shared` are the bundle's classes with enough cells there, and `n` counts the cells of these;
@@ -205,8 +205,8 @@ class SiteScores:
     cells: dict[str, int]
     shared: tuple[str, ...]
     n: int
-    among_all: ChoiceScores
-    among_shared: ChoiceScores
+    among_all: ChoiceMetrics
+    among_shared: ChoiceMetrics
     appearance: tuple[Appearance, ...] = ()
     reference: str = ""
 
@@ -215,7 +215,7 @@ class SiteScores:
 class Evaluation:
     """How a bundle did on labelled images; `site` where these are of another laboratory.
 
-    `trust` is there for a calibrated one. `confusion` is (C,C) counts, row = label, column =
+    `uncertainty` is there for a calibrated one. `confusion` is (C,C) counts, row = label, column =
     predicted. `mistakes` come most confident first. `unreadable` holds "path: reason" for the
     images left out of every figure.
     """
@@ -228,18 +228,18 @@ class Evaluation:
     macro_f1: Estimate
     macro_auroc: Estimate
     expected_calibration_error: Estimate
-    per_class: tuple[ClassScores, ...]
-    per_subtype: tuple[SubtypeScores, ...]
+    per_class: tuple[ClassMetrics, ...]
+    per_subtype: tuple[SubtypeMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
     mistakes: tuple[Mistake, ...]
     unreadable: tuple[str, ...]
     provenance: dict[str, Any]
-    trust: TrustFigures | None = None
-    site: SiteScores | None = None
+    uncertainty: UncertaintyMetrics | None = None
+    site: SiteMetrics | None = None
 
 
 @dataclass(frozen=True)
-class Suspect:
+class LabelIssue:
     """An image whose label is probably wrong, and what a network that never saw it says."""
 
     path: str
@@ -259,7 +259,7 @@ class Audit:
     name: str
     n: int
     agreed: int
-    suspects: tuple[Suspect, ...]
+    issues: tuple[LabelIssue, ...]
     pairs: dict[str, int]
     unreadable: tuple[str, ...]
     provenance: dict[str, str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any, TypeVar, get_origin
 
 import msgspec
@@ -16,25 +17,33 @@ def to_json(value: object) -> bytes:
 
     An array is written as its shape and its single-precision values in base 64.
     """
-    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_encoded), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_encode), indent=2) + b"\n"
 
 
 def from_json(text: bytes | str, kind: type[T]) -> T:
     """The dataclass that `to_json` wrote. Raises ValueError that says what does not fit."""
     try:
-        return msgspec.json.decode(text, type=kind, dec_hook=_decoded)
+        return msgspec.json.decode(text, type=kind, dec_hook=_decode)
     except msgspec.MsgspecError as error:
         raise ValueError(f"not a valid {kind.__name__}: {error}") from None
 
 
-def _encoded(value: Any) -> dict[str, Any]:
+def from_strings(values: Mapping[str, str | None], kind: type[T]) -> T:
+    """The dataclass with these fields, read from text. Raises ValueError for what does not fit."""
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"not a valid {kind.__name__}: {error}") from None
+
+
+def _encode(value: Any) -> dict[str, Any]:
     if isinstance(value, np.ndarray):
         content = np.ascontiguousarray(value, dtype="<f4").tobytes()
         return {"shape": value.shape, "float32": base64.b64encode(content).decode()}
     raise NotImplementedError(f"{type(value).__name__} has no place in a result")
 
 
-def _decoded(kind: Any, value: Any) -> Any:
+def _decode(kind: Any, value: Any) -> Any:
     if (get_origin(kind) or kind) is not np.ndarray:
         raise NotImplementedError(f"{kind} has no place in a result")
     try:

@@ -27,7 +27,7 @@ from hemascope.batch.parquet_images import Slice, slices_of
 from hemascope.batch.ray_session import ray_session
 from hemascope.batch.shards import SHARD_ROWS, Shards, job_of
 from hemascope.batch.storage import Folder
-from hemascope.batch.worker import READERS, Attempts, Part, Settings, Worker
+from hemascope.batch.worker import READERS, Attempts, Settings, Shard, Worker
 from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.inference.classifier import Classifier
 
@@ -70,7 +70,7 @@ def classify_on_cluster(
         bundle = read_bundle(bundle)
     classifier = Classifier(bundle, threads=1, tta=tta)  # a bad bundle is told before all else
     slices = _slices(sources.tables)
-    images = len(sources.images) + sum(found.rows for found in slices)
+    images = len(sources.images) + sum(entry.rows for entry in slices)
     if images == 0:
         raise ValueError("no images were named")
     names = [*sources.images, *(f"{s.file}#{s.group}:{s.rows}" for s in slices)]
@@ -85,8 +85,8 @@ def classify_on_cluster(
             settings = Settings(
                 ray.put(bundle), tta, um_per_pixel, folder.absolute, os.getcwd(), attempts, RETRIES
             )
-            for found in _done(_parts(sources.images, slices), settings, workers):
-                counts.update(found)
+            for entry in _run_shards(_plan_shards(sources.images, slices), settings, workers):
+                counts.update(entry)
                 if progress is not None:
                     progress(counts.total(), images)
         shards.finish()
@@ -97,27 +97,27 @@ def classify_on_cluster(
 
 def _slices(tables: Sequence[str]) -> list[Slice]:
     with ThreadPoolExecutor(READERS) as pool:
-        return [found for slices in pool.map(slices_of, tables) for found in slices]
+        return [entry for slices in pool.map(slices_of, tables) for entry in slices]
 
 
-def _parts(images: Sequence[str], slices: Sequence[Slice]) -> list[Part]:
+def _plan_shards(images: Sequence[str], slices: Sequence[Slice]) -> list[Shard]:
     """Parts of SHARD_ROWS images; of slices, as many as do not make more, but at least one."""
-    parts: list[Part] = []
+    shards: list[Shard] = []
     for first in range(0, len(images), SHARD_ROWS):
-        parts.append(Part(len(parts), images=tuple(images[first : first + SHARD_ROWS])))
+        shards.append(Shard(len(shards), images=tuple(images[first : first + SHARD_ROWS])))
     chosen: list[Slice] = []
-    for found in slices:
-        if chosen and sum(each.rows for each in chosen) + found.rows > SHARD_ROWS:
-            parts.append(Part(len(parts), slices=tuple(chosen)))
+    for entry in slices:
+        if chosen and sum(other.rows for other in chosen) + entry.rows > SHARD_ROWS:
+            shards.append(Shard(len(shards), slices=tuple(chosen)))
             chosen = []
-        chosen.append(found)
+        chosen.append(entry)
     if chosen:
-        parts.append(Part(len(parts), slices=tuple(chosen)))
-    return parts
+        shards.append(Shard(len(shards), slices=tuple(chosen)))
+    return shards
 
 
-def _done(
-    parts: Sequence[Part], settings: Settings, workers: int | None
+def _run_shards(
+    shards: Sequence[Shard], settings: Settings, workers: int | None
 ) -> Iterator[Counter[str | None]]:
     """Each part's counts by label, as they come. Raises ValueError and RuntimeError as said."""
     context = ray.data.DataContext.get_current()
@@ -126,7 +126,7 @@ def _done(
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told by ourselves
     size = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     # One block a part, and one part at a time for a worker: what is lost with it is that part.
-    rows = [{"part": pickle.dumps(part)} for part in parts]
+    rows = [{"part": pickle.dumps(shard)} for shard in shards]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Worker,
         fn_constructor_args=(settings,),
@@ -136,9 +136,9 @@ def _done(
         num_cpus=1,
     )
     try:
-        for found in dataset.iter_rows():
-            if found["problem"]:
-                raise ValueError(found["problem"])
-            yield pickle.loads(found["counts"])
+        for entry in dataset.iter_rows():
+            if entry["problem"]:
+                raise ValueError(entry["problem"])
+            yield pickle.loads(entry["counts"])
     except RayError as error:
         raise RuntimeError(f"the cluster failed: {str(error).strip().splitlines()[-1]}") from None

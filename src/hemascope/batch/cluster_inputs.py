@@ -11,8 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hemascope.batch.inputs import files_below, find_images, is_address, is_image
-from hemascope.batch.storage import StorageError, files_at, read, reason
+from hemascope.batch.storage import files_at, read, reason
 from hemascope.data.manifest import read_manifest
+from hemascope.errors import StorageError
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,16 @@ def find_sources(inputs: Iterable[str]) -> Sources:
     tables: dict[str, None] = {}
     for text in inputs:
         files = _files(text)
-        found = [file for file in files if is_image(file)]
-        if not found:
+        named_images = [file for file in files if is_image(file)]
+        if not named_images:
             parquet = [file for file in files if _is_table(file)]
             tables.update(dict.fromkeys(parquet))
-            found = [] if parquet or files != [text] else files  # what is named itself is taken
-            if not (found or parquet):
+            named_images = (
+                [] if parquet or files != [text] else files
+            )  # what is named itself is taken
+            if not (named_images or parquet):
                 raise ValueError(f"{text}: neither images nor Parquet files are there")
-        images.update(dict.fromkeys(found))
+        images.update(dict.fromkeys(named_images))
     return Sources(list(images), list(tables))
 
 

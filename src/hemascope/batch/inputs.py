@@ -21,7 +21,7 @@ def find_images(inputs: Iterable[str]) -> list[str]:
     ones; a file that is named itself is always taken. A .csv file is a manifest. Raises ValueError
     where an input matches nothing, or nothing was found at all, and ManifestError.
     """
-    found: dict[str, None] = {}  # keeps the order, drops repeats
+    images: dict[str, None] = {}  # keeps the order, drops repeats
     for text in inputs:
         if os.path.isdir(text):
             paths = [path for path in files_below(text) if is_image(path)]
@@ -40,10 +40,10 @@ def find_images(inputs: Iterable[str]) -> list[str]:
         if not paths:
             kinds = " ".join(sorted(IMAGE_SUFFIXES))
             raise ValueError(f"{text}: {missing} (looked for {kinds})")
-        found.update(dict.fromkeys(paths))
-    if not found:
+        images.update(dict.fromkeys(paths))
+    if not images:
         raise ValueError("no images were named")
-    return list(found)
+    return list(images)
 
 
 def files_below(folder: str) -> Iterator[str]:

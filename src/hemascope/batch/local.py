@@ -27,7 +27,7 @@ def classify_to(
     out: Path,
     classifier: Classifier,
     paths: list[str],
-    each: Callable[[Prediction], None] | None = None,
+    on_prediction: Callable[[Prediction], None] | None = None,
     progress: ProgressCallback | None = None,
     um_per_pixel: float | None = None,
     *,
@@ -36,7 +36,7 @@ def classify_to(
 ) -> Tally:
     """Classifies the images and writes one row each to `out`: .csv, .jsonl or .parquet.
 
-    The columns are COLUMNS, and p_<class> in the model's order. `each` is handed every
+    The columns are COLUMNS, and p_<class> in the model's order. `on_prediction` is handed every
     Prediction, with its class map; `um_per_pixel` is as in Classifier.stream. A path without a
     suffix is a folder of Parquet files, of 5,000 rows each.
 
@@ -56,8 +56,8 @@ def classify_to(
 
     def count(prediction: Prediction) -> None:
         counts[prediction.label] += 1
-        if each is not None:
-            each(prediction)
+        if on_prediction is not None:
+            on_prediction(prediction)
         if progress is not None:
             progress(counts.total(), len(paths))
 
@@ -71,7 +71,7 @@ def classify_to(
                 if path.name not in done:
                     chosen = paths[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
                     predictions = classifier.stream(
-                        chosen, class_maps=each is not None, um_per_pixel=um_per_pixel
+                        chosen, class_maps=on_prediction is not None, um_per_pixel=um_per_pixel
                     )
                     _write_shard(path, predictions, names, count)
             if out.suffix:

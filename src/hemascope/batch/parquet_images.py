@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hemascope.batch.storage import opened, reason
+from hemascope.batch.storage import locate, reason
 
 BATCH = 32  # images that are in memory at once, beside those of the row group
 
@@ -32,7 +32,7 @@ def slices_of(file: str) -> list[Slice]:
     Raises ValueError for a file that is no Parquet, or has no images in it.
     """
     try:
-        with _opened(file) as parquet:
+        with _open_parquet(file) as parquet:
             _columns(parquet.schema_arrow)
             metadata = parquet.metadata
             sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -43,29 +43,29 @@ def slices_of(file: str) -> list[Slice]:
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     firsts = [sum(sizes[:group]) for group in range(len(sizes))]
-    found = zip(range(len(sizes)), firsts, sizes, strict=True)
-    return [Slice(file, group, first, rows) for group, first, rows in found if rows]
+    groups = zip(range(len(sizes)), firsts, sizes, strict=True)
+    return [Slice(file, group, first, rows) for group, first, rows in groups if rows]
 
 
-def images_of(part: Slice, file: str) -> Iterator[tuple[str, bytes]]:
+def images_of(piece: Slice, file: str) -> Iterator[tuple[str, bytes]]:
     """Path and bytes of each image of a slice, read from `file`; of what has no bytes, none.
 
     One without a path is called by its file and row. Raises OSError and ValueError where the file
     has changed or cannot be read.
     """
-    with _opened(file) as parquet:
+    with _open_parquet(file) as parquet:
         columns = _columns(parquet.schema_arrow)
-        row = part.first
-        for batch in parquet.iter_batches(BATCH, row_groups=[part.group], columns=columns):
+        row = piece.first
+        for batch in parquet.iter_batches(BATCH, row_groups=[piece.group], columns=columns):
             values = batch.to_pylist()
             for given in values if len(columns) == 2 else (value["image"] for value in values):
                 given = given or {}
-                yield given.get("path") or f"{part.file}#{row}", given.get("bytes") or b""
+                yield given.get("path") or f"{piece.file}#{row}", given.get("bytes") or b""
                 row += 1
 
 
-def _opened(file: str) -> pq.ParquetFile:
-    system, path = opened(file)
+def _open_parquet(file: str) -> pq.ParquetFile:
+    system, path = locate(file)
     return pq.ParquetFile(path, filesystem=system, pre_buffer=True)
 
 
@@ -77,8 +77,8 @@ def _columns(schema: pa.Schema) -> list[str]:
     elif "image" in schema.names:
         kind = schema.field("image").type
         if pa.types.is_struct(kind) and any(
-            kind.field(place).name == "bytes" and _is_binary(kind.field(place).type)
-            for place in range(kind.num_fields)
+            kind.field(index).name == "bytes" and _is_binary(kind.field(index).type)
+            for index in range(kind.num_fields)
         ):
             return ["image"]
     raise ValueError(

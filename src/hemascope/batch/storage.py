@@ -22,6 +22,7 @@ from pyarrow.fs import (
 )
 
 from hemascope.batch.inputs import is_address
+from hemascope.errors import StorageError
 from hemascope.files import write_atomic
 
 T = TypeVar("T")
@@ -39,10 +40,6 @@ PASSING = {  # what a store says of itself, not of the file
 WAITS = (1, 4, 16)  # seconds before another try, after the three of pyarrow's own
 
 
-class StorageError(ValueError):
-    """Storage that refuses or cannot be reached; its text says which and why."""
-
-
 class Folder:
     """A folder on a disk, or what lies under an address; its files appear whole or not at all.
 
@@ -53,22 +50,25 @@ class Folder:
     def __init__(self, address: str) -> None:
         self.address = address
         self.absolute = address if is_address(address) else os.path.abspath(address)
-        self._system, self._path = opened(address)
+        self._system, self._path = locate(address)
 
     def names(self) -> list[str]:
         """The names of the files directly in it, sorted; none where there is no such folder."""
         selector = FileSelector(self._path, allow_not_found=True)
-        with explained(self.address):
-            found = self._system.get_file_info(selector)
-        return sorted(info.base_name for info in found if info.type == FileType.File)
+        with explain_errors(self.address):
+            infos = self._system.get_file_info(selector)
+        return sorted(info.base_name for info in infos if info.type == FileType.File)
 
     def has(self, name: str) -> bool:
-        with explained(self.address):
-            found = self._system.get_file_info(f"{self._path}/{name}")
-        return bool(found.type == FileType.File)
+        with explain_errors(self.address):
+            infos = self._system.get_file_info(f"{self._path}/{name}")
+        return bool(infos.type == FileType.File)
 
     def read(self, name: str) -> bytes:
-        with explained(self.address), self._system.open_input_stream(f"{self._path}/{name}") as f:
+        with (
+            explain_errors(self.address),
+            self._system.open_input_stream(f"{self._path}/{name}") as f,
+        ):
             return bytes(f.read())
 
     def write(self, name: str, content: bytes) -> None:
@@ -81,15 +81,15 @@ class Folder:
             with self._system.open_output_stream(path) as file:
                 file.write(content)
 
-        with explained(self.address):
+        with explain_errors(self.address):
             _patiently(put)
 
     def remove(self, name: str) -> None:
-        with explained(self.address):
+        with explain_errors(self.address):
             self._system.delete_file(f"{self._path}/{name}")
 
 
-def opened(address: str) -> tuple[FileSystem, str]:
+def locate(address: str) -> tuple[FileSystem, str]:
     """The file system of a path or an address, and the path in it, without a slash at its end.
 
     pyarrow's own where it has one (s3, gs, hdfs, file), else fsspec's. S3 is asked where
@@ -109,7 +109,7 @@ def _system(scheme: str, authority: str) -> tuple[FileSystem, str]:
     # Only the bucket goes through pyarrow's addresses: a key may hold what an address may not.
     address = f"{scheme}://{authority or '/'}"
     try:
-        with explained(address):
+        with explain_errors(address):
             system, top = FileSystem.from_uri(address)
             return system, str(top)
     except pa.ArrowInvalid as error:
@@ -132,16 +132,16 @@ def files_at(address: str) -> list[str]:
 
     Raises StorageError where the store cannot be reached, or refuses.
     """
-    system, path = opened(address)
-    with explained(address):
+    system, path = locate(address)
+    with explain_errors(address):
         if system.get_file_info(path).type == FileType.File:
             return [address]
         try:  # pyarrow's allow_not_found would hide that there is no such bucket
-            found = system.get_file_info(FileSelector(path, recursive=True))
+            infos = system.get_file_info(FileSelector(path, recursive=True))
         except FileNotFoundError:
             return []
     start = len(path.strip("/"))
-    below = [info.path.strip("/")[start:] for info in found if info.type == FileType.File]
+    below = [info.path.strip("/")[start:] for info in infos if info.type == FileType.File]
     return sorted(address.rstrip("/") + inside for inside in below if "/." not in inside)
 
 
@@ -150,7 +150,7 @@ def read(address: str) -> bytes:
 
     A store that cannot be reached or asks for patience is asked again, for about half a minute.
     """
-    system, path = opened(address)
+    system, path = locate(address)
 
     def get() -> bytes:
         with system.open_input_stream(path) as file:
@@ -164,8 +164,8 @@ def _patiently(ask: Callable[[], T]) -> T:
         try:
             return ask()
         except OSError as error:
-            found = AWS_ERROR.search(str(error))
-            if found is None or found[1] not in PASSING:
+            infos = AWS_ERROR.search(str(error))
+            if infos is None or infos[1] not in PASSING:
                 raise
             time.sleep(wait)
     return ask()
@@ -186,7 +186,7 @@ def reason(error: OSError) -> str:
 
 
 @contextmanager
-def explained(address: str) -> Iterator[None]:
+def explain_errors(address: str) -> Iterator[None]:
     """Turns the errors of an object store into a StorageError."""
     try:
         yield

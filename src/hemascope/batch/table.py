@@ -141,9 +141,9 @@ def join(parts: Sequence[Path], out: Path) -> None:
             _join_parquet(parts, temporary)
             return
         with temporary.open("wb") as whole:
-            for place, part in enumerate(parts):
+            for index, part in enumerate(parts):
                 with part.open("rb") as file:
-                    if place > 0 and out.suffix.lower() == ".csv":
+                    if index > 0 and out.suffix.lower() == ".csv":
                         file.readline()  # the header
                     shutil.copyfileobj(file, whole)
 

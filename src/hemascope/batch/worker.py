@@ -20,8 +20,8 @@ from hemascope.batch.shards import shard_file
 from hemascope.batch.storage import Folder, read, reason
 from hemascope.batch.table import parquet_rows, row
 from hemascope.bundle.bundle import Bundle
+from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
-from hemascope.preprocess import ImageError
 from hemascope.records import Prediction
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ READERS = 16  # files that a worker asks an object store for at once
 
 
 @dataclass(frozen=True)
-class Part:
+class Shard:
     """The images of one file of the table: their paths, or the slices that they are in."""
 
     number: int
@@ -67,9 +67,9 @@ class Attempts:
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
 
-    def begin(self, part: int) -> int:
-        self._counts[part] += 1
-        return self._counts[part]
+    def begin(self, shard: int) -> int:
+        self._counts[shard] += 1
+        return self._counts[shard]
 
 
 class Worker:
@@ -82,57 +82,57 @@ class Worker:
 
     def __call__(self, given: dict[str, Any]) -> dict[str, Any]:
         """The part's counts by label, or in a sentence why there are none."""
-        part: Part = pickle.loads(given["part"])
+        shard: Shard = pickle.loads(given["part"])
         problem, counts = "", Counter[str | None]()
-        deaths = ray.get(self.settings.attempts.begin.remote(part.number)) - 1
+        deaths = ray.get(self.settings.attempts.begin.remote(shard.number)) - 1
         if deaths > self.settings.retries:
-            where = part.images[0] if part.images else part.slices[0].file
+            where = shard.images[0] if shard.images else shard.slices[0].file
             problem = (
-                f"{part.file}: {deaths} workers died while they worked on it, one after the other; "
-                f"its images begin with {where}"
+                f"{shard.file}: {deaths} workers died while they worked on it, one after the "
+                f"other; its images begin with {where}"
             )
         else:
             try:
-                counts = self.counts(part)
+                counts = self.counts(shard)
             except (OSError, ValueError) as error:
-                problem = f"{part.file}: {error}"
+                problem = f"{shard.file}: {error}"
         return {"counts": pickle.dumps(counts), "problem": problem}
 
-    def counts(self, part: Part) -> Counter[str | None]:
+    def counts(self, shard: Shard) -> Counter[str | None]:
         """The part's counts by label; its file is written, unless it is there already."""
-        if self.folder.has(part.file):
-            written = io.BytesIO(self.folder.read(part.file))
+        if self.folder.has(shard.file):
+            written = io.BytesIO(self.folder.read(shard.file))
             return Counter(pq.read_table(written, columns=["label"])["label"].to_pylist())
         counts: Counter[str | None] = Counter()
         names, buffer = self.classifier.card.classes.names, io.BytesIO()
         with parquet_rows(buffer, names) as write:
-            for prediction in self.predictions(part):
+            for prediction in self.predictions(shard):
                 write(row(prediction, names))
                 counts[prediction.label] += 1
-        self.folder.write(part.file, buffer.getvalue())
+        self.folder.write(shard.file, buffer.getvalue())
         return counts
 
-    def predictions(self, part: Part) -> Iterator[Prediction]:
+    def predictions(self, shard: Shard) -> Iterator[Prediction]:
         names: list[str] = []
         failures: dict[int, str] = {}
 
         def contents() -> Iterator[str | bytes]:
-            for name, content in self._images(part):
+            for name, content in self._images(shard):
                 if isinstance(content, ImageError):
                     failures[len(names)] = str(content)
                 names.append(name)
                 yield b"" if isinstance(content, ImageError) else content
 
-        answers = self.classifier.stream(contents(), um_per_pixel=self.settings.um_per_pixel)
-        for place, answer in enumerate(answers):
-            status = failures.get(place, answer.status)
-            yield replace(answer, path=names[place], status=status)
+        predictions = self.classifier.stream(contents(), um_per_pixel=self.settings.um_per_pixel)
+        for index, prediction in enumerate(predictions):
+            status = failures.get(index, prediction.status)
+            yield replace(prediction, path=names[index], status=status)
 
-    def _images(self, part: Part) -> Iterator[tuple[str, str | bytes | ImageError]]:
+    def _images(self, shard: Shard) -> Iterator[tuple[str, str | bytes | ImageError]]:
         with ThreadPoolExecutor(READERS) as pool:
-            yield from zip(part.images, _ahead(pool, self._content, part.images), strict=True)
-        for found in part.slices:
-            yield from images_of(found, self._absolute(found.file))
+            yield from zip(shard.images, _ahead(pool, self._content, shard.images), strict=True)
+        for row_group in shard.slices:
+            yield from images_of(row_group, self._absolute(row_group.file))
 
     def _content(self, name: str) -> str | bytes | ImageError:
         """The path of an image on a disk, the bytes of another; or why it cannot be read."""

@@ -9,19 +9,22 @@ import numpy as np
 import onnxruntime
 
 from hemascope.arrays import Float32Array, ImageArray
-from hemascope.bundle.bundle import CARD_FILE, MODEL_FILE, Bundle, BundleError
-from hemascope.bundle.tta import symmetries, turned_back
+from hemascope.bundle.bundle import CARD_FILE, MODEL_FILE, Bundle
+from hemascope.bundle.tta import average_maps, symmetries
+from hemascope.errors import BundleError
 
 GPUS = {"TensorrtExecutionProvider", "CUDAExecutionProvider", "ROCMExecutionProvider"}
 
+OLD_NAMES = {"style_statistics": "texture"}  # in graphs that were exported for bundle format 1
 
-class Scores(NamedTuple):
+
+class ModelOutputs(NamedTuple):
     """What the graph says of a batch: logits (N,C), features (N,F), class_map, texture (N,T)."""
 
     logits: Float32Array
     features: Float32Array
     class_map: Float32Array  # (N,C,h,w)
-    texture: Float32Array
+    style_statistics: Float32Array
     members: Float32Array  # (N,M,C), logits of an ensemble's members
 
 
@@ -47,42 +50,47 @@ class Engine:
         except Exception as error:  # onnxruntime has no common error class
             first_line = str(error).splitlines()[0]
             raise BundleError(f"{MODEL_FILE} cannot be loaded: {first_line}") from None
-        self._check_fit()
+        self._names = self._check_fit()
 
     @property
     def uses_gpu(self) -> bool:
         return bool(GPUS & set(self._providers))
 
-    def scores(self, batch: ImageArray) -> Scores:
+    def outputs(self, batch: ImageArray) -> ModelOutputs:
         """The graph's outputs for preprocessed images (N,S,S,3) uint8; with `tta`, their means."""
-        return self.eight_looks(batch) if self.tta else self._run(batch)
+        return self.tta_outputs(batch) if self.tta else self._run(batch)
 
-    def eight_looks(self, batch: ImageArray) -> Scores:
+    def tta_outputs(self, batch: ImageArray) -> ModelOutputs:
         """Means of the graph's outputs over the eight symmetries of images (N,S,S,3) uint8.
 
         What a place of these class maps shows lies at that place: they have no offset.
         """
         views = [self._run(view) for view in symmetries(batch)]
         members = np.concatenate([view.members for view in views], axis=1)
-        return Scores(
+        return ModelOutputs(
             logits=members.mean(axis=1),
             features=np.mean([view.features for view in views], axis=0),
-            class_map=turned_back([view.class_map for view in views], self.card.map_offset),
-            texture=np.mean([view.texture for view in views], axis=0),
+            class_map=average_maps([view.class_map for view in views], self.card.map_offset),
+            style_statistics=np.mean([view.style_statistics for view in views], axis=0),
             members=members,
         )
 
-    def _run(self, batch: ImageArray) -> Scores:
-        return Scores(*self._session.run(Scores._fields, {"images": batch}))
+    def _run(self, batch: ImageArray) -> ModelOutputs:
+        return ModelOutputs(*self._session.run(self._names, {"images": batch}))
 
-    def _check_fit(self) -> None:
+    def _check_fit(self) -> list[str]:
+        """The names that the graph has for ModelOutputs. Raises BundleError for another graph."""
         size, num_classes = self.card.input.size, len(self.card.classes)
-        taken = {node.name: node.shape[1:] for node in self._session.get_inputs()}
-        given = {node.name: node.shape[1:] for node in self._session.get_outputs()}
-        fits = taken == {"images": [size, size, 3]} and given.get("logits") == [num_classes]
-        if not fits or not given.keys() >= set(Scores._fields):
+        inputs = {node.name: node.shape[1:] for node in self._session.get_inputs()}
+        outputs = {node.name: node.shape[1:] for node in self._session.get_outputs()}
+        names = [
+            name if name in outputs else OLD_NAMES.get(name, name) for name in ModelOutputs._fields
+        ]
+        fits = inputs == {"images": [size, size, 3]} and outputs.get("logits") == [num_classes]
+        if not fits or not outputs.keys() >= set(names):
             raise BundleError(
                 f"{MODEL_FILE} does not fit {CARD_FILE}: it must take images of {size} pixels and "
-                f"give {', '.join(Scores._fields)} of {num_classes} classes; "
+                f"give {', '.join(ModelOutputs._fields)} of {num_classes} classes; "
                 "export the bundle again"
             )
+        return names

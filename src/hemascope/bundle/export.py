@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from hemascope.arrays import ImageArray
-from hemascope.bundle.bundle import Bundle, BundleError, Card
+from hemascope.bundle.bundle import Bundle, Card
 from hemascope.bundle.engine import Engine
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.augment import to_images
 from hemascope.data.synthetic import draw_cell
+from hemascope.errors import BundleError
 from hemascope.files import sha256_of
 from hemascope.models.ensemble import Ensemble
-from hemascope.models.network import CellNetwork, Outputs
+from hemascope.models.network import CellNetwork, NetworkOutputs
 from hemascope.preprocess import InputSpec
 
 OPSET = 18
@@ -54,7 +55,7 @@ def export(
     model = _onnx(network, card.input.size)
     tolerance = HALF_TOLERANCE if half else TOLERANCE
     if half:
-        model = _in_half_precision(model)
+        model = _store_in_half_precision(model)
     digest = sha256_of(model)
     complete = replace(card, model_sha256=digest, map_offset=network.map_offset_at(card.input.size))
     bundle = Bundle(complete, model)
@@ -68,7 +69,7 @@ def export(
 def _onnx(network: CellNetwork | Ensemble, size: int) -> bytes:
     buffer = io.BytesIO()
     images = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    names = list(Outputs._fields)
+    names = list(NetworkOutputs._fields)
     with warnings.catch_warnings():
         # The tracing exporter is deprecated but writes a smaller graph and needs no extra package.
         warnings.simplefilter("ignore")
@@ -85,7 +86,7 @@ def _onnx(network: CellNetwork | Ensemble, size: int) -> bytes:
     return buffer.getvalue()
 
 
-def _in_half_precision(model: bytes) -> bytes:
+def _store_in_half_precision(model: bytes) -> bytes:
     """The graph with its large tensors stored in half precision, and widened when it is loaded."""
     proto = onnx.load_from_string(model)
     graph = proto.graph
@@ -103,7 +104,7 @@ def _in_half_precision(model: bytes) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def drawn_sample(spec: InputSpec) -> ImageArray:
+def draw_sample(spec: InputSpec) -> ImageArray:
     """One drawn cell a class through the spec, (8,S,S,3), to compare outputs on."""
     return np.stack([spec.apply(draw_cell(name, seed=0)) for name in BLOOD_CELLS.names])
 
@@ -116,7 +117,7 @@ def _check_parity(
     tolerance: float,
 ) -> None:
     expected = network.outputs(to_images(torch.from_numpy(images)))
-    for name, ours, theirs in zip(expected._fields, engine.scores(images), expected, strict=True):
+    for name, ours, theirs in zip(expected._fields, engine.outputs(images), expected, strict=True):
         worst = float(np.abs(ours - theirs.numpy()).max())
         if not worst <= tolerance * max(1.0, float(theirs.abs().max())):
             raise BundleError(

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hemascope.arrays import AnyFloatArray, FloatArray
-from hemascope.bundle.bundle import Bundle, BundleError, with_model
+from hemascope.bundle.bundle import Bundle, replace_model
+from hemascope.errors import BundleError
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,17 @@ class Heads:
 
     members: tuple[Head, ...]
 
-    def parts(self, features: AnyFloatArray) -> list[AnyFloatArray]:
+    def split_features(self, features: AnyFloatArray) -> list[AnyFloatArray]:
         """Features (N,ΣF), of each member its own (N,F)."""
         ends = np.cumsum([head.weight.shape[1] for head in self.members])
         return np.split(features, ends[:-1], axis=1)
 
     def __call__(self, features: AnyFloatArray) -> FloatArray:
-        pairs = zip(self.members, self.parts(features), strict=True)
-        return np.asarray(np.mean([head(part) for head, part in pairs], axis=0))
+        pairs = zip(self.members, self.split_features(features), strict=True)
+        return np.asarray(np.mean([head(own_features) for head, own_features in pairs], axis=0))
 
 
-class _Place(NamedTuple):
+class _LayerTensors(NamedTuple):
     """The tensors in the file that hold one member's last layer, `maps` that of its class maps."""
 
     weight: str
@@ -50,11 +51,11 @@ def read_heads(bundle: Bundle) -> Heads:
     """The layers from `features` to `logits`, one a member. Raises BundleError without them."""
     graph = _load(bundle).graph
     values = {tensor.name: tensor for tensor in graph.initializer}
-    places = _places(graph, bundle.card.name)
-    return Heads(tuple(Head(_values(values[p.weight]), _values(values[p.bias])) for p in places))
+    tensors = _find_layers(graph, bundle.card.name)
+    return Heads(tuple(Head(_values(values[p.weight]), _values(values[p.bias])) for p in tensors))
 
 
-def with_heads(bundle: Bundle, heads: Heads) -> Bundle:
+def replace_heads(bundle: Bundle, heads: Heads) -> Bundle:
     """The bundle with other last layers, in its class maps too.
 
     It is no longer calibrated, and what was measured of the old ones is left out.
@@ -63,11 +64,13 @@ def with_heads(bundle: Bundle, heads: Heads) -> Bundle:
 
     proto = _load(bundle)
     new: dict[str, Any] = {}
-    for head, place in zip(heads.members, _places(proto.graph, bundle.card.name), strict=True):
+    for head, tensors in zip(
+        heads.members, _find_layers(proto.graph, bundle.card.name), strict=True
+    ):
         new |= {
-            place.weight: head.weight,
-            place.bias: head.bias,
-            place.maps: head.weight[:, :, None, None],
+            tensors.weight: head.weight,
+            tensors.bias: head.bias,
+            tensors.maps: head.weight[:, :, None, None],
         }
     for tensor in proto.graph.initializer:
         if tensor.name in new:
@@ -75,7 +78,7 @@ def with_heads(bundle: Bundle, heads: Heads) -> Bundle:
             tensor.CopyFrom(
                 onnx.numpy_helper.from_array(new[tensor.name].astype(kind), tensor.name)
             )
-    return with_model(bundle, bytes(proto.SerializeToString()))
+    return replace_model(bundle, bytes(proto.SerializeToString()))
 
 
 def _load(bundle: Bundle) -> Any:
@@ -84,35 +87,37 @@ def _load(bundle: Bundle) -> Any:
     return onnx.load_from_string(bundle.model)
 
 
-def _places(graph: Any, title: str) -> list[_Place]:
+def _find_layers(graph: Any, title: str) -> list[_LayerTensors]:
     """Of each member's layer, in the order of their features."""
     (made,) = (node for node in graph.node if "features" in node.output)
-    parts = made.input if made.op_type == "Concat" else ["features"]
+    feature_names = made.input if made.op_type == "Concat" else ["features"]
     layers = {node.input[0]: node.input[1:] for node in graph.node if node.op_type == "Gemm"}
-    if not set(parts) <= layers.keys():
+    if not set(feature_names) <= layers.keys():
         raise BundleError(f"'{title}' has no linear last layer that could be fitted")
     values = {tensor.name: tensor for tensor in graph.initializer}
-    kernels = {_stored(graph, node.input[1]) for node in graph.node if node.op_type == "Conv"}
+    kernels = {_find_stored(graph, node.input[1]) for node in graph.node if node.op_type == "Conv"}
     convolutions = {name: values[name] for name in kernels & values.keys()}
-    places = []
-    for part in parts:
-        weight, bias = (_stored(graph, name) for name in layers[part])
-        places.append(_Place(weight, bias, _of_maps(_values(values[weight]), convolutions)))
-    return places
+    tensors = []
+    for feature_name in feature_names:
+        weight, bias = (_find_stored(graph, name) for name in layers[feature_name])
+        tensors.append(
+            _LayerTensors(weight, bias, _find_map_kernel(_values(values[weight]), convolutions))
+        )
+    return tensors
 
 
-def _of_maps(weight: Any, kernels: dict[str, Any]) -> str:
+def _find_map_kernel(weight: Any, kernels: dict[str, Any]) -> str:
     """The kernel of one place that has the same weights (C,F)."""
     wanted = weight[:, :, None, None]
-    (found,) = (
+    (kernel,) = (
         name
         for name, tensor in kernels.items()
         if tuple(tensor.dims) == wanted.shape and np.array_equal(_values(tensor), wanted)
     )
-    return found
+    return kernel
 
 
-def _stored(graph: Any, name: str) -> str:
+def _find_stored(graph: Any, name: str) -> str:
     """The tensor in the file: behind a node, where it is kept in half precision."""
     widened = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
     return str(widened.get(name, name))

@@ -16,18 +16,20 @@ def symmetries(images: ImageArray) -> Iterator[ImageArray]:
             yield np.ascontiguousarray(np.rot90(mirrored, turns, axes=(1, 2)))
 
 
-def turned_back(maps: list[AnyFloatArray], offset: float = 0.0) -> AnyFloatArray:
+def average_maps(maps: list[AnyFloatArray], offset: float = 0.0) -> AnyFloatArray:
     """Mean of maps (N,C,h,w) of the eight symmetries' pictures, each in the first one's frame.
 
     What a place shows lies `offset` places further left and up; of the mean it lies at the place.
     """
-    moved = [_moved(_moved(found, offset, 2), offset, 3) for found in maps]
-    backed = [np.rot90(found, -(place % 4), axes=(2, 3)) for place, found in enumerate(moved)]
-    mirrored = [found[:, :, :, ::-1] for found in backed[4:]]
+    moved = [_shift(_shift(class_map, offset, 2), offset, 3) for class_map in maps]
+    backed = [
+        np.rot90(class_map, -(index % 4), axes=(2, 3)) for index, class_map in enumerate(moved)
+    ]
+    mirrored = [class_map[:, :, :, ::-1] for class_map in backed[4:]]
     return np.asarray(np.mean([*backed[:4], *mirrored], axis=0))
 
 
-def _moved(maps: AnyFloatArray, offset: float, axis: int) -> AnyFloatArray:
+def _shift(maps: AnyFloatArray, offset: float, axis: int) -> AnyFloatArray:
     """Towards the start of an axis by so many places; linear between two, zero past the last."""
     whole, length = int(offset), maps.shape[axis]
     margins = [(0, 0)] * maps.ndim

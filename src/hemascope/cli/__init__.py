@@ -33,7 +33,6 @@ app.command(study_app)
 EXTRAS = {
     "matplotlib": "evaluate",
     "scipy": "evaluate",
-    "statsmodels": "study",
     "ray": "cluster",
     "pyarrow": "cluster",
     "pandas": "cluster",

@@ -31,7 +31,7 @@ def calibrate(
     *,
     out_folder: Annotated[Path, Parameter(name="--out")],
     bundle: BundlePath = None,
-    elsewhere: Path | None = None,
+    fallback: Path | None = None,
     split: Split = None,
     root: Root = None,
     name: Name = None,
@@ -59,17 +59,17 @@ def calibrate(
     from hemascope.post_training.calibrate import calibrate as fit
 
     refuse_existing(force, out_folder / CARD_FILE)
-    found = read_bundle(bundle_folder(bundle))
-    images = select_images(manifest, root, split, found.card)
+    source = read_bundle(bundle_folder(bundle))
+    images = select_images(manifest, root, split, source.card)
     title = name or title_of(manifest, split)
     with progress_bar("calibrating") as progress:
-        other = None if elsewhere is None else read_bundle(bundle_folder(elsewhere))
-        calibrated = fit(found, images, title, progress, other, int8)
+        other = None if fallback is None else read_bundle(bundle_folder(fallback))
+        calibrated = fit(source, images, title, progress, other, int8)
     write_bundle(calibrated, out_folder)
-    trust = calibrated.card.trust
-    assert trust is not None
+    uncertainty = calibrated.card.uncertainty
+    assert uncertainty is not None
     out.print(
-        f"temperature {calibrated.card.temperature:.3f}, from {trust.images} images of "
+        f"temperature {calibrated.card.temperature:.3f}, from {uncertainty.images} images of "
         f"{len(images.rows)}; bundle written to {escape(str(out_folder))}. {RESEARCH_USE_ONLY}",
         soft_wrap=True,
     )
@@ -102,12 +102,12 @@ def adapt(
     from hemascope.post_training.adapt import adapt as fit
 
     refuse_existing(force, out_folder / CARD_FILE)
-    found = read_bundle(bundle_folder(bundle))
-    cells = cells_of(select_images(manifest, root, split, found.card), um_per_pixel)
+    source = read_bundle(bundle_folder(bundle))
+    cells = cells_of(select_images(manifest, root, split, source.card), um_per_pixel)
     with progress_bar("adapting") as progress:
-        adapted = fit(found, cells, name or title_of(manifest, split), progress)
+        adapted = fit(source, cells, name or title_of(manifest, split), progress)
     write_bundle(adapted, out_folder)
-    held_out = adapted.card.figures[0].result
+    held_out = adapted.card.metrics[0].result
     out.print(
         f"{share(held_out.value)} ({share(held_out.low)} – {share(held_out.high)}) of "
         f"{held_out.n} cells right when held out; bundle written to {escape(str(out_folder))}. "

@@ -89,12 +89,12 @@ def classify(
             refuse_existing(force, report)
             classifier, paths = Classifier(bundle_folder(bundle), tta=tta), _paths(images)
             gallery = None if report is None else Gallery()
-            each = None if gallery is None else gallery.add
+            on_prediction = None if gallery is None else gallery.add
             tally = classify_to(
                 Path(table),
                 classifier,
                 paths,
-                each,
+                on_prediction,
                 progress,
                 um_per_pixel,
                 resume=resume,
@@ -141,7 +141,7 @@ def explain(
         raise ValueError(f"{len(paths)} images are too many for one page; name {GALLERY} at most")
     classifier = Classifier(bundle_folder(bundle))
     predictions = classifier.predict(paths, um_per_pixel=um_per_pixel)
-    unreadable = sum(answer.label is None for answer in predictions)
+    unreadable = sum(prediction.label is None for prediction in predictions)
     if unreadable == len(paths):
         raise ValueError(f"{paths[0]}: {predictions[0].status}; no image could be read")
     with progress_bar("explaining") as progress:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,13 +24,13 @@ from hemascope.cli.options import (
 )
 from hemascope.cli.terminal import out, progress_bar, refuse_existing
 from hemascope.data.check import DataReport, check
-from hemascope.data.manifest import Manifest, write_manifest
+from hemascope.data.manifest import write_manifest
 from hemascope.data.open_manifest import below, open_manifest
-from hemascope.data.splits import check_splits, split_counts, split_fractions, with_hashes
+from hemascope.data.splits import add_hashes, check_splits, split_counts, split_fractions
 from hemascope.data.synthetic import draw_folder
 from hemascope.inference.classifier import Classifier
 from hemascope.records import RESEARCH_USE_ONLY
-from hemascope.training.recipe import Recipe
+from hemascope.training.recipe import StartFrom
 
 app = App(name="data", help="Check, audit, split and draw sets of images.")
 
@@ -105,7 +104,7 @@ def data_split(
         Another seed gives another split.
     """
     refuse_existing(force, out_file)
-    manifest = with_hashes(open_manifest(images, root))
+    manifest = add_hashes(open_manifest(images, root))
     if paper:
         done = split_counts(manifest, seed, train_per_class, test_per_class)
     else:
@@ -156,7 +155,7 @@ def data_audit(
     folds: int = 3,
     recipe_file: RecipeFile = None,
     recipe: RecipeSettings = None,
-    start_from: Path | None = None,
+    start_from: StartFrom | None = None,
     split: Split = None,
     root: Root = None,
     name: Name = None,
@@ -184,7 +183,7 @@ def data_audit(
     start_from
         A run to begin each network with that has seen none of these images, or `imagenet`.
     """
-    from hemascope.evaluation.audit import audit, fold_splits
+    from hemascope.evaluation.audit import audit, train_folds
     from hemascope.reports.write import write_audit
 
     refuse_existing(force, out_folder / "audit.csv")
@@ -193,51 +192,38 @@ def data_audit(
     manifest = open_manifest(images, root)
     manifest = manifest if split is None else manifest.select(split)
     if bundle is not None:
-        seen = next((row.path for row in manifest.rows if row.split == "train"), None)
-        if seen is not None:
-            raise ValueError(f"{seen} is of split train; leave --bundle out, or choose by --split")
-        judged = [(Classifier(bundle), manifest)]
+        trained_on = next((row.path for row in manifest.rows if row.split == "train"), None)
+        if trained_on is not None:
+            raise ValueError(
+                f"{trained_on} is of split train; leave --bundle out, or choose by --split"
+            )
+        audited = [(Classifier(bundle), manifest)]
     else:
         if folds < 2:
             raise ValueError(f"--folds must be at least 2, not {folds}")
         chosen = choose_recipe(recipe_file, recipe)
-        chosen = replace(chosen, val_fraction=0.0)
-        judged = []
-        for fold, (others, held_out) in enumerate(fold_splits(manifest, folds)):
-            run = _trained(chosen, others, out_folder / f"fold{fold}", start_from, cache)
-            judged.append((Classifier(run), held_out))
+        with progress_bar("reading") as on_read, progress_bar("training") as on_step:
+            audited = train_folds(
+                chosen,
+                manifest,
+                out_folder,
+                folds,
+                start_from=start_from,
+                cache=cache,
+                on_read=on_read,
+                on_step=on_step,
+            )
     with progress_bar("judging") as progress:
-        found = audit(judged, name or title_of(images, split), progress)
-    write_audit(found, judged, out_folder)
-    for pair, count in found.pairs.items():
+        findings = audit(audited, name or title_of(images, split), progress)
+    write_audit(findings, audited, out_folder)
+    for pair, count in findings.pairs.items():
         out.print(f"{escape(pair)}: {count}", highlight=False)
     out.print(
-        f"{len(found.suspects)} of {found.n} labels to look at; written to "
+        f"{len(findings.issues)} of {findings.n} labels to look at; written to "
         f"{escape(str(out_folder))}. {RESEARCH_USE_ONLY}",
         soft_wrap=True,
     )
     return 0
-
-
-def _trained(
-    recipe: Recipe, manifest: Manifest, folder: Path, start_from: Path | None, cache: Path | None
-) -> Path:
-    """The bundle of a run on the manifest, which goes on if it was begun."""
-    from hemascope.training.run import train
-
-    begun = (folder / "recipe.json").exists()
-    with progress_bar("reading") as on_read, progress_bar(f"training {folder.name}") as on_step:
-        run = train(
-            recipe,
-            manifest,
-            folder,
-            resume=begun,
-            start_from=None if begun else start_from,
-            cache=cache,
-            on_read=on_read,
-            on_step=on_step,
-        )
-    return run.bundle
 
 
 def _print_check(report: DataReport) -> None:
@@ -269,6 +255,6 @@ def _print_check(report: DataReport) -> None:
         "identical": report.identical,
         "near-duplicates": report.near_duplicates,
     }
-    for name, found in groups.items():
-        for paths in found:
+    for name, findings in groups.items():
+        for paths in findings:
             out.print(f"  {name}: {escape(' = '.join(paths))}", soft_wrap=True)

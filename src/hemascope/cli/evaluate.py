@@ -29,7 +29,7 @@ from hemascope.cli.terminal import out, progress_bar, refuse_existing, share
 from hemascope.data.external import SITES, LabelledCell, Site, cells_of, read_site
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.class_subset import AT_LEAST
-from hemascope.records import RESEARCH_USE_ONLY, Estimate, Evaluation, Proportion, SiteScores
+from hemascope.records import RESEARCH_USE_ONLY, Estimate, Evaluation, Proportion, SiteMetrics
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class SiteOptions:
             raise ValueError("--against-split is the split of --against; add that")
 
     @property
-    def known(self) -> Site | None:
+    def site_record(self) -> Site | None:
         """The record of the site, if it is a known one."""
         return None if self.site is None else SITES.get(self.site)
 
@@ -68,25 +68,31 @@ class SiteOptions:
             return read_site(self.site, path)
         return cells_of(select_images(path, root, split, card), self.um_per_pixel)
 
-    def with_appearance(
-        self, found: Evaluation, cells: Sequence[LabelledCell], card: Card, progress: Any
+    def add_appearance(
+        self, evaluation: Evaluation, cells: Sequence[LabelledCell], card: Card, progress: Any
     ) -> Evaluation:
         """The evaluation of a site with its images' statistics; any other as it is."""
-        from hemascope.evaluation.appearance import compared, matched, measured
+        from hemascope.evaluation.appearance import (
+            compare_appearance,
+            match_labels,
+            measure_appearance,
+        )
 
-        if found.site is None:
-            return found
-        ours = measured(cells, card.input, progress)
+        if evaluation.site is None:
+            return evaluation
+        ours = measure_appearance(cells, card.input, progress)
         if self.against is None:
-            return replace(found, site=replace(found.site, appearance=compared(ours)))
+            return replace(
+                evaluation, site=replace(evaluation.site, appearance=compare_appearance(ours))
+            )
         others = cells_of(select_images(self.against, None, self.against_split, card))
-        theirs = measured(matched(cells, others), card.input, progress)
+        theirs = measure_appearance(match_labels(cells, others), card.input, progress)
         site = replace(
-            found.site,
-            appearance=compared(ours, theirs),
+            evaluation.site,
+            appearance=compare_appearance(ours, theirs),
             reference=title_of(self.against, self.against_split),
         )
-        return replace(found, site=site)
+        return replace(evaluation, site=site)
 
 
 def evaluate(
@@ -98,7 +104,7 @@ def evaluate(
     root: Root = None,
     name: Name = None,
     tta: Tta = False,
-    elsewhere: Annotated[SiteOptions | None, Parameter(name="*")] = None,
+    site_options: Annotated[SiteOptions | None, Parameter(name="*")] = None,
     force: Force = False,
 ) -> int:
     """Measure a model on labelled images. Needs 'hemascope[evaluate]'.
@@ -120,44 +126,46 @@ def evaluate(
 
     refuse_existing(force, out_folder / "evaluation.json")
     classifier = Classifier(bundle_folder(bundle), tta=tta)
-    options = elsewhere or SiteOptions()
+    options = site_options or SiteOptions()
     cells = options.cells(manifest, root, split, classifier.card)
     title = name or options.site or title_of(manifest, split)
     with progress_bar("evaluating") as progress:
-        found = measure(classifier, cells, title, progress, options.known)
+        evaluation = measure(classifier, cells, title, progress, options.site_record)
     with progress_bar("measuring images") as progress:
-        found = options.with_appearance(found, cells, classifier.card, progress)
-    write_evaluation(found, classifier, cells, out_folder)
-    _print_evaluation(found)
-    if found.site is not None:
-        _print_site(found.site)
+        evaluation = options.add_appearance(evaluation, cells, classifier.card, progress)
+    write_evaluation(evaluation, classifier, cells, out_folder)
+    _print_evaluation(evaluation)
+    if evaluation.site is not None:
+        _print_site(evaluation.site)
     out.print(f"written to {escape(str(out_folder))}. {RESEARCH_USE_ONLY}", soft_wrap=True)
     return 0
 
 
-def _print_evaluation(found: Evaluation) -> None:
-    table = Table("figure", "value", "95 % interval", title=f"{escape(found.name)}, n = {found.n}")
+def _print_evaluation(evaluation: Evaluation) -> None:
+    table = Table(
+        "figure", "value", "95 % interval", title=f"{escape(evaluation.name)}, n = {evaluation.n}"
+    )
     figures: dict[str, Proportion | Estimate] = {
-        "accuracy": found.accuracy,
-        "balanced accuracy": found.balanced_accuracy,
-        "macro F1": found.macro_f1,
-        "macro AUROC": found.macro_auroc,
-        "expected calibration error": found.expected_calibration_error,
+        "accuracy": evaluation.accuracy,
+        "balanced accuracy": evaluation.balanced_accuracy,
+        "macro F1": evaluation.macro_f1,
+        "macro AUROC": evaluation.macro_auroc,
+        "expected calibration error": evaluation.expected_calibration_error,
     }
     for name, figure in figures.items():
         interval = f"{share(figure.low)} – {share(figure.high)}"
         table.add_row(name, share(figure.value), interval)
     out.print(table)
     classes = Table("class", "n", "precision", "recall", "F1")
-    for scores in found.per_class:
+    for scores in evaluation.per_class:
         values = (scores.precision.value, scores.recall.value, scores.f1.value)
         classes.add_row(escape(scores.label), str(scores.recall.n), *map(share, values))
     out.print(classes)
-    if found.unreadable:
-        out.print(f"{len(found.unreadable)} images could not be read and are left out")
+    if evaluation.unreadable:
+        out.print(f"{len(evaluation.unreadable)} images could not be read and are left out")
 
 
-def _print_site(site: SiteScores) -> None:
+def _print_site(site: SiteMetrics) -> None:
     """Accuracy, balanced accuracy and calibration on the cells of the shared classes."""
     names = ", ".join(site.shared) or "none"
     out.print(f"{site.n} cells of the classes with {AT_LEAST} or more: {escape(names)}")

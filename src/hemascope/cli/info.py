@@ -49,17 +49,17 @@ def info(
         "input", f"{card.input.size} pixels, the middle {card.input.crop:.0%} of the image{microns}"
     )
     table.add_row("trained on", escape(card.training_data))
-    for figure in card.figures:
-        result = figure.result
+    for metric in card.metrics:
+        result = metric.result
         table.add_row(
-            figure.name,
+            metric.name,
             f"{share(result.value)} ({share(result.low)} – {share(result.high)}), "
-            f"n = {result.n}, {escape(figure.measured_on)}",
+            f"n = {result.n}, {escape(metric.measured_on)}",
         )
-    if card.trust is not None:
-        table.add_row("calibrated on", escape(card.trust.calibrated_on))
-    if found.elsewhere is not None:
-        table.add_row("unlike cells", escape(f"named by {found.elsewhere.card.name}"))
+    if card.uncertainty is not None:
+        table.add_row("calibrated on", escape(card.uncertainty.calibrated_on))
+    if found.fallback is not None:
+        table.add_row("unlike cells", escape(f"named by {found.fallback.card.name}"))
     table.add_row("licence", escape(card.licence))
     table.add_row("intended use", escape(card.intended_use))
     table.add_row("SHA-256", card.model_sha256)

@@ -108,15 +108,17 @@ def study_status(
         As given to `study run`.
     """
     from hemascope.study.results import StudyFolder
-    from hemascope.study.status import study_status as look
+    from hemascope.study.status import read_status
 
     study = StudyFolder(folder)
     facts = study.facts()
     if facts is None:
         raise ValueError(f"{folder}: no study is here; make one with 'hemascope study run'")
-    found = look(study, plan(PROFILES[profile or facts.profile], only or (), _seeds(seeds)))
+    statuses = read_status(
+        study, plan(PROFILES[profile or facts.profile], only or (), _seeds(seeds))
+    )
     table = Table("experiment", "seed", "folder", "state", "epochs", "time left")
-    for status in found:
+    for status in statuses:
         recipe = status.run.recipe
         table.add_row(
             status.run.experiment.name,
@@ -127,10 +129,10 @@ def study_status(
             _duration(status.seconds_left),
         )
     out.print(table)
-    left = [status.seconds_left for status in found if status.seconds_left is not None]
-    done = sum(status.state == "done" for status in found)
-    total = _duration(sum(left) if len(left) == len(found) else None)
-    out.print(f"{done} of {len(found)} runs done, time left: {total or 'none'}")
+    left = [status.seconds_left for status in statuses if status.seconds_left is not None]
+    done = sum(status.state == "done" for status in statuses)
+    total = _duration(sum(left) if len(left) == len(statuses) else None)
+    out.print(f"{done} of {len(statuses)} runs done, time left: {total or 'none'}")
     return 0
 
 
@@ -153,7 +155,7 @@ def study_report(
     from hemascope.study.report import write_report
 
     study = write_report(folder, out_folder)
-    runs = sum(len(found) for found in study.runs.values())
+    runs = sum(len(statuses) for statuses in study.runs.values())
     out.print(
         f"tables of {runs} runs written to {escape(str(out_folder / 'STUDY.md'))} and "
         f"study.html. {RESEARCH_USE_ONLY}",

@@ -22,6 +22,7 @@ from hemascope.cli.terminal import out, progress_bar, refuse_existing
 from hemascope.data.open_manifest import open_manifest
 from hemascope.records import Evaluation
 from hemascope.serialization import from_json
+from hemascope.training.recipe import StartFrom
 
 if TYPE_CHECKING:
     from hemascope.training.folder import EpochRecord
@@ -34,7 +35,7 @@ def train(
     recipe_file: RecipeFile = None,
     recipe: RecipeSettings = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
-    start_from: Path | None = None,
+    start_from: StartFrom | None = None,
     root: Root = None,
     cache: Cache = None,
 ) -> int:
@@ -126,10 +127,10 @@ def export(
     """
     from hemascope.training.folder import RunFolder
     from hemascope.training.run import (
-        bundle_of,
-        ensemble_of,
-        snapshots_of,
-        with_evaluation,
+        add_evaluation,
+        export_ensemble,
+        export_run,
+        export_snapshots,
     )
 
     refuse_existing(force, out_folder / CARD_FILE)
@@ -137,13 +138,13 @@ def export(
     if snapshots:
         if len(folders) > 1:
             raise ValueError("--snapshots makes one run's ensemble; name one run")
-        bundle = snapshots_of(folders[0], name, trained_on, image_microns, half)
+        bundle = export_snapshots(folders[0], name, trained_on, image_microns, half)
     elif len(folders) == 1:
-        bundle = bundle_of(folders[0], name, trained_on, image_microns, half)
+        bundle = export_run(folders[0], name, trained_on, image_microns, half)
     else:
-        bundle = ensemble_of(folders, name, trained_on, image_microns, half)
+        bundle = export_ensemble(folders, name, trained_on, image_microns, half)
     if evaluation is not None:
-        bundle = with_evaluation(bundle, from_json(evaluation.read_bytes(), Evaluation))
+        bundle = add_evaluation(bundle, from_json(evaluation.read_bytes(), Evaluation))
     write_bundle(bundle, out_folder)
     out.print(
         f"bundle written to {escape(str(out_folder))}, {len(bundle.model) / 1e6:.1f} MB",

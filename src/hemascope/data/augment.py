@@ -59,7 +59,7 @@ POLICIES: dict[str, Policy] = {
         hue=0.1,
     ),
     # A cell has no up or down: any rotation.
-    "round": Policy(
+    "any_rotation": Policy(
         flips=True,
         degrees=180,
         shift=0.08,
@@ -71,7 +71,7 @@ POLICIES: dict[str, Policy] = {
         hue=0.04,
     ),
     # As if from many laboratories.
-    "sites": Policy(
+    "domain_randomisation": Policy(
         flips=True,
         degrees=180,
         shift=0.08,
@@ -119,18 +119,18 @@ def augment(frames: Tensor, size: int, inner: float, policy: Policy) -> Tensor:
     if policy.other_site:
         chosen = torch.rand(len(images)) < policy.other_site
         if chosen.any():
-            images[chosen] = with_noise(defocus(restain(images[chosen])))
+            images[chosen] = add_noise(defocus(restain(images[chosen])))
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def augmented(frame: ImageArray, n: int, size: int, inner: float, policy: Policy) -> ImageArray:
+def augment_frame(frame: ImageArray, n: int, size: int, inner: float, policy: Policy) -> ImageArray:
     """n pictures of one frame (F,F,3) as uint8 (n,size,size,3), the same ones every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         frames = torch.tensor(frame)[None].expand(n, -1, -1, -1)
         images = augment(frames, size, inner, policy)
-    pictures = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    return np.asarray(pictures.numpy())
+    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return np.asarray(pixels.numpy())
 
 
 def affine_maps(n: int, policy: Policy) -> Tensor:
@@ -206,9 +206,9 @@ def defocus(images: Tensor) -> Tensor:
     n, side = len(images), images.shape[-1]
     widest = DEFOCUS * side
     radius = math.ceil(1.5 * widest)
-    places = torch.arange(-radius, radius + 1)
+    offsets = torch.arange(-radius, radius + 1)
     width = torch.empty(n, 1).uniform_(1e-2, widest)
-    kernels = torch.softmax(-((places / width) ** 2) / 2, dim=1)  # (N,2r+1)
+    kernels = torch.softmax(-((offsets / width) ** 2) / 2, dim=1)  # (N,2r+1)
     kernels = kernels.repeat_interleave(3, 0)[:, None].to(images.device)  # (3N,1,2r+1)
     planes = images.reshape(1, 3 * n, *images.shape[2:])
     planes = torch.nn.functional.pad(planes, [radius] * 4, mode="reflect")
@@ -217,7 +217,7 @@ def defocus(images: Tensor) -> Tensor:
     return planes.view(images.shape)
 
 
-def with_noise(images: Tensor) -> Tensor:
+def add_noise(images: Tensor) -> Tensor:
     """(N,3,h,w) in 0..1 with a camera's noise, of another strength in each."""
     strength = torch.empty(len(images), 1, 1, 1).uniform_(0, NOISE).to(images.device)
     noise = torch.randn(images.shape).to(images.device)

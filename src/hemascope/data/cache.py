@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from hemascope.arrays import ImageArray, ProgressCallback
+from hemascope.errors import ImageError
 from hemascope.files import atomic_path, sha256_of
-from hemascope.preprocess import ImageError, InputSpec
+from hemascope.preprocess import InputSpec
 from hemascope.serialization import from_json, to_json
 
 FORMAT = 1

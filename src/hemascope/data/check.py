@@ -15,8 +15,9 @@ from PIL import Image
 
 from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.data.manifest import Manifest, ManifestRow
+from hemascope.errors import ImageError
 from hemascope.files import sha256_of
-from hemascope.preprocess import ImageError, decode
+from hemascope.preprocess import decode
 
 THUMBNAIL = 32  # pixels a side, of what near-duplicates are found by
 
@@ -31,7 +32,7 @@ THUMBNAIL = 32  # pixels a side, of what near-duplicates are found by
 #   copies are not found.
 NEAR_BITS = 8
 NEAR_LEVELS = 8.0
-HASH_PARTS = 5  # hashes within 2 × 5 - 1 bits have a part in common but for one bit at most
+HASH_BANDS = 5  # hashes within 2 × 5 - 1 bits have a part in common but for one bit at most
 BLOCK = 2048  # images that are looked up at once, so that memory stays bounded
 _BITS_SET = np.array([number.bit_count() for number in range(1 << 16)], dtype=np.uint8)
 
@@ -62,7 +63,7 @@ class DataReport:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Inspection:
     """What is kept of one image. `thumbnail` is (32,32,3) uint8."""
 
     sha256: str = ""
@@ -78,12 +79,16 @@ def check(manifest: Manifest, progress: ProgressCallback | None = None) -> DataR
     Whatever is wrong with an image is reported, not raised.
     """
     rows = manifest.rows
-    pairs = list(zip(rows, _looks(manifest, progress), strict=True))
-    good = [(replace(row, sha256=look.sha256), look) for row, look in pairs if not look.problem]
+    pairs = list(zip(rows, _inspect_all(manifest, progress), strict=True))
+    good = [
+        (replace(row, sha256=inspection.sha256), inspection)
+        for row, inspection in pairs
+        if not inspection.problem
+    ]
     copies: dict[str, list[ManifestRow]] = defaultdict(list)
-    for row, look in pairs:
-        if look.sha256:
-            copies[look.sha256].append(row)
+    for row, inspection in pairs:
+        if inspection.sha256:
+            copies[inspection.sha256].append(row)
     groups = [group for group in copies.values() if len(group) > 1]
     return DataReport(
         manifest=replace(manifest, rows=tuple(row for row, _ in good)),
@@ -91,11 +96,15 @@ def check(manifest: Manifest, progress: ProgressCallback | None = None) -> DataR
         per_subtype=dict(
             sorted(Counter((row.label, row.subtype) for row in rows if row.subtype).items())
         ),
-        sizes=dict(Counter(look.size for _, look in good).most_common()),
-        modes=dict(Counter(look.mode for _, look in good).most_common()),
-        unreadable=tuple((row.path, look.problem) for row, look in pairs if look.problem),
+        sizes=dict(Counter(inspection.size for _, inspection in good).most_common()),
+        modes=dict(Counter(inspection.mode for _, inspection in good).most_common()),
+        unreadable=tuple(
+            (row.path, inspection.problem) for row, inspection in pairs if inspection.problem
+        ),
         changed=tuple(
-            row.path for row, look in pairs if row.sha256 and look.sha256 not in ("", row.sha256)
+            row.path
+            for row, inspection in pairs
+            if row.sha256 and inspection.sha256 not in ("", row.sha256)
         ),
         hidden=manifest.hidden,
         identical=_paths(groups),
@@ -107,41 +116,46 @@ def check(manifest: Manifest, progress: ProgressCallback | None = None) -> DataR
     )
 
 
-def _looks(manifest: Manifest, progress: ProgressCallback | None) -> list[_Look]:
-    looks = []
+def _inspect_all(manifest: Manifest, progress: ProgressCallback | None) -> list[_Inspection]:
+    inspections = []
     with ThreadPoolExecutor() as pool:
-        for look in pool.map(_look, (manifest.root / row.path for row in manifest.rows)):
-            looks.append(look)
+        for inspection in pool.map(_inspect, (manifest.root / row.path for row in manifest.rows)):
+            inspections.append(inspection)
             if progress is not None:
-                progress(len(looks), len(manifest.rows))
-    return looks
+                progress(len(inspections), len(manifest.rows))
+    return inspections
 
 
 def _paths(groups: Iterable[list[ManifestRow]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(row.path for row in group) for group in groups)
 
 
-def _look(path: Path) -> _Look:
+def _inspect(path: Path) -> _Inspection:
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
-        return _Look(problem=getattr(error, "strerror", None) or "cannot be read")
+        return _Inspection(problem=getattr(error, "strerror", None) or "cannot be read")
     sha256 = sha256_of(content)
     try:
         image = decode(content)
     except ImageError as error:
-        return _Look(sha256, problem=str(error))
+        return _Inspection(sha256, problem=str(error))
     with Image.open(io.BytesIO(content)) as stored:
         mode = stored.mode
     small = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    return _Look(
+    return _Inspection(
         sha256, size=f"{image.width}×{image.height}", mode=mode, thumbnail=np.asarray(small)
     )
 
 
-def _near_duplicates(seen: Iterable[tuple[ManifestRow, _Look]]) -> tuple[tuple[str, str], ...]:
+def _near_duplicates(
+    inspected: Iterable[tuple[ManifestRow, _Inspection]],
+) -> tuple[tuple[str, str], ...]:
     """Pairs of paths whose images look the same; of byte-identical files, the first stands in."""
-    first = {row.sha256: (row.path, look.thumbnail) for row, look in reversed(list(seen))}
+    first = {
+        row.sha256: (row.path, inspection.thumbnail)
+        for row, inspection in reversed(list(inspected))
+    }
     paths = [path for path, _ in first.values()]
     thumbnails = [thumbnail for _, thumbnail in first.values() if thumbnail is not None]
     pairs = near_pairs(thumbnails)
@@ -188,14 +202,14 @@ def close_hashes(hashes: NDArray[np.uint64]) -> list[tuple[int, int]]:
     most, so that only hashes that share a part, or would but for one bit, need be compared.
     """
     pairs: set[tuple[int, int]] = set()
-    for bits in np.array_split(np.arange(64, dtype=np.uint64), HASH_PARTS):
+    for bits in np.array_split(np.arange(64, dtype=np.uint64), HASH_BANDS):
         flips = np.left_shift(np.uint64(1), bits)
-        parts = hashes & np.bitwise_or.reduce(flips)
-        order = np.argsort(parts)
-        ordered = parts[order]
+        bands = hashes & np.bitwise_or.reduce(flips)
+        order = np.argsort(bands)
+        ordered = bands[order]
         for flip in (np.uint64(0), *flips):
             for start in range(0, len(hashes), BLOCK):
-                wanted = parts[start : start + BLOCK] ^ flip
+                wanted = bands[start : start + BLOCK] ^ flip
                 low = np.searchsorted(ordered, wanted, "left")
                 counts = np.searchsorted(ordered, wanted, "right") - low
                 # One entry a candidate: its place in `ordered` counts up from its run's `low`.

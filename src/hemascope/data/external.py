@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from hemascope.data.manifest import Manifest, ManifestError
+from hemascope.data.manifest import Manifest
 from hemascope.data.pascal_voc import read_field
 from hemascope.data.public import BCCD, JIANGXI, Source
+from hemascope.errors import ManifestError
 from hemascope.preprocess import View
 
 RED_CELL_MICRONS = 7.2

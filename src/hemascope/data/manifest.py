@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from hemascope.classes import ClassSet
+from hemascope.errors import ManifestError
 from hemascope.files import write_atomic
 from hemascope.preprocess import IMAGE_SUFFIXES
 
@@ -24,10 +25,6 @@ SPLITS = ("train", "val", "test", "external", "pool")
 SPLIT_FOLDERS = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}
 PBC_NAME = re.compile(r"([A-Z]+)_\d+")  # MMY_100254.jpg: a metamyelocyte
 SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-class ManifestError(ValueError):
-    """A manifest that cannot be used; its text says what, where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +124,11 @@ def _row(
             f"{where}: '{sha256}' is no SHA-256 (64 hexadecimal digits); correct it or leave it out"
         )
     if classes is not None:
-        label = spelled(label, where, classes)
+        label = match_spelling(label, where, classes)
     return ManifestRow(PurePosixPath(path).as_posix(), label, subtype, split, sha256)
 
 
-def spelled(label: str, where: str, classes: ClassSet) -> str:
+def match_spelling(label: str, where: str, classes: ClassSet) -> str:
     """The label in the class set's spelling. Raises ManifestError, with `where`, if unknown."""
     known = classes.find(label)
     if known is None:
@@ -194,7 +191,7 @@ def manifest_from_folder(folder: Path) -> Manifest:
             f"{folder}: holds {detail}; expected one folder a class, as in "
             f"{folder.name}/neutrophil/cell.jpg"
         )
-    return Manifest(folder, _with_telling_subtypes(rows), hidden)
+    return Manifest(folder, _keep_telling_subtypes(rows), hidden)
 
 
 def _row_of(path: PurePosixPath, has_splits: bool) -> ManifestRow:
@@ -213,7 +210,7 @@ def _pbc_code(name: str) -> str:
     return match.group(1) if match else ""
 
 
-def _with_telling_subtypes(rows: list[ManifestRow]) -> tuple[ManifestRow, ...]:
+def _keep_telling_subtypes(rows: list[ManifestRow]) -> tuple[ManifestRow, ...]:
     """The rows, without the subtypes that several classes share."""
     labels: dict[str, set[str]] = defaultdict(set)
     for row in rows:
@@ -228,19 +225,21 @@ def _images_below(folder: Path) -> tuple[list[PurePosixPath], int]:
     images, hidden, root = [], 0, str(folder.resolve())
     for parent, folders, names in os.walk(folder, onerror=_unreadable):
         shown = [name for name in folders if not name.startswith(".")]
-        seen = [name for name in names if not name.startswith(".")]
-        hidden += len(folders) - len(shown) + len(names) - len(seen)
+        visible = [name for name in names if not name.startswith(".")]
+        hidden += len(folders) - len(shown) + len(names) - len(visible)
         folders[:] = shown
         inside = PurePosixPath(Path(parent).relative_to(folder).as_posix())
-        found = [name for name in seen if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
-        for name in shown + found:
+        with_suffix = [
+            name for name in visible if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+        ]
+        for name in shown + with_suffix:
             entry = Path(parent, name)
             if entry.is_symlink() and (name in shown or _is_outside(str(inside / name), root)):
                 raise ManifestError(
                     f"{entry}: a link to a folder, or to an image outside {folder}; "
                     "put the images themselves there"
                 )
-        images += [inside / name for name in found]
+        images += [inside / name for name in with_suffix]
     for image in images:
         try:
             bytes(image).decode()

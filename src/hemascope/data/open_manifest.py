@@ -6,14 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from hemascope.classes import ClassSet
-from hemascope.data.manifest import (
-    Manifest,
-    ManifestError,
-    manifest_from_folder,
-    read_manifest,
-    spelled,
-)
+from hemascope.data.manifest import Manifest, manifest_from_folder, match_spelling, read_manifest
 from hemascope.data.public import unpack_bloodmnist
+from hemascope.errors import ManifestError
 
 
 def open_manifest(
@@ -32,7 +27,9 @@ def open_manifest(
         return read_manifest(path, root, classes)
     if classes is None:
         return manifest
-    rows = (replace(row, label=spelled(row.label, row.path, classes)) for row in manifest.rows)
+    rows = (
+        replace(row, label=match_spelling(row.label, row.path, classes)) for row in manifest.rows
+    )
     return replace(manifest, rows=tuple(rows))
 
 

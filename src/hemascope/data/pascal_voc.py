@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from hemascope.data.manifest import ManifestError
+from hemascope.errors import ManifestError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 

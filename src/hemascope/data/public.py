@@ -14,13 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemascope.arrays import ImageArray, ProgressCallback
-from hemascope.data.manifest import (
-    Manifest,
-    ManifestError,
-    ManifestRow,
-    read_manifest,
-    write_manifest,
-)
+from hemascope.data.manifest import Manifest, ManifestRow, read_manifest, write_manifest
+from hemascope.errors import ManifestError
 
 
 @dataclass(frozen=True)

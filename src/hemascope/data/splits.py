@@ -14,18 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
 
-from hemascope.data.manifest import SPLITS, Manifest, ManifestError, ManifestRow
+from hemascope.data.manifest import SPLITS, Manifest, ManifestRow
+from hemascope.errors import LeakageError, ManifestError
 from hemascope.files import sha256_of
 
 Rows = tuple[ManifestRow, ...]
 Stratum = tuple[str, str]  # label, subtype
 
 
-class LeakageError(ManifestError):
-    """The same image is in a split that is trained on and in one that is tested on."""
-
-
-def with_hashes(manifest: Manifest) -> Manifest:
+def add_hashes(manifest: Manifest) -> Manifest:
     """The manifest with the SHA-256 of every file that has none yet. Raises ManifestError."""
 
     def hashed(row: ManifestRow) -> ManifestRow:
@@ -53,7 +50,7 @@ def split_fractions(manifest: Manifest, fractions: Mapping[str, float], seed: in
         raise ManifestError(f"unknown split '{unknown[0]}'; use one of {', '.join(SPLITS)}")
     if abs(sum(fractions.values()) - 1) > 1e-6 or min(fractions.values()) < 0:
         raise ManifestError(f"the fractions must be positive and sum to 1, not {dict(fractions)}")
-    hashed = with_hashes(manifest)
+    hashed = add_hashes(manifest)
     return replace(hashed, rows=_by_fractions(hashed.rows, fractions, seed))
 
 
@@ -66,8 +63,8 @@ def _by_fractions(rows: Rows, fractions: Mapping[str, float], seed: int) -> Rows
         for group in groups:
             # By the middle of the group, so that shares are rounded to the nearest.
             middle = (before + len(group) / 2) / total if len(groups) > 1 else 0.0
-            place = next((i for i, edge in enumerate(edges) if middle < edge), len(names) - 1)
-            splits |= {row.path: names[place] for row in group}
+            index = next((i for i, edge in enumerate(edges) if middle < edge), len(names) - 1)
+            splits |= {row.path: names[index] for row in group}
             before += len(group)
     return tuple(replace(row, split=splits[row.path]) for row in rows)
 
@@ -81,7 +78,7 @@ def split_counts(
     proportion to their size, to within one image. Files that stand under two labels go to the
     pool. Raises ManifestError for a class that has too few images.
     """
-    hashed = with_hashes(manifest)
+    hashed = add_hashes(manifest)
     all_strata = _strata(hashed.rows, seed)
     splits: dict[str, str] = {}
     for label in hashed.class_names():
@@ -92,14 +89,14 @@ def split_counts(
         ]
         available = sum(len(group) for groups in strata for group in groups)
         for split, number in (("test", test_per_class), ("train", train_per_class)):
-            taken = _take(strata, number)
-            if len(taken) < number:
+            selected = _take(strata, number)
+            if len(selected) < number:
                 raise ManifestError(
                     f"class '{label}' has {available} images; it needs {train_per_class} to train "
                     f"on and {test_per_class} to test on, {train_per_class + test_per_class} in "
                     "all: add images, or ask for fewer"
                 )
-            splits |= {row.path: split for row in taken}
+            splits |= {row.path: split for row in selected}
     rows = tuple(replace(row, split=splits.get(row.path, "pool")) for row in hashed.rows)
     return replace(hashed, rows=rows)
 
@@ -149,7 +146,7 @@ def check_splits(manifest: Manifest) -> None:
 def assert_no_leakage(manifest: Manifest) -> None:
     """Raises LeakageError where an image of `test` or `external` is, by hash, in train or val."""
     rows = tuple(row for row in manifest.rows if row.split in ("train", "val", "test", "external"))
-    hashed = with_hashes(replace(manifest, rows=rows)).rows
+    hashed = add_hashes(replace(manifest, rows=rows)).rows
     trained = {row.sha256: row for row in hashed if row.split in ("train", "val")}
     leaked = [row for row in hashed if row.split in ("test", "external") and row.sha256 in trained]
     if leaked:
@@ -184,18 +181,18 @@ def _take(strata: list[list[Rows]], number: int) -> Rows:
     """Takes `number` rows out of the strata, in proportion to their size; fewer if need be."""
     sizes = [sum(map(len, groups)) for groups in strata]
     shares = [number * size / max(1, sum(sizes)) for size in sizes]
-    by_remainder = sorted(range(len(strata)), key=lambda place: int(shares[place]) - shares[place])
+    by_remainder = sorted(range(len(strata)), key=lambda index: int(shares[index]) - shares[index])
     rounded_up = by_remainder[: number - sum(map(int, shares))]
-    quotas = [int(share) + (place in rounded_up) for place, share in enumerate(shares)]
-    taken: list[ManifestRow] = []
+    quotas = [int(share) + (index in rounded_up) for index, share in enumerate(shares)]
+    selected: list[ManifestRow] = []
     # Once by quota; and once more from any stratum, should copies not have fitted into a quota.
-    for place, quota in [*enumerate(quotas), *((place, number) for place in range(len(strata)))]:
-        limit = min(number, len(taken) + quota)
+    for index, quota in [*enumerate(quotas), *((index, number) for index in range(len(strata)))]:
+        limit = min(number, len(selected) + quota)
         left = []
-        for group in strata[place]:
-            if len(taken) + len(group) <= limit:
-                taken += group
+        for group in strata[index]:
+            if len(selected) + len(group) <= limit:
+                selected += group
             else:
                 left.append(group)
-        strata[place] = left
-    return tuple(taken)
+        strata[index] = left
+    return tuple(selected)

@@ -106,14 +106,14 @@ def _paint_red_cells(density: Float32Array, rng: Rng, centre: FloatArray, radius
     """Red cells wherever there is room, some under each other and under the rim of the cell."""
     stain, typical = _mix(rng, RED_CELLS.stain), rng.uniform(*RED_CELLS.radius)
     pallor, blur = rng.uniform(*RED_CELLS.pallor), rng.uniform(*RED_CELLS.blur)
-    places, sizes = np.array([centre]), np.array([radius])
+    positions, sizes = np.array([centre]), np.array([radius])
     for _ in range(_count(rng, RED_CELLS.tries)):
-        place, size = rng.uniform(-30, FIELD + 30, 2), typical * rng.normal(1, 0.06)
-        room = np.min(np.hypot(*(places - place).T) - sizes)
+        position, size = rng.uniform(-30, FIELD + 30, 2), typical * rng.normal(1, 0.06)
+        room = np.min(np.hypot(*(positions - position).T) - sizes)
         if room < size * (0.45 if rng.random() < RED_CELLS.overlapping else 0.95):
             continue
-        places, sizes = np.vstack([places, place]), np.append(sizes, size)
-        view, x, y = _window(density, place, size * 1.4)
+        positions, sizes = np.vstack([positions, position]), np.append(sizes, size)
+        view, x, y = _window(density, position, size * 1.4)
         depth = _disc(rng, x, y, size, RED_CELLS.elongation, RED_CELLS.bulges)
         dimple = _smooth(depth, 0.5 * size, 0.25 * size) * pallor * rng.uniform(0.8, 1.0)
         rim = 1 + 0.12 * np.exp(-np.square((depth - 4) / 5))
@@ -128,10 +128,10 @@ def _paint_stray_platelets(
     """A few small platelets on free ground, away from the cell."""
     for _ in range(rng.poisson(1.5)):
         angle, distance = rng.uniform(0, 2 * pi), rng.uniform(radius + 30, FIELD / 2 - 10)
-        place = centre + distance * np.array([cos(angle), sin(angle)])
-        column, row = np.clip(place, 0, FIELD - 1).astype(int)
+        position = centre + distance * np.array([cos(angle), sin(angle)])
+        column, row = np.clip(position, 0, FIELD - 1).astype(int)
         if density[row, column].sum() < 0.02:
-            _paint_cell(density, rng, PLATELET, place, rng.uniform(8, 16))
+            _paint_cell(density, rng, PLATELET, position, rng.uniform(8, 16))
 
 
 def _paint_cell(
@@ -165,7 +165,7 @@ def _nucleus_depth(
 ) -> Float32Array:
     """Lobes along an arc and the bridges between them, melted together, as a depth (h,w)."""
     lobes, fold = _count(rng, nucleus.lobes), radius * rng.uniform(*nucleus.folds)
-    x, y = _warped(rng, x, y, fold, radius / 3)
+    x, y = _warp(rng, x, y, fold, radius / 3)
     turn, span = rng.uniform(0, 2 * pi), radians(rng.uniform(*nucleus.span))
     angles = turn + (np.linspace(-0.5, 0.5, lobes) if lobes > 1 else np.zeros(1)) * span
     arc = radius * rng.uniform(*nucleus.arc) * rng.normal(1, 0.12, lobes)
@@ -226,14 +226,14 @@ def _disc(
     rng: Rng, x: Float32Array, y: Float32Array, radius: float, elongation: Range, bulges: Range
 ) -> Float32Array:
     """A round cell's outline with its irregularities, as a depth (h,w)."""
-    x, y = _warped(rng, x, y, radius * rng.uniform(*bulges), radius * 0.8)
+    x, y = _warp(rng, x, y, radius * rng.uniform(*bulges), radius * 0.8)
     turn, stretch = rng.uniform(0, pi), sqrt(rng.uniform(*elongation))
     along = (x * cos(turn) + y * sin(turn)) / stretch
     across = (y * cos(turn) - x * sin(turn)) * stretch
     return np.float32(radius) - np.hypot(along, across)
 
 
-def _warped(
+def _warp(
     rng: Rng, x: Float32Array, y: Float32Array, amount: float, grain: float
 ) -> tuple[Float32Array, Float32Array]:
     """Coordinates bent by smooth noise, so that no outline is a perfect circle."""
@@ -313,9 +313,9 @@ def _photograph(density: Float32Array, rng: Rng) -> Image.Image:
     slope_x, slope_y = rng.uniform(-0.012, 0.012, 2).astype(np.float32)
     ramp = np.linspace(-1, 1, FIELD, dtype=np.float32)
     light = 1 + slope_x * ramp + slope_y * ramp[:, None]  # (h,w)
-    picture = light[..., None] * ground * np.exp(density * np.float32(-np.log(10)))
-    picture += 3 * rng.standard_normal(picture.shape, np.float32)
-    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    pixels = light[..., None] * ground * np.exp(density * np.float32(-np.log(10)))
+    pixels += 3 * rng.standard_normal(pixels.shape, np.float32)
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.35, 0.65)))
     encoded = io.BytesIO()
     image.save(encoded, "JPEG", quality=75, subsampling=0)  # as PBC's images are

@@ -11,13 +11,13 @@ import numpy as np
 
 from hemascope.arrays import FloatArray, ProgressCallback
 from hemascope.data.external import LabelledCell
-from hemascope.data.manifest import ManifestError
+from hemascope.errors import ImageError, ManifestError
 from hemascope.metrics.appearance import GREY_LEVELS, STATISTICS, statistics
-from hemascope.preprocess import ImageError, InputSpec, decode, ground_colour
+from hemascope.preprocess import InputSpec, decode, ground_colour
 from hemascope.records import Appearance, Quartiles
 
 
-def matched(
+def match_labels(
     cells: Sequence[LabelledCell], reference: Sequence[LabelledCell], seed: int = 0
 ) -> list[LabelledCell]:
     """Cells of the reference, as many of each label as `cells` has, or all where it has fewer.
@@ -28,7 +28,7 @@ def matched(
     wanted = Counter(cell.label for cell in cells)
     order = np.random.default_rng(seed).permutation(len(reference))
     chosen = []
-    for cell in (reference[place] for place in order):
+    for cell in (reference[index] for index in order):
         if wanted[cell.label] > 0:
             wanted[cell.label] -= 1
             chosen.append(cell)
@@ -37,7 +37,7 @@ def matched(
     return chosen
 
 
-def measured(
+def measure_appearance(
     cells: Sequence[LabelledCell], spec: InputSpec, progress: ProgressCallback | None = None
 ) -> FloatArray:
     """The STATISTICS of each cell as the model sees it, (N,11); unreadable images are left out.
@@ -52,22 +52,24 @@ def measured(
         view = cell.view
         try:
             image = decode(view.image)
-            seen = spec.apply(image, view.um_per_pixel, view.centre)
+            shown = spec.apply(image, view.um_per_pixel, view.centre)
         except ImageError:
             return None
-        return statistics(seen, ground_colour(image), um_per_pixel)
+        return statistics(shown, ground_colour(image), um_per_pixel)
 
-    found = []
+    rows = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, values in enumerate(pool.map(measure, cells), start=1):
             if values is not None:
-                found.append(values)
+                rows.append(values)
             if progress is not None:
                 progress(done, len(cells))
-    return np.array(found).reshape(-1, len(STATISTICS))
+    return np.array(rows).reshape(-1, len(STATISTICS))
 
 
-def compared(site: FloatArray, reference: FloatArray | None = None) -> tuple[Appearance, ...]:
+def compare_appearance(
+    site: FloatArray, reference: FloatArray | None = None
+) -> tuple[Appearance, ...]:
     """Each of the STATISTICS of N images (N,11), beside those of M reference images (M,11).
 
     A statistic that no image has is left out.

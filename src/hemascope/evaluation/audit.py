@@ -9,22 +9,25 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from hemascope.arrays import FloatArray, IntArray, ProgressCallback
 from hemascope.data.external import cells_of
-from hemascope.data.manifest import Manifest, ManifestError, check_labels
-from hemascope.data.splits import with_hashes
+from hemascope.data.manifest import Manifest, check_labels
+from hemascope.data.splits import add_hashes
+from hemascope.errors import ManifestError
 from hemascope.inference.classifier import Classifier
 from hemascope.provenance import data_hash, provenance
-from hemascope.records import Audit, Prediction, Suspect
+from hemascope.records import Audit, LabelIssue, Prediction
+from hemascope.training.recipe import Recipe, StartFrom
 
-Judged = Sequence[tuple[Classifier, Manifest]]
+AuditedImages = Sequence[tuple[Classifier, Manifest]]
 """Classifiers of the same classes, and the images that each judges, which it never saw."""
 
 
-def fold_splits(manifest: Manifest, folds: int) -> Iterator[tuple[Manifest, Manifest]]:
+def split_folds(manifest: Manifest, folds: int) -> Iterator[tuple[Manifest, Manifest]]:
     """What to train on and what to judge, fold by fold; of each class a like part is judged.
 
     Copies of one file stay together. Raises ManifestError for fewer images of a class than folds.
@@ -36,15 +39,15 @@ def fold_splits(manifest: Manifest, folds: int) -> Iterator[tuple[Manifest, Mani
                 f"{manifest.root}: {count} images of class '{label}' for {folds} folds; ask for "
                 "fewer folds, or leave the class out"
             )
-    places: dict[tuple[str, str], int] = {}
+    fold_of: dict[tuple[str, str], int] = {}
     seen: Counter[str] = Counter()
-    for row in sorted(with_hashes(manifest).rows, key=lambda row: (row.label, row.sha256)):
-        if (row.label, row.sha256) not in places:
-            places[row.label, row.sha256] = seen[row.label] % folds
+    for row in sorted(add_hashes(manifest).rows, key=lambda row: (row.label, row.sha256)):
+        if (row.label, row.sha256) not in fold_of:
+            fold_of[row.label, row.sha256] = seen[row.label] % folds
             seen[row.label] += 1
-    rows = with_hashes(manifest).rows
+    rows = add_hashes(manifest).rows
     for fold in range(folds):
-        here = [places[row.label, row.sha256] == fold for row in rows]
+        here = [fold_of[row.label, row.sha256] == fold for row in rows]
         others = tuple(
             replace(row, split="train") for row, held in zip(rows, here, strict=True) if not held
         )
@@ -54,65 +57,104 @@ def fold_splits(manifest: Manifest, folds: int) -> Iterator[tuple[Manifest, Mani
         yield Manifest(manifest.root, others), Manifest(manifest.root, held_out)
 
 
-def audit(judged: Judged, name: str, progress: ProgressCallback | None = None) -> Audit:
+def train_folds(
+    recipe: Recipe,
+    manifest: Manifest,
+    folder: Path,
+    folds: int,
+    *,
+    start_from: StartFrom | None = None,
+    cache: Path | None = None,
+    on_read: ProgressCallback | None = None,
+    on_step: ProgressCallback | None = None,
+) -> list[tuple[Classifier, Manifest]]:
+    """A network for each fold, trained on the images of the others, and the fold's images.
+
+    The runs are `fold0`, `fold1`, … in the folder; one that was begun goes on. All images of the
+    other folds are trained on, none held out. Raises as `split_folds` and `train` do.
+    """
+    from hemascope.training.run import train
+
+    recipe = replace(recipe, val_fraction=0.0)
+    audited = []
+    for fold, (others, held_out) in enumerate(split_folds(manifest, folds)):
+        path = folder / f"fold{fold}"
+        begun = (path / "recipe.json").exists()
+        run = train(
+            recipe,
+            others,
+            path,
+            resume=begun,
+            start_from=None if begun else start_from,
+            cache=cache,
+            on_read=on_read,
+            on_step=on_step,
+        )
+        audited.append((Classifier(run.bundle), held_out))
+    return audited
+
+
+def audit(audited: AuditedImages, name: str, progress: ProgressCallback | None = None) -> Audit:
     """Ranks the images whose label is probably wrong, the likeliest first. Needs cleanlab.
 
     Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset labels",
     Journal of Artificial Intelligence Research 70 (2021). Raises ManifestError for a label that the
     classifiers do not know, or where no image can be read.
     """
-    classes = judged[0][0].card.classes
-    total = sum(len(part.rows) for _, part in judged)
-    answers: list[Prediction] = []
+    classes = audited[0][0].card.classes
+    total = sum(len(manifest.rows) for _, manifest in audited)
+    predictions: list[Prediction] = []
     labels: list[str] = []
     paths: list[str] = []
     unreadable: list[str] = []
-    for classifier, part in judged:
-        check_labels(((row.path, row.label) for row in part.rows), classes)
-        predictions = classifier.stream([cell.view for cell in cells_of(part)])
-        for row, answer in zip(part.rows, predictions, strict=True):
-            if answer.label is None:
-                unreadable.append(f"{row.path}: {answer.status}")
+    for classifier, manifest in audited:
+        check_labels(((row.path, row.label) for row in manifest.rows), classes)
+        streamed = classifier.stream([cell.view for cell in cells_of(manifest)])
+        for row, prediction in zip(manifest.rows, streamed, strict=True):
+            if prediction.label is None:
+                unreadable.append(f"{row.path}: {prediction.status}")
             else:
-                answers.append(answer)
+                predictions.append(prediction)
                 labels.append(row.label)
                 paths.append(row.path)
             if progress is not None:
-                progress(len(answers) + len(unreadable), total)
-    if not answers:
+                progress(len(predictions) + len(unreadable), total)
+    if not predictions:
         raise ManifestError(f"{name}: none of {total} images could be read")
-    probabilities = np.array([list(answer.probabilities.values()) for answer in answers])
+    probabilities = np.array(
+        [list(prediction.probabilities.values()) for prediction in predictions]
+    )
     targets = np.array([classes.index(label) for label in labels])
-    found = [
-        Suspect(
-            path=paths[place],
-            label=labels[place],
-            suggested=str(answers[place].label),
-            probability_of_label=answers[place].probabilities[labels[place]],
-            probability_of_suggested=float(answers[place].probability or 0),
+    issues = [
+        LabelIssue(
+            path=paths[index],
+            label=labels[index],
+            suggested=str(predictions[index].label),
+            probability_of_label=predictions[index].probabilities[labels[index]],
+            probability_of_suggested=float(predictions[index].probability or 0),
         )
-        for place in ranked_issues(targets, probabilities)
+        for index in rank_issues(targets, probabilities)
     ]
-    pairs = Counter(f"{suspect.label} → {suspect.suggested}" for suspect in found)
+    pairs = Counter(f"{issue.label} → {issue.suggested}" for issue in issues)
     return Audit(
         name=name,
-        n=len(answers),
+        n=len(predictions),
         agreed=int((probabilities.argmax(axis=1) == targets).sum()),
-        suspects=tuple(found),
+        issues=tuple(issues),
         pairs=dict(pairs.most_common()),
         unreadable=tuple(unreadable),
         provenance=provenance(data_hash(zip(paths, labels, strict=True))),
     )
 
 
-def ranked_issues(targets: IntArray, probabilities: FloatArray) -> list[int]:
+def rank_issues(targets: IntArray, probabilities: FloatArray) -> list[int]:
     """Places of labels (N,) that the probabilities (N,C) speak against, the least likely first."""
     from cleanlab.filter import find_label_issues
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of classes that these labels have none of
-        places = find_label_issues(
+        indices = find_label_issues(
             targets, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1
         )
     # where the network agrees with the label there is nothing to look at
-    return [int(place) for place in places if probabilities[place].argmax() != targets[place]]
+    return [int(index) for index in indices if probabilities[index].argmax() != targets[index]]

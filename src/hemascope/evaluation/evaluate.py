@@ -11,13 +11,14 @@ import numpy as np
 
 from hemascope.arrays import FloatArray, IntArray, ProgressCallback
 from hemascope.data.external import LabelledCell, Site
-from hemascope.data.manifest import ManifestError, check_labels
-from hemascope.evaluation.uncertainty import trust_figures
+from hemascope.data.manifest import check_labels
+from hemascope.errors import ManifestError
+from hemascope.evaluation.uncertainty import measure_uncertainty
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics import classification as metrics
-from hemascope.metrics.class_subset import choice_scores, shared_classes
+from hemascope.metrics.class_subset import measure_choice, shared_classes
 from hemascope.provenance import data_hash, provenance
-from hemascope.records import Evaluation, Prediction, SiteScores, TrustFigures
+from hemascope.records import Evaluation, Prediction, SiteMetrics, UncertaintyMetrics
 
 
 def evaluate(
@@ -35,11 +36,11 @@ def evaluate(
     """
     classes = classifier.card.classes
     check_labels(((cell.path, cell.label) for cell in cells), classes)
-    read, answers, unreadable = _answers(classifier, cells, progress)
+    read, predictions, unreadable = _predict_all(classifier, cells, progress)
     if not read:
         raise ManifestError(f"{name}: none of {len(cells)} images could be read")
     facts = provenance(data_hash((cell.sha256 or cell.path, cell.label) for cell in read))
-    scores = np.array([list(answer.probabilities.values()) for answer in answers])
+    scores = np.array([list(prediction.probabilities.values()) for prediction in predictions])
     targets = np.array([classes.index(cell.label) for cell in read])
     evaluation = metrics.evaluate(
         name=name,
@@ -53,50 +54,50 @@ def evaluate(
     )
     return replace(
         evaluation,
-        trust=_trust(classifier, answers, targets),
-        site=_site_scores(evaluation, read, scores, targets, site),
+        uncertainty=_measure_uncertainty(classifier, predictions, targets),
+        site=_measure_site(evaluation, read, scores, targets, site),
     )
 
 
-def _trust(
-    classifier: Classifier, answers: Sequence[Prediction], targets: IntArray
-) -> TrustFigures | None:
+def _measure_uncertainty(
+    classifier: Classifier, predictions: Sequence[Prediction], targets: IntArray
+) -> UncertaintyMetrics | None:
     """How far a calibrated model's judgement of its answers held; None of another model."""
-    card, other = classifier.card, classifier.elsewhere
-    if card.trust is None:
+    card, other = classifier.card, classifier.fallback
+    if card.uncertainty is None:
         return None
     referred = other.card.temperature if other is not None else card.temperature
-    known = np.array([bool(answer.in_distribution) for answer in answers])
+    known = np.array([bool(prediction.in_distribution) for prediction in predictions])
     temperatures = np.where(known, card.temperature, referred)
-    return trust_figures(answers, targets, temperatures, card.trust.calibrated_on)
+    return measure_uncertainty(predictions, targets, temperatures, card.uncertainty.calibrated_on)
 
 
-def _answers(
+def _predict_all(
     classifier: Classifier, cells: Sequence[LabelledCell], progress: ProgressCallback | None
 ) -> tuple[list[LabelledCell], list[Prediction], list[str]]:
     """The cells that can be read, their Predictions, and what is wrong with the others."""
     read: list[LabelledCell] = []
-    answers: list[Prediction] = []
+    predictions: list[Prediction] = []
     unreadable: list[str] = []
-    predictions = classifier.stream([cell.view for cell in cells])
-    for done, (cell, prediction) in enumerate(zip(cells, predictions, strict=True), 1):
+    streamed = classifier.stream([cell.view for cell in cells])
+    for done, (cell, prediction) in enumerate(zip(cells, streamed, strict=True), 1):
         if prediction.label is None:
             unreadable.append(f"{cell.path}: {prediction.status}")
         else:
             read.append(cell)
-            answers.append(prediction)
+            predictions.append(prediction)
         if progress is not None:
             progress(done, len(cells))
-    return read, answers, unreadable
+    return read, predictions, unreadable
 
 
-def _site_scores(
+def _measure_site(
     evaluation: Evaluation,
     cells: Sequence[LabelledCell],
     probabilities: FloatArray,
     targets: IntArray,
     site: Site | None,
-) -> SiteScores | None:
+) -> SiteMetrics | None:
     """The figures of cells that were read; None where they are no site's."""
     widths = [cell.view.um_per_pixel for cell in cells if cell.view.um_per_pixel is not None]
     if not widths:
@@ -105,7 +106,7 @@ def _site_scores(
     everything = np.arange(len(names))
     shared = shared_classes(targets, len(names))
     counts = Counter(names[target] for target in targets)
-    return SiteScores(
+    return SiteMetrics(
         title=site.source.title if site else evaluation.name,
         address=site.source.address if site else "",
         scale=site.scale if site else "as given",
@@ -113,6 +114,6 @@ def _site_scores(
         cells=dict(counts.most_common()),
         shared=tuple(names[k] for k in shared),
         n=int(np.isin(targets, shared).sum()),
-        among_all=choice_scores(names, probabilities, targets, shared, everything),
-        among_shared=choice_scores(names, probabilities, targets, shared, shared),
+        among_all=measure_choice(names, probabilities, targets, shared, everything),
+        among_shared=measure_choice(names, probabilities, targets, shared, shared),
     )

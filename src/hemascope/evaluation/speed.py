@@ -81,18 +81,18 @@ def benchmark(
     """
     card = classifier.card
     plain = plain_pipelines(card.architecture, len(card.classes), card.input.size)
-    ways: dict[str, Way] = {OURS: lambda files: _ours(classifier, files)}
+    ways: dict[str, Way] = {OURS: lambda files: _classify_files(classifier, files)}
     ways |= {name: pipeline.classify_all for name, pipeline in plain.items()}
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way(paths[: 4 * BATCH])  # warm up
     for turn in range(turns):
-        for place, (name, way) in enumerate(ways.items()):
+        for index, (name, way) in enumerate(ways.items()):
             started = time.perf_counter()
             way(paths)
             rates[name].append(len(paths) / (time.perf_counter() - started))
             if progress is not None:
-                progress(turn * len(ways) + place + 1, turns * len(ways))
+                progress(turn * len(ways) + index + 1, turns * len(ways))
     single = list(itertools.islice(itertools.cycle(paths), 2 * ONE_BY_ONE))
     return Benchmark(
         model=card.name,
@@ -101,10 +101,10 @@ def benchmark(
         throughput=tuple(
             Throughput(
                 name,
-                tuple(found),
-                tuple(ours / rate for ours, rate in zip(rates[OURS], found, strict=True)),
+                tuple(timings),
+                tuple(ours / rate for ours, rate in zip(rates[OURS], timings, strict=True)),
             )
-            for name, found in rates.items()
+            for name, timings in rates.items()
         ),
         latency=(
             _latency(OURS, classifier.predict, single),
@@ -116,17 +116,17 @@ def benchmark(
     )
 
 
-def _ours(classifier: Classifier, paths: Sequence[str]) -> None:
+def _classify_files(classifier: Classifier, paths: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         classify_to(Path(folder) / "p.csv", classifier, list(paths))
 
 
-def _latency(name: str, answer: Callable[[str], object], paths: Sequence[str]) -> Latency:
+def _latency(name: str, classify_one: Callable[[str], object], paths: Sequence[str]) -> Latency:
     """Of the second half of the paths; the first warms up."""
     seconds = []
     for path in paths:
         started = time.perf_counter()
-        answer(path)
+        classify_one(path)
         seconds.append(time.perf_counter() - started)
     p50, p95, p99 = np.percentile(1000 * np.array(seconds[len(paths) // 2 :]), [50, 95, 99])
     return Latency(name, float(p50), float(p95), float(p99))
@@ -134,11 +134,11 @@ def _latency(name: str, answer: Callable[[str], object], paths: Sequence[str]) -
 
 def _seconds(*words: str, times: int = 5) -> float:
     """Median time of a Python process; `{out}` in a word is an empty folder."""
-    found = []
+    timings = []
     for _ in range(times):
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, *(word.replace("{out}", folder) for word in words)]
             started = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
-            found.append(time.perf_counter() - started)
-    return statistics.median(found)
+            timings.append(time.perf_counter() - started)
+    return statistics.median(timings)

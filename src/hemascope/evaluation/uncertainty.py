@@ -8,14 +8,14 @@ import numpy as np
 
 from hemascope.arrays import BoolArray, FloatArray, IntArray
 from hemascope.metrics.classification import expected_calibration_error
-from hemascope.metrics.intervals import bootstrap, reflected, wilson
+from hemascope.metrics.intervals import bootstrap, reflect_interval, wilson
 from hemascope.records import (
     Calibration,
     Prediction,
     Proportion,
     ReliabilityBin,
-    SetFigures,
-    TrustFigures,
+    SetMetrics,
+    UncertaintyMetrics,
 )
 from hemascope.uncertainty.temperature import softmax
 
@@ -23,12 +23,12 @@ BINS = 15
 POINTS = 100  # of the risk-coverage curve
 
 
-def trust_figures(
+def measure_uncertainty(
     predictions: Sequence[Prediction],
     targets: IntArray,
     temperatures: FloatArray,
     calibrated_on: str,
-) -> TrustFigures:
+) -> UncertaintyMetrics:
     """N calibrated Predictions and their class indices (N,) → TrustFigures. N is at least 1.
 
     `temperatures` (N,) are those by which the predictions were calibrated.
@@ -39,12 +39,12 @@ def trust_figures(
     review = np.array([bool(p.review) for p in predictions])
     known = np.array([bool(p.in_distribution) for p in predictions])
     reasons = [reason for p in predictions for reason in p.review_reasons]
-    return TrustFigures(
+    return UncertaintyMetrics(
         calibrated_on=calibrated_on,
-        uncalibrated=calibration(_uncalibrated(probabilities, temperatures), targets),
-        calibrated=calibration(probabilities, targets),
-        sets=_set_figures([p.prediction_set or () for p in predictions], names, targets),
-        class_conditional_sets=_set_figures(
+        uncalibrated=measure_calibration(_undo_calibration(probabilities, temperatures), targets),
+        calibrated=measure_calibration(probabilities, targets),
+        sets=_measure_sets([p.prediction_set or () for p in predictions], names, targets),
+        class_conditional_sets=_measure_sets(
             [p.class_conditional_set or () for p in predictions], names, targets
         ),
         reviewed=_share(review),
@@ -59,7 +59,7 @@ def trust_figures(
     )
 
 
-def calibration(probabilities: FloatArray, targets: IntArray) -> Calibration:
+def measure_calibration(probabilities: FloatArray, targets: IntArray) -> Calibration:
     """Probabilities (N,C), class indices (N,) → Calibration, with intervals over the images.
 
     Guo et al., "On calibration of modern neural networks", ICML 2017; Brier, "Verification of
@@ -69,12 +69,12 @@ def calibration(probabilities: FloatArray, targets: IntArray) -> Calibration:
     probabilities, targets = probabilities[order], targets[order]
     squares = ((probabilities - np.eye(probabilities.shape[1])[targets]) ** 2).sum(axis=1)
 
-    def figures(weights: FloatArray) -> FloatArray:
+    def resample_metrics(weights: FloatArray) -> FloatArray:
         error = expected_calibration_error(probabilities, targets, BINS, weights)
         return np.stack([error, weights @ squares / weights.sum(axis=1)], axis=1)
 
-    error, brier = bootstrap(figures, len(targets))
-    return Calibration(reflected(error), brier, _bins(probabilities, targets))
+    error, brier = bootstrap(resample_metrics, len(targets))
+    return Calibration(reflect_interval(error), brier, _bins(probabilities, targets))
 
 
 def risk_coverage(confidence: FloatArray, right: BoolArray) -> tuple[tuple[float, float], ...]:
@@ -90,7 +90,7 @@ def risk_coverage(confidence: FloatArray, right: BoolArray) -> tuple[tuple[float
     return tuple(zip((answered / n).tolist(), (mistakes / answered).tolist(), strict=True))
 
 
-def _uncalibrated(probabilities: FloatArray, temperatures: FloatArray) -> FloatArray:
+def _undo_calibration(probabilities: FloatArray, temperatures: FloatArray) -> FloatArray:
     """What the same logits give at temperature 1."""
     return softmax(np.log(np.maximum(probabilities, 1e-300)) * temperatures[:, None])
 
@@ -98,19 +98,19 @@ def _uncalibrated(probabilities: FloatArray, temperatures: FloatArray) -> FloatA
 def _bins(probabilities: FloatArray, targets: IntArray) -> tuple[ReliabilityBin, ...]:
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
-    parts = np.array_split(np.argsort(confidence, kind="stable"), min(BINS, len(targets)))
+    groups = np.array_split(np.argsort(confidence, kind="stable"), min(BINS, len(targets)))
     return tuple(
-        ReliabilityBin(float(confidence[part].mean()), _share(right[part])) for part in parts
+        ReliabilityBin(float(confidence[group].mean()), _share(right[group])) for group in groups
     )
 
 
-def _set_figures(
+def _measure_sets(
     sets: Sequence[tuple[str, ...]], names: Sequence[str], targets: IntArray
-) -> SetFigures:
+) -> SetMetrics:
     held = np.array([names[target] in chosen for chosen, target in zip(sets, targets, strict=True)])
     sizes = np.array([len(chosen) for chosen in sets], dtype=np.float64)
     mean_size = bootstrap(lambda w: (w @ sizes / w.sum(axis=1))[:, None], len(sizes))[0]
-    return SetFigures(
+    return SetMetrics(
         coverage=_share(held),
         per_class=tuple(_share(held[targets == k]) for k in range(len(names))),
         mean_size=mean_size,

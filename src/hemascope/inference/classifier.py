@@ -16,11 +16,12 @@ from PIL import Image
 
 from hemascope.arrays import ImageArray
 from hemascope.bundle.bundle import Bundle, read_bundle
-from hemascope.bundle.engine import Engine, Scores
-from hemascope.preprocess import ImageError, ImageSource, View
+from hemascope.bundle.engine import Engine, ModelOutputs
+from hemascope.errors import ImageError
+from hemascope.preprocess import ImageSource, View
 from hemascope.records import Prediction
 from hemascope.uncertainty.ensemble import disagreement
-from hemascope.uncertainty.model import UNLIKE, Assessment, assess
+from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION, Assessment, assess
 from hemascope.uncertainty.temperature import softmax
 
 T = TypeVar("T")
@@ -53,16 +54,16 @@ class Classifier:
         self.engine = Engine(bundle, threads, tta)
         self.threads = self.engine.threads
 
-    def map_offset(self, answer: Prediction) -> float:
+    def map_offset(self, prediction: Prediction) -> float:
         """How many places further left and up lies what a place of its class map shows.
 
         Those of test-time augmentation are put right before their mean is taken.
         """
-        return 0.0 if self.tta else self.judge(answer).card.map_offset
+        return 0.0 if self.tta else self.model_for(prediction).card.map_offset
 
-    def judge(self, answer: Prediction) -> Classifier:
+    def model_for(self, prediction: Prediction) -> Classifier:
         """The network that gave an answer of this one's: itself, or that for unlike cells."""
-        return (answer.in_distribution is False and self.elsewhere) or self
+        return (prediction.in_distribution is False and self.fallback) or self
 
     def predict(
         self, images: Images, class_maps: bool = False, um_per_pixel: float | None = None
@@ -106,14 +107,14 @@ class Classifier:
             while pending:
                 yield from pending.popleft().result()
 
-    def scores(self, batch: ImageArray) -> Scores:
+    def outputs(self, batch: ImageArray) -> ModelOutputs:
         """The graph's outputs for preprocessed images (N,S,S,3) uint8; see Engine."""
-        return self.engine.scores(batch)
+        return self.engine.outputs(batch)
 
     @cached_property
-    def elsewhere(self) -> Classifier | None:
+    def fallback(self) -> Classifier | None:
         """What names the cells that are unlike the training cells; loaded when first needed."""
-        bundle = self._bundle.elsewhere
+        bundle = self._bundle.fallback
         return None if bundle is None else Classifier(bundle, self.threads, self.tta)
 
     @cached_property
@@ -131,48 +132,57 @@ class Classifier:
             except ImageError as error:
                 failures[position] = str(error)
         paths = [_path(image) for position, image in enumerate(batch) if position not in failures]
-        answers = iter(self._referred(paths, np.stack(loaded), class_maps) if loaded else ())
+        predictions = iter(
+            self._predict_with_fallback(paths, np.stack(loaded), class_maps) if loaded else ()
+        )
         return [
             Prediction(_path(image), None, None, {}, failures[position])
             if position in failures
-            else next(answers)
+            else next(predictions)
             for position, image in enumerate(batch)
         ]
 
-    def _referred(
+    def _predict_with_fallback(
         self, paths: list[str | None], images: ImageArray, class_maps: bool
     ) -> list[Prediction]:
         """Predictions of preprocessed images (N,S,S,3), unlike ones by the network for them."""
-        answers = list(self._answers(paths, images, class_maps))
-        unlike = [row for row, answer in enumerate(answers) if answer.in_distribution is False]
-        if unlike and self.elsewhere is not None:
-            paths = [paths[row] for row in unlike]
-            others = self.elsewhere._answers(paths, images[unlike], class_maps)
-            for row, other in zip(unlike, others, strict=True):
-                own = answers[row]
-                reasons = (UNLIKE, *(why for why in other.review_reasons if why != UNLIKE))
-                answers[row] = replace(
+        predictions = list(self._predict_batch(paths, images, class_maps))
+        ood_rows = [
+            row for row, prediction in enumerate(predictions) if prediction.in_distribution is False
+        ]
+        if ood_rows and self.fallback is not None:
+            paths = [paths[row] for row in ood_rows]
+            replacements = self.fallback._predict_batch(paths, images[ood_rows], class_maps)
+            for row, other in zip(ood_rows, replacements, strict=True):
+                first = predictions[row]
+                reasons = (
+                    OUT_OF_DISTRIBUTION,
+                    *(why for why in other.review_reasons if why != OUT_OF_DISTRIBUTION),
+                )
+                predictions[row] = replace(
                     other,
-                    ood_score=own.ood_score,
+                    ood_score=first.ood_score,
                     in_distribution=False,
                     review=True,
                     review_reasons=reasons,
                 )
-        return answers
+        return predictions
 
-    def _answers(
+    def _predict_batch(
         self, paths: list[str | None], images: ImageArray, class_maps: bool
     ) -> Iterator[Prediction]:
         """Predictions of preprocessed images (N,S,S,3)."""
-        scores = self.scores(images)
-        probabilities = softmax(scores.logits, self.card.temperature)
-        trust, names = self.card.trust, self.card.classes.names
-        several = scores.members.shape[1] > 1
-        parting = disagreement(scores.members, self.card.temperature) if several else None
-        found = (
+        outputs = self.outputs(images)
+        probabilities = softmax(outputs.logits, self.card.temperature)
+        uncertainty, names = self.card.uncertainty, self.card.classes.names
+        several = outputs.members.shape[1] > 1
+        parting = disagreement(outputs.members, self.card.temperature) if several else None
+        assessment = (
             None
-            if trust is None
-            else assess(trust, probabilities, scores.features, scores.texture, images)
+            if uncertainty is None
+            else assess(
+                uncertainty, probabilities, outputs.features, outputs.style_statistics, images
+            )
         )
         for row, best in enumerate(probabilities.argmax(axis=1)):
             yield Prediction(
@@ -181,20 +191,20 @@ class Classifier:
                 probability=float(probabilities[row, best]),
                 probabilities=dict(zip(names, probabilities[row].tolist(), strict=True)),
                 disagreement=None if parting is None else float(parting[row]),
-                class_map=scores.class_map[row] if class_maps else None,
-                **({} if found is None else _judgement(found, row, names)),
+                class_map=outputs.class_map[row] if class_maps else None,
+                **({} if assessment is None else _uncertainty_fields(assessment, row, names)),
             )
 
 
-def _judgement(found: Assessment, row: int, names: tuple[str, ...]) -> dict[str, Any]:
+def _uncertainty_fields(assessment: Assessment, row: int, names: tuple[str, ...]) -> dict[str, Any]:
     """What a Prediction says of itself."""
     return {
-        "prediction_set": tuple(itertools.compress(names, found.sets[row])),
-        "class_conditional_set": tuple(itertools.compress(names, found.class_sets[row])),
-        "ood_score": float(found.ood_scores[row]),
-        "in_distribution": bool(found.ood_scores[row] <= 1),
-        "review": bool(found.reasons[row]),
-        "review_reasons": found.reasons[row],
+        "prediction_set": tuple(itertools.compress(names, assessment.sets[row])),
+        "class_conditional_set": tuple(itertools.compress(names, assessment.class_sets[row])),
+        "ood_score": float(assessment.ood_scores[row]),
+        "in_distribution": bool(assessment.ood_scores[row] <= 1),
+        "review": bool(assessment.reasons[row]),
+        "review_reasons": assessment.reasons[row],
     }
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from hemascope.arrays import Float32Array, FloatArray, ImageArray
 from hemascope.inference.classifier import Classifier
-from hemascope.inference.mask_search import sharpened
+from hemascope.inference.mask_search import search_mask
 from hemascope.preprocess import ground_colour
 from hemascope.records import Prediction
 from hemascope.uncertainty.temperature import softmax
@@ -25,7 +25,7 @@ def evidence(class_map: Float32Array) -> Float32Array:
     return np.asarray(positive / np.float32(top), dtype=np.float32)
 
 
-def enlarged(class_map: Float32Array, size: int, offset: float = 0.0) -> Float32Array:
+def resize_map(class_map: Float32Array, size: int, offset: float = 0.0) -> Float32Array:
     """One class's map (h,w) → its evidence at each pixel of the image, (S,S) in 0..1.
 
     `offset` is the card's `map_offset`: so many places further left and up lies what a place of
@@ -47,10 +47,10 @@ def overlay(
 ) -> ImageArray:
     """The map (h,w) over the image (S,S,3) that it was computed from, as (S,S,3) uint8.
 
-    `offset` is as in `enlarged`. The stronger the evidence, the more of the heat colour covers the
-    cell.
+    `offset` is as in `resize_map`. The stronger the evidence, the more of the heat colour covers
+    the cell.
     """
-    heat = enlarged(class_map, len(image), offset)  # (S,S)
+    heat = resize_map(class_map, len(image), offset)  # (S,S)
     stops = np.linspace(0, 1, len(HEAT))
     colours = np.stack([np.interp(heat, stops, HEAT[:, channel]) for channel in range(3)], axis=2)
     share = opacity * heat[:, :, None]
@@ -58,22 +58,22 @@ def overlay(
     return np.rint(blended).astype(np.uint8)
 
 
-def sharp_map(
-    classifier: Classifier, image: ImageArray, answer: Prediction, name: str
+def search_map(
+    classifier: Classifier, image: ImageArray, prediction: Prediction, name: str
 ) -> Float32Array:
     """Where the preprocessed image (S,S,3) of an answer speaks for a class, (S,S).
 
-    The mean class activation map of the eight symmetries, made more faithful by `sharpened`, which
-    takes some 1,900 looks at the image with the network that gave the answer.
+    The mean class activation map of the eight symmetries, made more faithful by `search_mask`,
+    which shows the image some 1,900 times to the network that made the prediction.
     """
-    judge = classifier.judge(answer)
-    of = judge.card.classes.index(name)
+    model = classifier.model_for(prediction)
+    of = model.card.classes.index(name)
 
     def probability(images: ImageArray) -> FloatArray:
-        logits = judge.scores(images).logits
-        return np.asarray(softmax(logits, judge.card.temperature)[:, of])
+        logits = model.outputs(images).logits
+        return np.asarray(softmax(logits, model.card.temperature)[:, of])
 
     ground = np.empty_like(image)
     ground[:] = ground_colour(Image.fromarray(image))
-    start = enlarged(judge.engine.eight_looks(image[None]).class_map[0, of], len(image))
-    return sharpened(image, ground, start, probability).astype(np.float32)
+    start = resize_map(model.engine.tta_outputs(image[None]).class_map[0, of], len(image))
+    return search_mask(image, ground, start, probability).astype(np.float32)

@@ -9,12 +9,12 @@ from hemascope.metrics.faithfulness import Probability
 
 SHARES = np.array([2, 4, 8, 16, 32]) / 64  # of the picture, given or taken away
 WIDTHS = np.array([2, 3, 6, 12, 24]) / 64  # of the curve about each, by the trapezoid rule
-ROUNDS, TRIED, KEPT = 6, 32, 8
+ROUNDS, CANDIDATES, KEPT = 6, 32, 8
 NODES = 8  # a side, of the smooth noise that a map is varied with
 STRENGTH, FADING = 2.0, 0.85  # of that noise at first, in the map's own spread; left each round
 
 
-def sharpened(
+def search_mask(
     image: ImageArray,
     ground: ImageArray,
     start: AnyFloatArray,
@@ -38,15 +38,17 @@ def sharpened(
         [np.interp(np.arange(len(start)), nodes, node) for node in np.eye(NODES)], axis=1
     )  # (S,NODES), linear between the nodes
     for turn in range(rounds):
-        noise = random.standard_normal((TRIED, NODES, NODES))
+        noise = random.standard_normal((CANDIDATES, NODES, NODES))
         noise[0] = 0  # the map itself is tried as well
-        tried = best + STRENGTH * FADING**turn * room * (spread @ noise @ spread.T)  # (TRIED,S,S)
-        worth = [_worth(image, ground, weights, probability) for weights in tried]
-        best = tried[np.argsort(worth)[-KEPT:]].mean(axis=0)
+        candidates = best + STRENGTH * FADING**turn * room * (
+            spread @ noise @ spread.T
+        )  # (CANDIDATES,S,S)
+        worth = [_score(image, ground, weights, probability) for weights in candidates]
+        best = candidates[np.argsort(worth)[-KEPT:]].mean(axis=0)
     return np.asarray(best)
 
 
-def _worth(
+def _score(
     image: ImageArray,
     ground: ImageArray,
     weights: AnyFloatArray,
@@ -58,8 +60,8 @@ def _worth(
     """
     limits = np.quantile(weights, 1 - SHARES)
     strong = (weights >= limits[:, None, None])[..., None]  # (L,S,S,1)
-    pictures = np.concatenate([np.where(strong, image, ground), np.where(strong, ground, image)])
-    chance = np.clip(probability(pictures), 0, 1)
+    images = np.concatenate([np.where(strong, image, ground), np.where(strong, ground, image)])
+    chance = np.clip(probability(images), 0, 1)
     flat = np.sqrt(chance) / (np.sqrt(chance) + np.sqrt(1 - chance))
     given, left = np.split(flat, 2)
     return float((given - left) @ WIDTHS)

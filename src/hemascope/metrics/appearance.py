@@ -70,8 +70,8 @@ def stain_vectors(density: FloatArray) -> tuple[FloatArray, FloatArray]:
     _, vectors = np.linalg.eigh(stained.T @ stained)  # about the origin: no stain, no density
     plane = vectors[:, :0:-1]  # (3,2), the largest first
     plane = plane * np.where(plane.sum(axis=0) < 0, -1, 1)
-    places = stained @ plane
-    angles = np.percentile(np.arctan2(places[:, 1], places[:, 0]), (1, 99))
+    projections = stained @ plane
+    angles = np.percentile(np.arctan2(projections[:, 1], projections[:, 0]), (1, 99))
     ends = plane @ np.stack([np.cos(angles), np.sin(angles)])  # (3,2)
     azure, eosin = sorted(ends.T, key=lambda end: float(end[2] / end.sum()))
     return eosin, azure

@@ -13,8 +13,8 @@ from hemascope.metrics.classification import (
     confusion_matrix,
     expected_calibration_error,
 )
-from hemascope.metrics.intervals import bootstrap, reflected, wilson
-from hemascope.records import ChoiceScores
+from hemascope.metrics.intervals import bootstrap, reflect_interval, wilson
+from hemascope.records import ChoiceMetrics
 
 AT_LEAST = 20  # cells; with fewer, the interval of a recall is more than 40 points wide
 
@@ -26,7 +26,7 @@ def shared_classes(targets: IntArray, num_classes: int, at_least: int = AT_LEAST
     return shared if shared.size > 1 else shared[:0]
 
 
-def restricted(probabilities: FloatArray, classes: IntArray) -> FloatArray:
+def restrict(probabilities: FloatArray, classes: IntArray) -> FloatArray:
     """Probabilities (N,C) given that the cell is of one of K classes: (N,K), rows sum to 1.
 
     They are equal in a row whose classes all have probability 0.
@@ -37,13 +37,13 @@ def restricted(probabilities: FloatArray, classes: IntArray) -> FloatArray:
     return np.asarray(np.divide(kept, total, out=equal, where=total > 0))
 
 
-def choice_scores(
+def measure_choice(
     class_names: Sequence[str],
     probabilities: FloatArray,
     targets: IntArray,
     labels: IntArray,
     choice: IntArray,
-) -> ChoiceScores:
+) -> ChoiceMetrics:
     """The figures of the images whose label is one of `labels`, named among `choice`.
 
     probabilities (N,C) and targets (N,) are over all of the model's classes, in `class_names`;
@@ -53,31 +53,35 @@ def choice_scores(
     """
     if not np.isin(labels, choice).all():
         raise ValueError("a class of the labels is not among those to choose from")
-    own = np.isin(targets, labels)
-    scores = restricted(probabilities[own], choice)
-    kept = np.searchsorted(choice, targets[own])
+    of_labels = np.isin(targets, labels)
+    scores = restrict(probabilities[of_labels], choice)
+    kept = np.searchsorted(choice, targets[of_labels])
     order = np.lexsort((*scores.T, kept))  # so that the images' order is no matter
     scores, kept = scores[order], kept[order]
     confusion = np.zeros((choice.size, choice.size), dtype=np.int64)
     if kept.size:
         confusion = confusion_matrix(kept, scores.argmax(axis=1), choice.size)
-    balanced, confidence, calibration = bootstrap(partial(_figures, scores, kept), kept.size)
-    return ChoiceScores(
+    balanced, confidence, calibration = bootstrap(
+        partial(_resample_metrics, scores, kept), kept.size
+    )
+    return ChoiceMetrics(
         classes=tuple(class_names[k] for k in choice),
         accuracy=wilson(int(np.trace(confusion)), kept.size),
         balanced_accuracy=balanced,
         mean_confidence=confidence,
-        expected_calibration_error=reflected(calibration),
+        expected_calibration_error=reflect_interval(calibration),
         confusion=tuple(tuple(row) for row in confusion[np.searchsorted(choice, labels)].tolist()),
     )
 
 
-def _figures(probabilities: FloatArray, targets: IntArray, weights: FloatArray) -> FloatArray:
+def _resample_metrics(
+    probabilities: FloatArray, targets: IntArray, weights: FloatArray
+) -> FloatArray:
     """Of R resamples (R,3): balanced accuracy, mean confidence, calibration error."""
     if not targets.size:
         return np.full((len(weights), 3), np.nan)
-    named = probabilities.argmax(axis=1)
-    confusion = confusion_matrix(targets, named, probabilities.shape[1], weights)
+    predicted = probabilities.argmax(axis=1)
+    confusion = confusion_matrix(targets, predicted, probabilities.shape[1], weights)
     confidence = weights @ probabilities.max(axis=1) / weights.sum(axis=1)
     calibration = expected_calibration_error(probabilities, targets, weights=weights)
     return np.stack([balanced_accuracy(confusion), confidence, calibration], axis=-1)

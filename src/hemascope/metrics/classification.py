@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hemascope.arrays import BoolArray, FloatArray, IntArray
-from hemascope.metrics.intervals import bootstrap, reflected, wilson
-from hemascope.records import ClassScores, Estimate, Evaluation, Mistake, SubtypeScores
+from hemascope.metrics.intervals import bootstrap, reflect_interval, wilson
+from hemascope.records import ClassMetrics, Estimate, Evaluation, Mistake, SubtypeMetrics
 
 
 def confusion_matrix(
@@ -50,9 +50,9 @@ def f1(confusion: IntArray) -> FloatArray:
     return _ratio(2 * _hits(confusion), confusion.sum(-1) + confusion.sum(-2))
 
 
-def macro(figures: FloatArray) -> FloatArray:
+def macro(values: FloatArray) -> FloatArray:
     """The mean over the classes whose figure is defined: (...,C) → (...); NaN where none is."""
-    return _ratio(np.nansum(figures, axis=-1), np.count_nonzero(~np.isnan(figures), axis=-1))
+    return _ratio(np.nansum(values, axis=-1), np.count_nonzero(~np.isnan(values), axis=-1))
 
 
 def balanced_accuracy(confusion: IntArray) -> FloatArray:
@@ -85,9 +85,9 @@ def _area(scores: FloatArray, positive: BoolArray, counts: FloatArray) -> FloatA
     np.cumsum(counts[..., rivals], axis=-1, out=lowest[..., 1:])
     below = np.searchsorted(scores[rivals], scores[positive], "left")
     not_above = np.searchsorted(scores[rivals], scores[positive], "right")
-    own = counts[..., positive]
-    won = own * (lowest[..., below] + lowest[..., not_above]) / 2  # (...,positives)
-    return _ratio(won.sum(-1), own.sum(-1) * lowest[..., -1])
+    own_counts = counts[..., positive]
+    won = own_counts * (lowest[..., below] + lowest[..., not_above]) / 2  # (...,positives)
+    return _ratio(won.sum(-1), own_counts.sum(-1) * lowest[..., -1])
 
 
 def expected_calibration_error(
@@ -135,12 +135,12 @@ def evaluate(
     Raises ValueError for shapes, indices or probabilities that do not fit.
     """
     subtypes = [None] * len(paths) if subtypes is None else subtypes
-    scores, labels = _checked(class_names, probabilities, targets, paths, subtypes)
+    scores, labels = _check_inputs(class_names, probabilities, targets, paths, subtypes)
     predicted = scores.argmax(axis=1)
     confusion = confusion_matrix(labels, predicted, len(class_names))
     order = np.lexsort((*scores.T, labels))  # else the same resamples would be of other images
     balanced, mean_f1, mean_auroc, calibration, *single = bootstrap(
-        partial(_figures, scores[order], labels[order]), labels.size
+        partial(_resample_metrics, scores[order], labels[order]), labels.size
     )
     f1s, aurocs = single[: len(class_names)], single[len(class_names) :]
     return Evaluation(
@@ -151,7 +151,7 @@ def evaluate(
         balanced_accuracy=balanced,
         macro_f1=mean_f1,
         macro_auroc=mean_auroc,
-        expected_calibration_error=reflected(calibration),
+        expected_calibration_error=reflect_interval(calibration),
         per_class=_per_class(class_names, confusion, f1s, aurocs),
         per_subtype=_per_subtype(class_names, labels, predicted, subtypes),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
@@ -161,7 +161,7 @@ def evaluate(
     )
 
 
-def _checked(
+def _check_inputs(
     class_names: Sequence[str],
     probabilities: ArrayLike,
     targets: ArrayLike,
@@ -185,7 +185,9 @@ def _checked(
     return scores, labels.astype(np.int64)
 
 
-def _figures(probabilities: FloatArray, targets: IntArray, weights: FloatArray) -> FloatArray:
+def _resample_metrics(
+    probabilities: FloatArray, targets: IntArray, weights: FloatArray
+) -> FloatArray:
     """The bootstrapped figures of R resamples, (R,4+2C): four means, each class's F1, its AUROC."""
     num_classes = probabilities.shape[1]
     confusion = confusion_matrix(targets, probabilities.argmax(axis=1), num_classes, weights)
@@ -200,12 +202,12 @@ def _per_class(
     confusion: IntArray,
     f1s: Sequence[Estimate],
     aurocs: Sequence[Estimate],
-) -> tuple[ClassScores, ...]:
-    hits, named, labelled = _hits(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+) -> tuple[ClassMetrics, ...]:
+    hits, predicted, labelled = _hits(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
     return tuple(
-        ClassScores(
+        ClassMetrics(
             label=label,
-            precision=wilson(int(hits[k]), int(named[k])),
+            precision=wilson(int(hits[k]), int(predicted[k])),
             recall=wilson(int(hits[k]), int(labelled[k])),
             f1=f1s[k],
             auroc=aurocs[k],
@@ -219,14 +221,16 @@ def _per_subtype(
     targets: IntArray,
     predicted: IntArray,
     subtypes: Sequence[str | None],
-) -> tuple[SubtypeScores, ...]:
+) -> tuple[SubtypeMetrics, ...]:
     hits: dict[tuple[int, str], list[bool]] = {}
     for subtype, target, hit in zip(subtypes, targets, predicted == targets, strict=True):
         if subtype:
             hits.setdefault((int(target), subtype), []).append(bool(hit))
     return tuple(
-        SubtypeScores(class_names[target], subtype, wilson(sum(found), len(found)))
-        for (target, subtype), found in sorted(hits.items())
+        SubtypeMetrics(
+            class_names[target], subtype, wilson(sum(hits_of_subtype), len(hits_of_subtype))
+        )
+        for (target, subtype), hits_of_subtype in sorted(hits.items())
     )
 
 

@@ -19,7 +19,7 @@ Probability = Callable[[ImageArray], FloatArray]
 STEPS = 32
 
 
-def removed(image: ImageArray, ground: ImageArray, weights: AnyFloatArray) -> ImageArray:
+def remove_stepwise(image: ImageArray, ground: ImageArray, weights: AnyFloatArray) -> ImageArray:
     """The image (S,S,3), ever more of it replaced by `ground`: (STEPS+1,S,S,3).
 
     The places of the greatest `weights` (S,S) go first; the last picture is all ground.
@@ -38,7 +38,7 @@ def deletion(
     probability: Probability,
 ) -> float:
     """Area under the probability as the weightiest places go, 0..1: low for a faithful map."""
-    curve = probability(removed(image, ground, weights))
+    curve = probability(remove_stepwise(image, ground, weights))
     return float(np.trapezoid(curve, dx=1 / STEPS))
 
 

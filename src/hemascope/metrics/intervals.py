@@ -57,16 +57,16 @@ def bootstrap(
     if n < 0 or resamples < 1:
         raise ValueError(f"cannot draw {resamples} resamples of {n} images")
     values = statistic(np.ones((1, n)))[0]
-    figures = np.full((resamples, values.size), np.nan)
+    drawn = np.full((resamples, values.size), np.nan)
     random = np.random.default_rng(seed)
     rows = max(1, BLOCK // max(1, n))
     for start in range(0, resamples if n else 0, rows):
-        block = figures[start : start + rows]
+        block = drawn[start : start + rows]
         block[:] = statistic(resample(random, len(block), n))
-    return tuple(_estimate(value, figures[:, k], n) for k, value in enumerate(values.tolist()))
+    return tuple(_estimate(value, drawn[:, k], n) for k, value in enumerate(values.tolist()))
 
 
-def reflected(estimate: Estimate) -> Estimate:
+def reflect_interval(estimate: Estimate) -> Estimate:
     """A percentile interval turned about its value: the basic bootstrap interval, cut to 0..1.
 
     For a figure in 0..1 that chance raises, such as a calibration error: resampling raises it

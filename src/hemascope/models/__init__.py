@@ -1,12 +1,12 @@
 """Networks: images (N,3,S,S) in 0..1 → feature maps → features → logits (N,C).
 
-MODELS holds one builder an architecture, called with the number of classes and the switches.
+MODELS holds one builder an architecture, called with the number of classes, whether it
+has squeeze-and-excitation, and the rates of dropout and stochastic depth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from hemascope.models.efficientnet import (
@@ -23,48 +23,29 @@ from hemascope.models.resnet import ResNet18
 from hemascope.models.simple_cnn import SimpleCNN
 
 
-@dataclass(frozen=True)
-class Switches:
-    """What the ablations turn on and off; the defaults are the study's own network.
-
-    `dropout` acts before the last layer, `stochastic_depth` on the residual branches.
-    `normalise_stain` brings every picture to one stain and light first, and `enlarge` makes it so
-    many times larger then.
-    """
-
-    squeeze_excite: bool = True
-    dropout: float = 0.3
-    stochastic_depth: float = 0.2
-    normalise_stain: bool = False
-    enlarge: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("dropout", "stochastic_depth"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(
-                    f"{name} must be at least 0 and below 1, not {getattr(self, name)}"
-                )
+def _efficientnet(
+    design: Design,
+    num_classes: int,
+    squeeze_excite: bool,
+    drop_rate: float,
+    drop_path_rate: float,
+) -> CellNetwork:
+    return EfficientNet(design, num_classes, squeeze_excite, drop_rate, drop_path_rate)
 
 
-def _efficientnet(design: Design, num_classes: int, switches: Switches) -> CellNetwork:
-    return EfficientNet(
-        design,
-        num_classes,
-        switches.squeeze_excite,
-        switches.dropout,
-        switches.stochastic_depth,
-    )
+def _resnet18(
+    num_classes: int, squeeze_excite: bool, drop_rate: float, drop_path_rate: float
+) -> CellNetwork:
+    return ResNet18(num_classes, drop_rate, drop_path_rate)
 
 
-def _resnet18(num_classes: int, switches: Switches) -> CellNetwork:
-    return ResNet18(num_classes, switches.dropout, switches.stochastic_depth)
+def _simple_cnn(
+    num_classes: int, squeeze_excite: bool, drop_rate: float, drop_path_rate: float
+) -> CellNetwork:
+    return SimpleCNN(num_classes, drop_rate)
 
 
-def _simple_cnn(num_classes: int, switches: Switches) -> CellNetwork:
-    return SimpleCNN(num_classes, switches.dropout)
-
-
-MODELS: dict[str, Callable[[int, Switches], CellNetwork]] = {
+MODELS: dict[str, Callable[[int, bool, float, float], CellNetwork]] = {
     "simple_cnn": _simple_cnn,
     "resnet18": _resnet18,
     "efficientnet_lite": partial(_efficientnet, LITE),
@@ -75,18 +56,33 @@ MODELS: dict[str, Callable[[int, Switches], CellNetwork]] = {
 }
 
 
-def build_model(name: str, num_classes: int = 8, switches: Switches | None = None) -> CellNetwork:
+def build_model(
+    name: str,
+    num_classes: int = 8,
+    *,
+    squeeze_excite: bool = True,
+    drop_rate: float = 0.3,
+    drop_path_rate: float = 0.2,
+    normalise_stain: bool = False,
+    input_upscale: float = 1.0,
+) -> CellNetwork:
     """The network of that name, freshly initialised from torch's random state.
 
-    Raises ValueError for an unknown name, or fewer than two classes.
+    The defaults are the study's own. `drop_rate` is that of dropout before the last layer,
+    `drop_path_rate` that of stochastic depth at the last residual branch; networks without
+    squeeze-and-excitation or residual branches have none either way. `normalise_stain` brings
+    every image to one stain and light first, and `input_upscale` makes it so many times larger
+    then. Raises ValueError for an unknown name, fewer than two classes, or a rate out of range.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model '{name}'; there are {', '.join(MODELS)}")
     if num_classes < 2:
         raise ValueError(f"a model needs at least two classes, not {num_classes}")
-    switches = switches or Switches()
-    network = MODELS[name](num_classes, switches)
-    if switches.normalise_stain:
+    for rate_name, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"{rate_name} must be at least 0 and below 1, not {rate}")
+    network = MODELS[name](num_classes, squeeze_excite, drop_rate, drop_path_rate)
+    if normalise_stain:
         network.staining = StainNormalisation()
-    network.enlarge = switches.enlarge
+    network.input_upscale = input_upscale
     return network

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from hemascope.models.gradients import excite, strided_depthwise
+from hemascope.models.gradients import spatial_mean, strided_depthwise
 
 
 class ConvNormAct(nn.Sequential):
@@ -60,7 +60,8 @@ class SqueezeExcite(nn.Module):
         self.expand = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return excite(x, self.reduce, self.expand)
+        gate = nn.functional.silu(self.reduce(spatial_mean(x)))  # (N,K/r,1,1)
+        return x * torch.sigmoid(self.expand(gate))
 
 
 class StochasticDepth(nn.Module):
@@ -99,7 +100,7 @@ class MBConv(nn.Module):
         stride: int,
         expansion: int,
         squeeze_excite: bool,
-        drop_rate: float,
+        drop_path_rate: float,
         kernel: int = 3,
         act: type[nn.Module] = nn.SiLU,
     ) -> None:
@@ -114,7 +115,7 @@ class MBConv(nn.Module):
         layers.append(ConvNormAct(width, out_channels, kernel=1, act=None))
         self.branch = nn.Sequential(*layers)
         self.residual = stride == 1 and in_channels == out_channels
-        self.drop = StochasticDepth(drop_rate)
+        self.drop = StochasticDepth(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.residual:

@@ -106,7 +106,7 @@ class EfficientNet(CellNetwork):
     """(N,3,S,S) → logits (N,C); feature maps are S/16 a side, and S/32 of LITE0.
 
     A design without squeeze-and-excitation has none either way. The rate of stochastic depth
-    rises linearly over the blocks, from 0 to `stochastic_depth`.
+    rises linearly over the blocks, from 0 to `drop_path_rate`.
     """
 
     def __init__(
@@ -114,8 +114,8 @@ class EfficientNet(CellNetwork):
         design: Design,
         num_classes: int,
         squeeze_excite: bool,
-        dropout: float,
-        stochastic_depth: float,
+        drop_rate: float,
+        drop_path_rate: float,
     ) -> None:
         layers: list[nn.Module] = [ConvNormAct(3, design.stem, stride=2, act=design.act)]
         channels = design.stem
@@ -130,7 +130,7 @@ class EfficientNet(CellNetwork):
                         stage.stride if repeat == 0 else 1,
                         stage.expansion,
                         squeeze_excite and design.squeeze_excite,
-                        stochastic_depth * position / (num_blocks - 1),
+                        drop_path_rate * position / (num_blocks - 1),
                         stage.kernel,
                         design.act,
                     )
@@ -139,5 +139,5 @@ class EfficientNet(CellNetwork):
         if design.head:
             layers.append(ConvNormAct(channels, design.head, kernel=1, act=design.act))
             channels = design.head
-        super().__init__(nn.Sequential(*layers), channels, num_classes, dropout)
+        super().__init__(nn.Sequential(*layers), channels, num_classes, drop_rate)
         self.map_offset = design.map_offset

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from hemascope.models.network import CellNetwork, Outputs
+from hemascope.models.network import CellNetwork, NetworkOutputs
 
 
 class Ensemble(nn.Module):
@@ -36,25 +36,25 @@ class Ensemble(nn.Module):
         ]
         return sum(offsets) / len(offsets)
 
-    def outputs(self, images: Tensor) -> Outputs:
+    def outputs(self, images: Tensor) -> NetworkOutputs:
         """Of images (N,3,S,S) in 0..1."""
-        parts = [cast(CellNetwork, network).outputs(images) for network in self.networks]
-        members = torch.cat([part.members for part in parts], dim=1)  # (N,M,C)
-        return Outputs(
+        outputs = [cast(CellNetwork, network).outputs(images) for network in self.networks]
+        members = torch.cat([output.members for output in outputs], dim=1)  # (N,M,C)
+        return NetworkOutputs(
             logits=members.mean(1),
-            features=torch.cat([part.features for part in parts], dim=1),
-            class_map=torch.stack(_on_one_grid([part.class_map for part in parts])).mean(0),
-            texture=torch.cat([part.texture for part in parts], dim=1),
+            features=torch.cat([output.features for output in outputs], dim=1),
+            class_map=torch.stack(_on_one_grid([output.class_map for output in outputs])).mean(0),
+            style_statistics=torch.cat([output.style_statistics for output in outputs], dim=1),
             members=members,
         )
 
 
 def _on_one_grid(maps: Sequence[Tensor]) -> list[Tensor]:
     """Maps (N,C,h,h) of several sizes, each place divided until all are of one; means stay."""
-    side = math.lcm(*(int(each.shape[-1]) for each in maps))
+    side = math.lcm(*(int(class_map.shape[-1]) for class_map in maps))
     return [
-        each
-        if each.shape[-1] == side
-        else nn.functional.interpolate(each, size=(side, side), mode="nearest")
-        for each in maps
+        class_map
+        if class_map.shape[-1] == side
+        else nn.functional.interpolate(class_map, size=(side, side), mode="nearest")
+        for class_map in maps
     ]

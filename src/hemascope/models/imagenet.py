@@ -52,8 +52,8 @@ def _layers(blocks: int) -> Iterator[tuple[str, str]]:
     for block in range(blocks):
         parts = ["_expand_conv", "_bn0"] if block else []  # the first does not expand
         parts += ["_depthwise_conv", "_bn1", "_project_conv", "_bn2"]
-        for place, part in enumerate(parts):
-            ours = f"{block + 1}.branch.{place // 2}.{place % 2}"
+        for index, part in enumerate(parts):
+            ours = f"{block + 1}.branch.{index // 2}.{index % 2}"
             yield ours, f"_blocks.{block}.{part}"
     if blocks == BLOCKS["efficientnet_lite0"]:
         yield from (("17.0", "_conv_head"), ("17.1", "_bn1"))

@@ -14,7 +14,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class Outputs(NamedTuple):
+class NetworkOutputs(NamedTuple):
     """logits (N,C), features (N,F), class_map (N,C,h,w), texture (N,T), members (N,M,C).
 
     Those of an ensemble are the means of its M members' logits and maps, and all of their
@@ -24,7 +24,7 @@ class Outputs(NamedTuple):
     logits: Tensor
     features: Tensor
     class_map: Tensor
-    texture: Tensor
+    style_statistics: Tensor
     members: Tensor
 
 
@@ -32,8 +32,8 @@ class CellNetwork(nn.Module):
     """Images (N,3,S,S), RGB in 0..1 → feature maps (N,K,h,w) → mean (N,K) → logits (N,C).
 
     Normalisation by ImageNet's mean and deviation is the first layer, so that nothing outside
-    has to know of it; `staining` before it is the identity or a StainNormalisation, and `enlarge`
-    is how many times larger the image is made then, for finer maps of the same picture. Since the
+    has to know of it; `staining` before it is the identity or a StainNormalisation, and
+    `input_upscale` is how many times larger the image is made then, for finer maps. Since the
     logits are linear in the mean of the feature maps, the class activation map (Zhou et al., CVPR
     2016) is the same linear layer at each place, and equals Grad-CAM at the last convolution
     (Selvaraju et al., ICCV 2017) up to its scale and ReLU.
@@ -46,24 +46,24 @@ class CellNetwork(nn.Module):
     width and stride s, padded alike on all sides, looks around the first of each s pixels."""
 
     def __init__(
-        self, maps: nn.Module, num_features: int, num_classes: int, dropout: float
+        self, maps: nn.Module, num_features: int, num_classes: int, drop_rate: float
     ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.staining: nn.Module = nn.Identity()
-        self.enlarge = 1.0
+        self.input_upscale = 1.0
         self.maps = maps
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(drop_rate)
         self.head = nn.Linear(num_features, num_classes)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def stages(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N,3,S,S) in 0..1 → early maps, the last with at least S/4 a side, and (N,K,h,w).
 
         S is the side of the image as it is enlarged.
         """
-        maps = early = (self._enlarged(self.staining(images)) - self.mean) / self.std
+        maps = early = (self._upscale(self.staining(images)) - self.mean) / self.std
         side = maps.shape[-1]
         for stage in self.maps.children():
             maps = stage(maps)
@@ -71,10 +71,10 @@ class CellNetwork(nn.Module):
                 early = maps
         return early, maps
 
-    def _enlarged(self, images: Tensor) -> Tensor:
-        if self.enlarge == 1:
+    def _upscale(self, images: Tensor) -> Tensor:
+        if self.input_upscale == 1:
             return images
-        side = round(self.enlarge * int(images.shape[-1]))  # a number, in tracing too
+        side = round(self.input_upscale * int(images.shape[-1]))  # a number, in tracing too
         return nn.functional.interpolate(images, size=(side, side), mode="bilinear")
 
     def feature_maps(self, images: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class CellNetwork(nn.Module):
         """Its `map_offset`, whatever the side of the images."""
         return self.map_offset
 
-    def outputs(self, images: Tensor) -> Outputs:
+    def outputs(self, images: Tensor) -> NetworkOutputs:
         """Logits, the features behind them, class activation maps and texture. For evaluation.
 
         `class_map[n, c].mean() + bias[c]` is `logits[n, c]`.
@@ -99,7 +99,7 @@ class CellNetwork(nn.Module):
         features = maps.mean((2, 3))
         class_map = nn.functional.conv2d(maps, self.head.weight[:, :, None, None])
         logits = self.head(features)
-        return Outputs(logits, features, class_map, texture(early), logits[:, None])
+        return NetworkOutputs(logits, features, class_map, style_statistics(early), logits[:, None])
 
 
 class StainNormalisation(nn.Module):
@@ -130,7 +130,7 @@ class StainNormalisation(nn.Module):
         return torch.exp(-(density - ground) / unit).clamp(max=1.0)
 
 
-def texture(maps: Tensor) -> Tensor:
+def style_statistics(maps: Tensor) -> Tensor:
     """Mean and standard deviation of each map: (N,T,s,s) → (N,2T).
 
     Of early maps they say what a picture's colours and grain are like, wherever in it they are.
@@ -141,7 +141,7 @@ def texture(maps: Tensor) -> Tensor:
     return torch.cat([mean, spread], dim=1)
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """He et al. (ICCV 2015) for convolutions; a small head, so that training starts unsure."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out")

@@ -14,13 +14,13 @@ STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut, projected by a 1×1 convolution where shapes differ."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, drop_rate: float) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, drop_path_rate: float) -> None:
         super().__init__()
         self.branch = nn.Sequential(
             ConvNormAct(in_channels, channels, stride=stride, act=nn.ReLU),
             ConvNormAct(channels, channels, act=None),
         )
-        self.drop = StochasticDepth(drop_rate)
+        self.drop = StochasticDepth(drop_path_rate)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
             self.shortcut = ConvNormAct(in_channels, channels, kernel=1, stride=stride, act=None)
@@ -33,7 +33,7 @@ class BasicBlock(nn.Module):
 class ResNet18(CellNetwork):
     """(N,3,S,S) → logits (N,C); feature maps are S/32 a side."""
 
-    def __init__(self, num_classes: int, dropout: float, stochastic_depth: float) -> None:
+    def __init__(self, num_classes: int, drop_rate: float, drop_path_rate: float) -> None:
         layers: list[nn.Module] = [
             ConvNormAct(3, 64, kernel=7, stride=2, act=nn.ReLU),
             nn.MaxPool2d(3, stride=2, padding=1),
@@ -41,7 +41,7 @@ class ResNet18(CellNetwork):
         channels, num_blocks = 64, 2 * len(STAGES)
         for width, stride in STAGES:
             for block_stride in (stride, 1):
-                rate = stochastic_depth * (len(layers) - 2) / (num_blocks - 1)
+                rate = drop_path_rate * (len(layers) - 2) / (num_blocks - 1)
                 layers.append(BasicBlock(channels, width, block_stride, rate))
                 channels = width
-        super().__init__(nn.Sequential(*layers), channels, num_classes, dropout)
+        super().__init__(nn.Sequential(*layers), channels, num_classes, drop_rate)

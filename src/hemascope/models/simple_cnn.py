@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from hemascope.models.network import CellNetwork, Outputs, texture
+from hemascope.models.network import CellNetwork, NetworkOutputs, initialise, style_statistics
 
 WIDTHS = (32, 64, 128, 256)
 HIDDEN = 512
@@ -20,14 +20,14 @@ class SimpleCNN(CellNetwork):
     Maps of another size than 14×14 are resampled to it, so that any input size will do.
     """
 
-    def __init__(self, num_classes: int, dropout: float) -> None:
+    def __init__(self, num_classes: int, drop_rate: float) -> None:
         layers: list[nn.Module] = []
         for before, after in zip((3, *WIDTHS), WIDTHS, strict=False):
             # A bias before batch normalisation does nothing, but the study's count has it.
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after)]
             layers += [nn.ReLU(inplace=True), nn.MaxPool2d(2)]
-        super().__init__(nn.Sequential(*layers), HIDDEN, num_classes, dropout)
-        self.hidden = nn.Linear(WIDTHS[-1] * GRID * GRID, HIDDEN)
+        super().__init__(nn.Sequential(*layers), HIDDEN, num_classes, drop_rate)
+        self.hidden = nn.Linear(WIDTHS[-1] * GRID * GRID, HIDDEN).apply(initialise)
 
     map_offset = 0.0  # its pooling looks around the middle of what it takes together
 
@@ -41,7 +41,7 @@ class SimpleCNN(CellNetwork):
         features = nn.functional.relu(self.hidden(self.feature_maps(images).flatten(1)))
         return cast(Tensor, self.head(self.dropout(features)))
 
-    def outputs(self, images: Tensor) -> Outputs:
+    def outputs(self, images: Tensor) -> NetworkOutputs:
         """As for every network; the class map is activation × gradient, summed over channels.
 
         The hidden layer stands between the maps and the logits, so the map is taken through it:
@@ -55,4 +55,4 @@ class SimpleCNN(CellNetwork):
         gradients = gradients.reshape(*gradients.shape[:2], *maps.shape[1:])  # (N,C,K,14,14)
         class_map = (gradients * maps[:, None]).sum(2) * (GRID * GRID)
         logits = self.head(features)
-        return Outputs(logits, features, class_map, texture(early), logits[:, None])
+        return NetworkOutputs(logits, features, class_map, style_statistics(early), logits[:, None])

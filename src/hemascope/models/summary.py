@@ -43,7 +43,7 @@ def layers_of(network: CellNetwork, size: int) -> tuple[Layer, ...]:
     note = partial(_note, shapes)
     hooks = [stage.register_forward_hook(note) for stage in (*network.maps.children(), *linear)]
     try:
-        operations = _counted(network, size).get_flop_counts()
+        operations = _count_operations(network, size).get_flop_counts()
     finally:
         for hook in hooks:
             hook.remove()
@@ -67,14 +67,14 @@ def layers_of(network: CellNetwork, size: int) -> tuple[Layer, ...]:
 
 def multiply_accumulates(network: nn.Module, size: int) -> int:
     """Of one image of that size: half of the floating-point operations that torch counts."""
-    return int(_counted(network, size).get_total_flops()) // 2
+    return int(_count_operations(network, size).get_total_flops()) // 2
 
 
 def parameters_of(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _counted(network: nn.Module, size: int) -> FlopCounterMode:
+def _count_operations(network: nn.Module, size: int) -> FlopCounterMode:
     """What torch counted while the network, as in evaluation, saw one black image."""
     counter = FlopCounterMode(display=False)
     with _evaluating(network), counter:
@@ -102,17 +102,17 @@ def _note(shapes: dict[nn.Module, Shape], stage: nn.Module, _: object, output: T
 
 def _names(stages: Iterable[nn.Module]) -> list[str]:
     """Stem, block 1, block 2, …, head, linear; numbered where there are several."""
-    roles = [_role(place, stage) for place, stage in enumerate(stages)]
+    roles = [_role(index, stage) for index, stage in enumerate(stages)]
     return [
-        f"{role} {roles[: place + 1].count(role)}" if roles.count(role) > 1 else role
-        for place, role in enumerate(roles)
+        f"{role} {roles[: index + 1].count(role)}" if roles.count(role) > 1 else role
+        for index, role in enumerate(roles)
     ]
 
 
-def _role(place: int, stage: nn.Module) -> str:
+def _role(index: int, stage: nn.Module) -> str:
     match stage:
         case ConvNormAct():
-            return "head" if place else "stem"
+            return "head" if index else "stem"
         case MBConv() | BasicBlock():
             return "block"
         case nn.Conv2d():

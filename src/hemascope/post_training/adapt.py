@@ -10,15 +10,16 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hemascope.arrays import Float32Array, FloatArray, IntArray, ProgressCallback
-from hemascope.bundle.bundle import Bundle, Figure
-from hemascope.bundle.heads import Heads, read_heads, with_heads
-from hemascope.data.augment import POLICIES, augmented
+from hemascope.bundle.bundle import Bundle, Metric
+from hemascope.bundle.heads import Heads, read_heads, replace_heads
+from hemascope.data.augment import POLICIES, augment_frame
 from hemascope.data.external import LabelledCell
-from hemascope.data.manifest import ManifestError, check_labels
+from hemascope.data.manifest import check_labels
+from hemascope.errors import ImageError, ManifestError
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
 from hemascope.post_training.fit_heads import fit_heads
-from hemascope.preprocess import ImageError, InputSpec
+from hemascope.preprocess import InputSpec
 from hemascope.uncertainty.temperature import fit_temperature
 
 VIEWS = 16  # of each cell; the first is how it will be seen later, the others are augmented
@@ -40,24 +41,25 @@ def adapt(
     temperature. Raises ManifestError where there are fewer than two classes, or a class has fewer
     than five cells that can be read, and BundleError for a graph without such layers.
     """
-    source = bundle.elsewhere or bundle
+    source = bundle.fallback or bundle
     classes = source.card.classes
     old = read_heads(source)
     check_labels(((cell.path, cell.label) for cell in cells), classes)
-    features, read = seen(Classifier(source), cells, progress)  # (N,V,F)
+    _check_counts(cells, name)  # before the features, which take long
+    features, read = extract_features(Classifier(source), cells, progress)  # (N,V,F)
     _check_counts(read, name)
     targets = np.array([classes.index(cell.label) for cell in read])
 
-    heads, held_out = _fitted(features, targets, old)
-    adapted = with_heads(source, heads)
+    heads, held_out = _fit(features, targets, old)
+    adapted = replace_heads(source, heads)
     right = int((held_out.argmax(axis=1) == targets).sum())
     card = replace(
         adapted.card,
         name=f"{source.card.name}, adapted to {name}",
         training_data=f"{source.card.training_data}; last layers: {len(read)} cells, {name}",
         temperature=fit_temperature(held_out, targets),
-        figures=(
-            Figure(
+        metrics=(
+            Metric(
                 f"{name}, each fifth of the cells held out", "accuracy", wilson(right, len(read))
             ),
         ),
@@ -65,7 +67,7 @@ def adapt(
     return replace(adapted, card=card)
 
 
-def _fitted(features: Float32Array, targets: IntArray, old: Heads) -> tuple[Heads, FloatArray]:
+def _fit(features: Float32Array, targets: IntArray, old: Heads) -> tuple[Heads, FloatArray]:
     """The layers fitted to views (N,V,F) of all cells, and logits (N,C) when each is held out.
 
     Those are of the cell as it will be seen later.
@@ -74,12 +76,12 @@ def _fitted(features: Float32Array, targets: IntArray, old: Heads) -> tuple[Head
     with threadpool_limits(1):  # on busy processors two, waiting for one another, take minutes
         for fold in range(FOLDS):
             out = folds == fold
-            heads = fit_heads(*flat(features[~out], targets[~out]), old)
+            heads = fit_heads(*flatten_views(features[~out], targets[~out]), old)
             held_out[out] = heads(features[out, 0])
-        return fit_heads(*flat(features, targets), old), held_out
+        return fit_heads(*flatten_views(features, targets), old), held_out
 
 
-def flat(features: Float32Array, targets: IntArray) -> tuple[Float32Array, IntArray]:
+def flatten_views(features: Float32Array, targets: IntArray) -> tuple[Float32Array, IntArray]:
     """Views (N,V,F) of cells and their classes (N,), as (NV,F) and (NV,)."""
     return features.reshape(-1, features.shape[2]), targets.repeat(features.shape[1])
 
@@ -93,7 +95,7 @@ def folds_of(targets: IntArray) -> IntArray:
     return folds
 
 
-def seen(
+def extract_features(
     classifier: Classifier, cells: Sequence[LabelledCell], progress: ProgressCallback | None = None
 ) -> tuple[Float32Array, list[LabelledCell]]:
     """Features (N,V,F) of the cells that can be read, VIEWS ways each, and these cells.
@@ -101,22 +103,24 @@ def seen(
     The first way is how the classifier sees the cell, the others are turned, moved and recoloured.
     """
     spec = classifier.card.input
-    wide = _widened(spec)
-    parts, read = [], []
+    wide = _widen_spec(spec)
+    features, read = [], []
     for done, cell in enumerate(cells, 1):
         try:
             image, frame = spec.load(cell.view), wide.load(cell.view)
         except ImageError:
             continue
-        views = augmented(frame, VIEWS - 1, spec.size, spec.size / wide.size, POLICIES["round"])
-        parts.append(classifier.scores(np.concatenate([image[None], views])).features)
+        views = augment_frame(
+            frame, VIEWS - 1, spec.size, spec.size / wide.size, POLICIES["any_rotation"]
+        )
+        features.append(classifier.outputs(np.concatenate([image[None], views])).features)
         read.append(cell)
         if progress is not None:
             progress(done, len(cells))
-    return np.stack(parts) if parts else np.empty((0, 1, 1), dtype=np.float32), read
+    return np.stack(features) if features else np.empty((0, 1, 1), dtype=np.float32), read
 
 
-def _widened(spec: InputSpec) -> InputSpec:
+def _widen_spec(spec: InputSpec) -> InputSpec:
     """The spec that also sees what is around the input, as far as the image goes."""
     scale = min(FRAME, 1 / spec.crop)
     microns = None if spec.microns is None else spec.microns * scale

@@ -11,15 +11,15 @@ from dataclasses import replace
 import numpy as np
 
 from hemascope.arrays import ImageArray, ProgressCallback
-from hemascope.bundle.bundle import Bundle, with_elsewhere
-from hemascope.bundle.engine import Scores
-from hemascope.data.manifest import Manifest, ManifestError, ManifestRow, check_labels
+from hemascope.bundle.bundle import Bundle, add_fallback
+from hemascope.bundle.engine import ModelOutputs
+from hemascope.data.manifest import Manifest, ManifestRow, check_labels
+from hemascope.errors import ImageError, ManifestError
 from hemascope.inference.classifier import Classifier
-from hemascope.post_training.quantise import quantised
-from hemascope.preprocess import ImageError
+from hemascope.post_training.quantise import quantise
 from hemascope.uncertainty.image_quality import QualityMeasures, measure_quality
-from hemascope.uncertainty.model import fit_trust
-from hemascope.uncertainty.ood import Seen
+from hemascope.uncertainty.model import fit_uncertainty_model
+from hemascope.uncertainty.ood import LabelledOutputs
 
 Loaded = ImageArray | None
 BATCH = 32
@@ -31,79 +31,83 @@ def calibrate(
     manifest: Manifest,
     name: str,
     progress: ProgressCallback | None = None,
-    elsewhere: Bundle | None = None,
+    fallback: Bundle | None = None,
     int8: bool = False,
 ) -> Bundle:
     """The bundle with a temperature and Trust fitted on every image of the manifest.
 
-    So is `elsewhere`, whose network then names the cells that are unlike these images; by default
+    So is `fallback`, whose network then names the cells that are unlike these images; by default
     the one that the bundle has. With `int8`, the bundle's own network computes in eight bits from
     then on, their ranges taken from 32 of the images of each class.
 
     The images must be images that neither training nor the final score uses. Images that cannot be
     read are passed over. Raises ManifestError for rows of split train or test, for a label that
     the model does not know, and where a class has fewer than 20 images, and BundleError
-    as `quantised` does.
+    as `quantise` does.
     """
     _check_splits(manifest)
-    other = elsewhere or bundle.elsewhere
+    other = fallback or bundle.fallback
     if int8:
-        bundle = quantised(bundle, _some_of_each(manifest, Classifier(bundle)))
-    calibrated = _fitted(bundle, manifest, name, progress)
+        bundle = quantise(bundle, _sample_images(manifest, Classifier(bundle)))
+    calibrated = _fit_uncertainty(bundle, manifest, name, progress)
     if other is None:
         return calibrated
-    return with_elsewhere(calibrated, _fitted(other, manifest, name, progress))
+    return add_fallback(calibrated, _fit_uncertainty(other, manifest, name, progress))
 
 
-def _fitted(
+def _fit_uncertainty(
     bundle: Bundle, manifest: Manifest, name: str, progress: ProgressCallback | None
 ) -> Bundle:
     classes = bundle.card.classes
     check_labels(((row.path, row.label) for row in manifest.rows), classes)
     classifier = Classifier(bundle)
     targets: list[int] = []
-    parts: list[Scores] = []
+    batches: list[ModelOutputs] = []
     measures: list[QualityMeasures] = []
     for done, (rows, images) in enumerate(_batches(manifest, classifier)):
-        parts.append(classifier.scores(images))
+        batches.append(classifier.outputs(images))
         measures.append(measure_quality(images))
         targets += [classes.index(row.label) for row in rows]
         if progress is not None:
             progress(min((done + 1) * BATCH, len(manifest.rows)), len(manifest.rows))
-    if not parts:
-        raise _none_read(manifest)
+    if not batches:
+        raise _no_image_error(manifest)
     try:
-        temperature, trust = fit_trust(joined(parts, targets), measures, classes.names, name)
+        temperature, uncertainty = fit_uncertainty_model(
+            join_outputs(batches, targets), measures, classes.names, name
+        )
     except ValueError as error:
         raise ManifestError(f"{manifest.root}: {error}") from None
-    card = replace(bundle.card, temperature=temperature, trust=trust, elsewhere_sha256=None)
+    card = replace(
+        bundle.card, temperature=temperature, uncertainty=uncertainty, fallback_sha256=None
+    )
     return Bundle(card, bundle.model)
 
 
-def _some_of_each(manifest: Manifest, classifier: Classifier) -> ImageArray:
+def _sample_images(manifest: Manifest, classifier: Classifier) -> ImageArray:
     """Preprocessed images (N,S,S,3) of the first 32 rows of each class."""
-    taken: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     rows = []
     for row in manifest.rows:
-        taken[row.label] += 1
-        if taken[row.label] <= INT8_PER_CLASS:
+        counts[row.label] += 1
+        if counts[row.label] <= INT8_PER_CLASS:
             rows.append(row)
-    parts = [images for _, images in _batches(replace(manifest, rows=tuple(rows)), classifier)]
-    if not parts:
-        raise _none_read(manifest)
-    return np.concatenate(parts)
+    batches = [images for _, images in _batches(replace(manifest, rows=tuple(rows)), classifier)]
+    if not batches:
+        raise _no_image_error(manifest)
+    return np.concatenate(batches)
 
 
-def _none_read(manifest: Manifest) -> ManifestError:
+def _no_image_error(manifest: Manifest) -> ManifestError:
     return ManifestError(f"{manifest.root}: none of {len(manifest.rows)} images could be read")
 
 
-def joined(parts: Sequence[Scores], targets: Sequence[int]) -> Seen:
+def join_outputs(batches: Sequence[ModelOutputs], targets: Sequence[int]) -> LabelledOutputs:
     """What the graph says of batch after batch, with the images' class indices, as one."""
-    return Seen(
-        logits=np.concatenate([part.logits for part in parts]),
-        features=np.concatenate([part.features for part in parts]),
-        texture=np.concatenate([part.texture for part in parts]),
+    return LabelledOutputs(
+        logits=np.concatenate([batch.logits for batch in batches]),
+        features=np.concatenate([batch.features for batch in batches]),
+        style_statistics=np.concatenate([batch.style_statistics for batch in batches]),
         targets=np.array(targets),
     )
 

@@ -14,8 +14,8 @@ TOLERANCE = 1e-6  # of the loss, relative: the steps after that change no answer
 
 def fit_heads(features: AnyFloatArray, targets: AnyIntArray, old: Heads) -> Heads:
     """Each member's layer, fitted to its own part of features (N,ΣF) by `fit_head`."""
-    pairs = zip(old.members, old.parts(features), strict=True)
-    return Heads(tuple(fit_head(part, targets, head) for head, part in pairs))
+    pairs = zip(old.members, old.split_features(features), strict=True)
+    return Heads(tuple(fit_head(own_features, targets, head) for head, own_features in pairs))
 
 
 def fit_head(features: AnyFloatArray, targets: AnyIntArray, old: Head) -> Head:
@@ -48,7 +48,7 @@ def fit_head(features: AnyFloatArray, targets: AnyIntArray, old: Head) -> Head:
         return float(value + PULL / 2 * (weight**2).sum()), gradient.ravel()
 
     none = np.zeros(num_classes * (width + 1))
-    found = minimize(loss, none, jac=True, method="L-BFGS-B", options={"ftol": TOLERANCE})
-    step = found.x.reshape(num_classes, width + 1)
+    solution = minimize(loss, none, jac=True, method="L-BFGS-B", options={"ftol": TOLERANCE})
+    step = solution.x.reshape(num_classes, width + 1)
     weight = step[:, :width] @ basis.T / spread
     return Head(old.weight + weight, old.bias + step[:, width] - weight @ centre)

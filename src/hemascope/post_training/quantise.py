@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemascope.arrays import ImageArray
-from hemascope.bundle.bundle import Bundle, BundleError, with_model
+from hemascope.bundle.bundle import Bundle, replace_model
 from hemascope.bundle.engine import Engine
+from hemascope.errors import BundleError
 
 BATCH = 16
 LARGEST = 127  # of a weight, and of two neighbours but for their rounding
 AGREED = 0.99  # least share of the images that both must name alike
 
 
-def quantised(bundle: Bundle, images: ImageArray) -> Bundle:
+def quantise(bundle: Bundle, images: ImageArray) -> Bundle:
     """The bundle with its convolutions in eight bits, their ranges taken from images (N,S,S,3).
 
     What follows the last feature map stays in single precision. The images must be like those to
@@ -34,19 +35,23 @@ def quantised(bundle: Bundle, images: ImageArray) -> Bundle:
     """
     if bundle.card.precision == "int8":
         raise BundleError(f"'{bundle.card.name}' computes in eight bits already")
-    model = _quantised(bundle.model, images, bundle.card.input.size)
-    found = with_model(bundle, model)
-    found = replace(found, card=replace(found.card, precision="int8"))
-    agreed = float((_named(found, images) == _named(bundle, images)).mean())
+    model = _quantise_graph(bundle.model, images, bundle.card.input.size)
+    quantised_bundle = replace_model(bundle, model)
+    quantised_bundle = replace(
+        quantised_bundle, card=replace(quantised_bundle.card, precision="int8")
+    )
+    agreed = float(
+        (_predict_classes(quantised_bundle, images) == _predict_classes(bundle, images)).mean()
+    )
     if agreed < AGREED:
         raise BundleError(
             f"'{bundle.card.name}' does not bear eight bits: only {agreed:.1%} of {len(images)} "
             "images are named as before; keep it as it is"
         )
-    return found
+    return quantised_bundle
 
 
-def _quantised(model: bytes, images: ImageArray, size: int) -> bytes:
+def _quantise_graph(model: bytes, images: ImageArray, size: int) -> bytes:
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -80,7 +85,7 @@ def _keep_planes(graph: Any, size: int) -> None:
     """
     from onnx import helper, numpy_helper
 
-    first = next(place for place, node in enumerate(graph.node) if node.op_type == "Conv")
+    first = next(index for index, node in enumerate(graph.node) if node.op_type == "Conv")
     subtract, divide = graph.node[first - 2], graph.node[first - 1]
     if (subtract.op_type, divide.op_type) != ("Sub", "Div"):
         raise BundleError("the network does not begin with a normalisation; export it again")
@@ -89,10 +94,10 @@ def _keep_planes(graph: Any, size: int) -> None:
         tensor = constants[node.input[1]]
         values = numpy_helper.to_array(tensor).reshape(1, 3, 1)
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    for name, shape in (("planes", [0, 3, size * size]), ("pictures", [0, 3, size, size])):
+    for name, shape in (("planes", [0, 3, size * size]), ("squares", [0, 3, size, size])):
         graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), name))
     flat = helper.make_node("Reshape", [subtract.input[0], "planes"], ["flat"])
-    square = helper.make_node("Reshape", ["flat_normal", "pictures"], [divide.output[0]])
+    square = helper.make_node("Reshape", ["flat_normal", "squares"], [divide.output[0]])
     subtract.input[0], divide.output[0] = "flat", "flat_normal"
     graph.node.insert(first, square)
     graph.node.insert(first - 2, flat)
@@ -110,7 +115,7 @@ def _scales(graph: Any) -> dict[str, list[dict[str, Any]]]:
 
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     names = [node.input[1] for node in graph.node if node.op_type == "Conv"]
-    found = {}
+    scales = {}
     for name in names:
         weight = numpy_helper.to_array(tensors[name])  # (out,in,h,w)
         if weight.shape[1] == 1:
@@ -118,7 +123,7 @@ def _scales(graph: Any) -> dict[str, list[dict[str, Any]]]:
         rows = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)  # as they are multiplied
         pairs = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2))).reshape(len(rows), -1, 2).sum(2)
         largest = np.maximum(np.abs(rows).max(1), np.abs(pairs).max(1))
-        found[name] = [
+        scales[name] = [
             {
                 "quant_type": QuantType.QInt8,
                 "axis": 0,
@@ -127,7 +132,7 @@ def _scales(graph: Any) -> dict[str, list[dict[str, Any]]]:
             }
             for value in largest
         ]
-    return found
+    return scales
 
 
 def _after_the_features(graph: Any) -> list[str]:
@@ -157,12 +162,12 @@ class _Reader:
         return next(self._batches, None)
 
 
-def _named(bundle: Bundle, images: ImageArray) -> NDArray[np.intp]:
+def _predict_classes(bundle: Bundle, images: ImageArray) -> NDArray[np.intp]:
     """Class indices (N,) that a bundle's first network gives the images."""
     engine = Engine(bundle)
     starts = range(0, len(images), BATCH)
-    parts = [engine.scores(images[start : start + BATCH]).logits for start in starts]
-    return np.asarray(np.concatenate(parts).argmax(axis=1))
+    batches = [engine.outputs(images[start : start + BATCH]).logits for start in starts]
+    return np.asarray(np.concatenate(batches).argmax(axis=1))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from hemascope.plotting import (
     encode_png,
     interval_reach,
 )
-from hemascope.records import Appearance, Evaluation, Proportion, TrustFigures
+from hemascope.records import Appearance, Evaluation, Proportion, UncertaintyMetrics
 
 
 def draw_confusion(evaluation: Evaluation) -> bytes:
@@ -44,9 +44,9 @@ def draw_recalls(evaluation: Evaluation, colours: Sequence[str]) -> bytes:
     bars = [bar for bar in bars if bar[1].n > 0]
     figure = Figure(figsize=(7, 1.2 + 0.32 * len(bars)), layout="constrained")
     axes = figure.add_subplot()
-    for place, (_, recall, colour) in enumerate(bars):
+    for position, (_, recall, colour) in enumerate(bars):
         bounds = (recall.low or 0.0, recall.value or 0.0, recall.high or 0.0)
-        draw_interval(axes, place, bounds, colour)
+        draw_interval(axes, position, bounds, colour)
     axes.set_yticks(range(len(bars)), [f"{name}  (n = {recall.n})" for name, recall, _ in bars])
     axes.invert_yaxis()
     axes.set_xlabel("recall, with its 95 % Wilson interval")
@@ -54,20 +54,20 @@ def draw_recalls(evaluation: Evaluation, colours: Sequence[str]) -> bytes:
     return encode_png(figure)
 
 
-def draw_trust(trust: TrustFigures) -> bytes:
+def draw_uncertainty(uncertainty: UncertaintyMetrics) -> bytes:
     """The reliability diagram before and after calibration, and the risk-coverage curve."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     reliability, risk = figure.subplots(1, 2)
     reliability.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
     series = (
-        (trust.uncalibrated, "s", ORANGE, "as the network gave them"),
-        (trust.calibrated, "o", BLUE, "calibrated"),
+        (uncertainty.uncalibrated, "s", ORANGE, "as the network gave them"),
+        (uncertainty.calibrated, "o", BLUE, "calibrated"),
     )
-    for found, marker, colour, label in series:
+    for calibration, marker, colour, label in series:
         reliability.errorbar(
-            [part.confidence for part in found.bins],
-            [part.accuracy.value or 0.0 for part in found.bins],
-            interval_reach([part.accuracy for part in found.bins]),
+            [group.confidence for group in calibration.bins],
+            [group.accuracy.value or 0.0 for group in calibration.bins],
+            interval_reach([group.accuracy for group in calibration.bins]),
             fmt=marker,
             color=colour,
             markerfacecolor="white",
@@ -75,16 +75,16 @@ def draw_trust(trust: TrustFigures) -> bytes:
             linewidth=0.8,
             label=label,
         )
-    parts = (*trust.uncalibrated.bins, *trust.calibrated.bins)
-    lowest = min(min(part.confidence, part.accuracy.low or 0.0) for part in parts)
+    bins = (*uncertainty.uncalibrated.bins, *uncertainty.calibrated.bins)
+    lowest = min(min(group.confidence, group.accuracy.low or 0.0) for group in bins)
     reliability.set_xlim(lowest - 0.02, 1.01)
     reliability.set_ylim(lowest - 0.02, 1.01)
     reliability.set_xlabel("probability of the named class")
     reliability.set_ylabel("share named as labelled, 95 % interval")
     reliability.legend(frameon=False)
-    answered, mistakes = zip(*trust.risk_coverage, strict=True)
+    answered, mistakes = zip(*uncertainty.risk_coverage, strict=True)
     risk.plot(100 * np.array(answered), 100 * np.array(mistakes), color=BLUE)
-    kept = 100 - 100 * (trust.reviewed.value or 0.0)
+    kept = 100 - 100 * (uncertainty.reviewed.value or 0.0)
     risk.axvline(kept, color="black", linestyle="--", linewidth=0.8, label="not sent to review")
     risk.set_xlabel("images answered in %, most confident first")
     risk.set_ylabel("mistakes among them in %")
@@ -98,19 +98,19 @@ def draw_appearance(rows: Sequence[Appearance], site: str, reference: str) -> by
     shown = [row for row in rows if row.effect is not None]
     figure = Figure(figsize=(8, 1.4 + 0.42 * len(shown)), layout="constrained")
     axes = figure.add_subplot()
-    for place, row in enumerate(shown):
+    for position, row in enumerate(shown):
         if row.reference is None or row.effect is None:
             continue
         middle = row.reference
-        for found, shift, mark, tone in (
+        for quartiles, shift, mark, tone in (
             (row.reference, 0.16, "s", "0.6"),
             (row.site, -0.16, "o", "black"),
         ):
             low, centre, high = (
-                effect(replace(found, median=value), middle, row.unit) or 0.0
-                for value in (found.low, found.median, found.high)
+                effect(replace(quartiles, median=value), middle, row.unit) or 0.0
+                for value in (quartiles.low, quartiles.median, quartiles.high)
             )
-            draw_interval(axes, place + shift, (low, centre, high), tone, mark)
+            draw_interval(axes, position + shift, (low, centre, high), tone, mark)
     names = [f"{row.name} ({row.unit})" if row.unit else row.name for row in shown]
     axes.set_yticks(range(len(shown)), names)
     axes.invert_yaxis()

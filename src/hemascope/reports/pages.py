@@ -15,18 +15,19 @@ from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.batch.local import Tally
 from hemascope.bundle.bundle import Bundle
 from hemascope.data.external import LabelledCell
+from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
-from hemascope.inference.explain import overlay, sharp_map
-from hemascope.preprocess import ImageError, View
+from hemascope.inference.explain import overlay, search_map
+from hemascope.preprocess import View
 from hemascope.records import (
     RESEARCH_USE_ONLY,
     Audit,
     Estimate,
     Evaluation,
+    LabelIssue,
     Prediction,
     Proportion,
     Quartiles,
-    Suspect,
 )
 
 GALLERY = 400  # more would make the page too heavy to open
@@ -138,34 +139,34 @@ def explanation_page(
     listed.
     """
     tiles: list[Tile] = []
-    for place, answer in enumerate(predictions, start=1):
-        view = View(answer.path or "", um_per_pixel)
-        tiles += _tiles([(view, answer)], classifier, LARGE, _sharp_overlays)
+    for index, prediction in enumerate(predictions, start=1):
+        view = View(prediction.path or "", um_per_pixel)
+        tiles += _tiles([(view, prediction)], classifier, LARGE, _sharp_overlays)
         if progress is not None:
-            progress(place, len(predictions))
+            progress(index, len(predictions))
     return _render(
         "explanation.html.j2",
         tiles=tiles,
-        failed=[answer for answer in predictions if answer.label is None],
+        failed=[prediction for prediction in predictions if prediction.label is None],
         card=classifier.card,
     )
 
 
 def audit_page(
-    audit: Audit, shown: Sequence[tuple[Suspect, Prediction, Classifier]], classifier: Classifier
+    audit: Audit, shown: Sequence[tuple[LabelIssue, Prediction, Classifier]], classifier: Classifier
 ) -> str:
     """The suspects of an audit, with what their classifiers say of them and look at."""
     tiles = [
-        replace(tile, path=suspect.path, title=f"{suspect.label} → {tile.title}")
-        for suspect, answer, judge in shown
-        for tile in _tiles([(View(answer.path or ""), answer)], judge)
+        replace(tile, path=issue.path, title=f"{issue.label} → {tile.title}")
+        for issue, prediction, model in shown
+        for tile in _tiles([(View(prediction.path or ""), prediction)], model)
     ]
     return _render("audit.html.j2", audit=audit, tiles=tiles, card=classifier.card)
 
 
 def model_card(bundle: Bundle) -> str:
     """A bundle's card, and its second network's, as Markdown to read."""
-    other = None if bundle.elsewhere is None else bundle.elsewhere.card
+    other = None if bundle.fallback is None else bundle.fallback.card
     return _render("model_card.md.j2", card=bundle.card, other=other)
 
 
@@ -173,20 +174,22 @@ Overlays = Callable[[Classifier, ImageArray, Prediction], list[ImageArray]]
 """The maps of the named class and of the runner-up over a preprocessed image."""
 
 
-def _overlays(classifier: Classifier, image: ImageArray, answer: Prediction) -> list[ImageArray]:
+def _overlays(
+    classifier: Classifier, image: ImageArray, prediction: Prediction
+) -> list[ImageArray]:
     """By the class maps that the answer holds; raises ValueError where it holds none."""
-    if answer.class_map is None:
+    if prediction.class_map is None:
         raise ValueError("the answers were given without class maps")
-    indices = [classifier.card.classes.index(name) for name in answer.two_likeliest]
-    offset = classifier.map_offset(answer)
-    return [overlay(image, answer.class_map[of], offset) for of in indices]
+    indices = [classifier.card.classes.index(name) for name in prediction.two_likeliest]
+    offset = classifier.map_offset(prediction)
+    return [overlay(image, prediction.class_map[of], offset) for of in indices]
 
 
 def _sharp_overlays(
-    classifier: Classifier, image: ImageArray, answer: Prediction
+    classifier: Classifier, image: ImageArray, prediction: Prediction
 ) -> list[ImageArray]:
-    names = answer.two_likeliest
-    return [overlay(image, sharp_map(classifier, image, answer, name)) for name in names]
+    names = prediction.two_likeliest
+    return [overlay(image, search_map(classifier, image, prediction, name)) for name in names]
 
 
 def _tiles(
@@ -231,15 +234,15 @@ def _uri(data: bytes, kind: str) -> str:
 
 def _percent(figure: Proportion | Estimate) -> str:
     """99.1 % (98.3 – 99.5), or a dash where there is nothing to measure."""
-    return _with_interval(figure, lambda value: f"{100 * value:.1f}", " %")
+    return _format_interval(figure, lambda value: f"{100 * value:.1f}", " %")
 
 
 def _number(figure: Estimate) -> str:
     """0.961 (0.949 – 0.973), or a dash where there is nothing to measure."""
-    return _with_interval(figure, lambda value: f"{value:.3f}", "")
+    return _format_interval(figure, lambda value: f"{value:.3f}", "")
 
 
-def _with_interval(
+def _format_interval(
     figure: Proportion | Estimate, written: Callable[[float], str], unit: str
 ) -> str:
     if figure.value is None:
@@ -250,11 +253,11 @@ def _with_interval(
     return f"{text} ({written(figure.low)} – {written(figure.high)})"
 
 
-def _quartiles(found: Quartiles | None, unit: str) -> str:
+def _quartiles(values: Quartiles | None, unit: str) -> str:
     """8.3 (7.9 – 8.8) µm, or a dash where no image has the statistic."""
-    if found is None:
+    if values is None:
         return "–"
-    return f"{found.median:.3g} ({found.low:.3g} – {found.high:.3g}) {unit}".rstrip()
+    return f"{values.median:.3g} ({values.low:.3g} – {values.high:.3g}) {unit}".rstrip()
 
 
 def _render(template: str, **values: object) -> str:

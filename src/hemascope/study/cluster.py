@@ -37,10 +37,10 @@ def run_on_ray(
     ConnectionError where no cluster answers.
     """
     with ray_session(address, workers):
-        return _perform_all([_anywhere(job) for job in jobs], follow)
+        return _perform_all([_with_full_paths(job) for job in jobs], follow)
 
 
-def _anywhere(job: Job) -> Job:
+def _with_full_paths(job: Job) -> Job:
     """The job with full paths: a worker does not run in the folder that we run in."""
     return replace(
         job,

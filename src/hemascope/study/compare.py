@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from scipy.stats import binomtest
-from statsmodels.stats.multitest import multipletests
 
 from hemascope.arrays import BoolArray, FloatArray
 from hemascope.metrics.intervals import resample
@@ -57,8 +56,8 @@ def compare(pairs: Sequence[tuple[str, BoolArray, BoolArray]]) -> tuple[Comparis
 
     Raises ValueError where the two of a pair have other shapes.
     """
-    found = [(title, first, second, *sign_test(first, second)) for title, first, second in pairs]
-    adjusted = holm([p_value for *_, p_value in found])
+    tests = [(title, first, second, *sign_test(first, second)) for title, first, second in pairs]
+    adjusted = holm([p_value for *_, p_value in tests])
     return tuple(
         Comparison(
             title=title,
@@ -70,7 +69,7 @@ def compare(pairs: Sequence[tuple[str, BoolArray, BoolArray]]) -> tuple[Comparis
             adjusted=corrected,
         )
         for (title, first, second, better, worse, p_value), corrected in zip(
-            found, adjusted, strict=True
+            tests, adjusted, strict=True
         )
     )
 
@@ -117,6 +116,8 @@ def sign_test(first: BoolArray, second: BoolArray) -> tuple[int, int, float]:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number. Holm, Scand. J. Statist. 6 (1979)."""
-    if not p_values:
-        return []
-    return [float(value) for value in multipletests(p_values, LEVEL, method="holm")[1]]
+    order, count = np.argsort(p_values), len(p_values)
+    steps = (count - np.arange(count)) * np.array(p_values)[order]
+    adjusted = np.empty(count)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
+    return [float(value) for value in adjusted]

@@ -66,7 +66,7 @@ MODELS = Group(
     ),
 )
 
-PLAIN = {"dropout": 0.0, "label_smoothing": 0.0, "stochastic_depth": 0.0, "weight_decay": 0.0}
+PLAIN = {"drop_rate": 0.0, "label_smoothing": 0.0, "drop_path_rate": 0.0, "weight_decay": 0.0}
 ABLATIONS = (
     Group(
         "Squeeze-and-excitation",
@@ -86,9 +86,9 @@ ABLATIONS = (
         "all",
         (
             Experiment("no_regularisation", "none", PLAIN),
-            Experiment("dropout_only", "dropout only", PLAIN | {"dropout": 0.3}),
+            Experiment("dropout_only", "dropout only", PLAIN | {"drop_rate": 0.3}),
             Experiment("smoothing_only", "label smoothing only", PLAIN | {"label_smoothing": 0.1}),
-            Experiment("depth_only", "stochastic depth only", PLAIN | {"stochastic_depth": 0.2}),
+            Experiment("depth_only", "stochastic depth only", PLAIN | {"drop_path_rate": 0.2}),
             Experiment("decay_only", "weight decay only", PLAIN | {"weight_decay": 1e-4}),
         ),
     ),
@@ -105,11 +105,11 @@ ABLATIONS = (
 
 BEST = {
     "crop": 0.6,
-    "augmentation": "round",
+    "augmentation": "any_rotation",
     "learning_rate": 2e-3,
     "warmup_epochs": 2,
     "weight_decay": 0.02,
-    "stochastic_depth": 0.1,
+    "drop_path_rate": 0.1,
     "ema_decay": 0.998,
 }
 BEST_LENGTH = {"epochs": 60, "image_size": 128, "start_size": 96}
@@ -175,8 +175,8 @@ def plan(
         )
     chosen = [EXPERIMENTS[name] for name in only or EXPERIMENTS]
     runs = [
-        (place, Planned(experiment, profile.recipe(experiment, seed)))
+        (index, Planned(experiment, profile.recipe(experiment, seed)))
         for experiment in chosen
-        for place, seed in enumerate(seeds or range(experiment.seeds))
+        for index, seed in enumerate(seeds or range(experiment.seeds))
     ]
     return tuple(run for _, run in sorted(runs, key=lambda run: run[0]))

@@ -96,8 +96,8 @@ def draw_architecture(layers: Sequence[Layer], title: str, size: int | None = No
     axes.text(0.2, -0.65, title, fontsize=13, weight="bold", va="center")
     totals = f"{parameters:,} parameters, {operations:,.1f} M multiply-accumulates{of_size}"
     axes.text(0.2, -0.35, totals, fontsize=10, va="center")
-    for name, place, side in COLUMNS:
-        axes.text(place, 0.0, name, fontsize=9, weight="bold", ha=side, va="center")
+    for name, position, side in COLUMNS:
+        axes.text(position, 0.0, name, fontsize=9, weight="bold", ha=side, va="center")
     _boxes(axes, layers)
     for row, layer in enumerate(layers):
         texts = (
@@ -107,8 +107,8 @@ def draw_architecture(layers: Sequence[Layer], title: str, size: int | None = No
             f"{layer.parameters:,}",
             f"{layer.multiply_accumulates:,}",
         )
-        for text, (_, place, side) in zip(texts, COLUMNS, strict=True):
-            axes.text(place, ROW * (row + 1), text, fontsize=9, ha=side, va="center")
+        for text, (_, position, side) in zip(texts, COLUMNS, strict=True):
+            axes.text(position, ROW * (row + 1), text, fontsize=9, ha=side, va="center")
     note = "Boxes: as wide as the maps' side, as thick as their channels are many (by their roots)"
     if any(layer.squeeze_excite for layer in layers):
         note += "; hatched: with squeeze-excite"
@@ -126,9 +126,9 @@ def draw_models(
     figure = Figure(figsize=(14, 1.3 + max(0.55 * len(class_names), 0.95 * len(bars))))
     figure.set_layout_engine("constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
-    for place, bar in enumerate(bars):
-        _lying(left, place - 0.2, bar.validation, bar.paper_validation, SKY, HATCH)
-        _lying(left, place + 0.2, bar.test, bar.paper_test, BLUE, "")
+    for position, bar in enumerate(bars):
+        _lying(left, position - 0.2, bar.validation, bar.paper_validation, SKY, HATCH)
+        _lying(left, position + 0.2, bar.test, bar.paper_test, BLUE, "")
     left.set_yticks(range(len(bars)), [bar.title for bar in bars])
     left.set_ylim(len(bars) - 0.4, -0.6)
     left.set_xlim(0, 100)
@@ -181,9 +181,9 @@ def draw_ablations(groups: Sequence[AblationGroup]) -> Figure:
     bottoms = [a.value if a.low is None else a.low for a in accuracies if a.value is not None]
     bottom = max(0.0, 5 * np.floor(20 * min(bottoms, default=0.0) - 1))
     for axes, width, group in zip(panels, widths, groups, strict=True):
-        for place, bar in enumerate(group.bars):
+        for position, bar in enumerate(group.bars):
             colour, hatch = (BLUE, "") if bar.is_reference else (SKY, HATCH)
-            _standing(axes, place, bar.accuracy, colour, hatch, bottom)
+            _standing(axes, position, bar.accuracy, colour, hatch, bottom)
             if bar.is_reference and bar.accuracy.value is not None:
                 axes.axhline(100 * bar.accuracy.value, color="black", linestyle="--", linewidth=1)
         titles = [textwrap.fill(bar.title, 13) for bar in group.bars]
@@ -236,46 +236,56 @@ def _boxes(axes: Axes, layers: Sequence[Layer]) -> None:
 
 
 def _lying(
-    axes: Axes, place: float, found: Accuracy | None, paper: float | None, colour: str, hatch: str
+    axes: Axes,
+    position: float,
+    accuracy: Accuracy | None,
+    paper: float | None,
+    colour: str,
+    hatch: str,
 ) -> None:
     """A horizontal bar with its interval, and the paper's; numbers right of the axes."""
     text = ""
-    if found is not None and found.value is not None:
-        value = 100 * found.value
-        axes.barh([place], [value], 0.36, color=colour, hatch=hatch, edgecolor="black", lw=0.8)
-        if found.low is not None and found.high is not None:
+    if accuracy is not None and accuracy.value is not None:
+        value = 100 * accuracy.value
+        axes.barh([position], [value], 0.36, color=colour, hatch=hatch, edgecolor="black", lw=0.8)
+        if accuracy.low is not None and accuracy.high is not None:
             axes.errorbar(
                 [value],
-                [place],
-                xerr=interval_reach([found], 100),
+                [position],
+                xerr=interval_reach([accuracy], 100),
                 color="black",
                 capsize=3,
                 lw=1.2,
             )
-        text = _numbers(found, " ")
+        text = _numbers(accuracy, " ")
     if paper is not None:
-        axes.plot([100 * paper], [place], "D", mfc="white", mec="black", ms=6, clip_on=False)
+        axes.plot([100 * paper], [position], "D", mfc="white", mec="black", ms=6, clip_on=False)
         text += f"   ◇ {100 * paper:.2f}"
     axes.annotate(
-        text, (1, place), (10, 0), ("axes fraction", "data"), "offset points", va="center"
+        text, (1, position), (10, 0), ("axes fraction", "data"), "offset points", va="center"
     )
 
 
 def _standing(
-    axes: Axes, place: float, found: Accuracy, colour: str, hatch: str, bottom: float
+    axes: Axes, position: float, accuracy: Accuracy, colour: str, hatch: str, bottom: float
 ) -> None:
     """A bar from `bottom` in % with its interval, and its numbers at its foot."""
-    if found.value is None:
+    if accuracy.value is None:
         return
-    value = 100 * found.value
-    axes.bar([place], [value], 0.72, color=colour, hatch=hatch, edgecolor="black", lw=0.8)
-    if found.low is not None and found.high is not None:
+    value = 100 * accuracy.value
+    axes.bar([position], [value], 0.72, color=colour, hatch=hatch, edgecolor="black", lw=0.8)
+    if accuracy.low is not None and accuracy.high is not None:
         axes.errorbar(
-            [place], [value], yerr=interval_reach([found], 100), color="black", capsize=4, lw=1.2
+            [position],
+            [value],
+            yerr=interval_reach([accuracy], 100),
+            color="black",
+            capsize=4,
+            lw=1.2,
         )
     axes.annotate(
-        _numbers(found, "\n"),
-        (place, bottom),
+        _numbers(accuracy, "\n"),
+        (position, bottom),
         (0, 6),
         textcoords="offset points",
         ha="center",
@@ -285,19 +295,21 @@ def _standing(
     )
 
 
-def _numbers(found: Accuracy, between: str) -> str:
+def _numbers(accuracy: Accuracy, between: str) -> str:
     """97.3 and (96.1–98.2), in %."""
-    if found.value is None:
+    if accuracy.value is None:
         return ""
-    text = f"{100 * found.value:.1f}"
-    if found.low is None or found.high is None:
+    text = f"{100 * accuracy.value:.1f}"
+    if accuracy.low is None or accuracy.high is None:
         return text
-    return f"{text}{between}({100 * found.low:.1f}–{100 * found.high:.1f})"
+    return f"{text}{between}({100 * accuracy.low:.1f}–{100 * accuracy.high:.1f})"
 
 
 def _sizes(accuracies: Iterable[Accuracy | None]) -> str:
     """n = 1000, or n = 612–640 where it is not the same for all."""
-    numbers = {found.n for found in accuracies if found is not None and found.value is not None}
+    numbers = {
+        accuracy.n for accuracy in accuracies if accuracy is not None and accuracy.value is not None
+    }
     if not numbers:
         return "n = 0"
     few, many = min(numbers), max(numbers)

@@ -25,10 +25,10 @@ from hemascope.study.experiments import (
     Profile,
     plan,
 )
-from hemascope.study.results import Answers, RunResult, StudyFolder
+from hemascope.study.results import PredictedClasses, RunResult, StudyFolder
 from hemascope.training.folder import EpochRecord
 
-Figure = Proportion | Estimate
+Metric = Proportion | Estimate
 
 RESAMPLES = 1000
 
@@ -42,7 +42,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class ClassFigures:
+class ClassMetrics:
     """How the images of one class were named."""
 
     precision: Proportion
@@ -119,12 +119,12 @@ def _add_pair(
         pairs[name] = (title, study.right(first, seeds), study.right(second, seeds))
 
 
-def validation(runs: Sequence[Run]) -> Figure | None:
+def validation(runs: Sequence[Run]) -> Metric | None:
     """Accuracy on the validation images at the best epoch, over the seeds, which differ in them."""
-    answers = [run.result.val for run in runs if run.result.val is not None]
-    if not answers:
+    predictions = [run.result.val for run in runs if run.result.val is not None]
+    if not predictions:
         return None
-    right = [_right(answer) for answer in answers]
+    right = [_right(prediction) for prediction in predictions]
     if len(right) == 1:
         return wilson(int(right[0].sum()), right[0].size)
     random = np.random.default_rng(0)
@@ -134,7 +134,7 @@ def validation(runs: Sequence[Run]) -> Figure | None:
     return over_seeds(float(means.mean()), right[0].size, drawn, random)
 
 
-def accuracy_on_test(study: Study, experiment: Experiment) -> Figure:
+def accuracy_on_test(study: Study, experiment: Experiment) -> Metric:
     """Accuracy on the test images over the experiment's seeds."""
     right = study.right(experiment, study.seeds(experiment))
     if len(right) == 1:
@@ -170,17 +170,19 @@ def hours(study: Study) -> float:
     return sum(record.seconds for run in runs for record in run.epochs) / 3600
 
 
-def _right(answers: Answers) -> BoolArray:
-    return np.asarray(np.array(answers.targets) == np.array(answers.named))
+def _right(predictions: PredictedClasses) -> BoolArray:
+    return np.asarray(np.array(predictions.targets) == np.array(predictions.predicted))
 
 
-def _confusion(answers: Answers, num_classes: int) -> IntArray:
-    return confusion_matrix(np.array(answers.targets), np.array(answers.named), num_classes)
+def _confusion(predictions: PredictedClasses, num_classes: int) -> IntArray:
+    return confusion_matrix(
+        np.array(predictions.targets), np.array(predictions.predicted), num_classes
+    )
 
 
-def _f1s(answers: Answers, num_classes: int, weights: FloatArray) -> FloatArray:
-    targets, named = np.array(answers.targets), np.array(answers.named)
-    return f1(confusion_matrix(targets, named, num_classes, weights))
+def _f1s(predictions: PredictedClasses, num_classes: int, weights: FloatArray) -> FloatArray:
+    targets, predicted = np.array(predictions.targets), np.array(predictions.predicted)
+    return f1(confusion_matrix(targets, predicted, num_classes, weights))
 
 
 def macro_f1_on_test(runs: Sequence[Run]) -> Estimate:
@@ -196,20 +198,20 @@ def _macro_f1s(runs: Sequence[Run], weights: FloatArray) -> FloatArray:
     """Each seed's macro F1 with images that count as often as `weights` (R,N) says, (R,S)."""
     scores = []
     for run in runs:
-        targets, named = np.array(run.result.test.targets), np.array(run.result.test.named)
+        targets, predicted = np.array(run.result.test.targets), np.array(run.result.test.predicted)
         num_classes = len(run.result.class_names)
-        scores.append(macro_f1(confusion_matrix(targets, named, num_classes, weights)))
+        scores.append(macro_f1(confusion_matrix(targets, predicted, num_classes, weights)))
     return np.stack(scores, axis=1)
 
 
-def class_figures(answers: Answers, num_classes: int) -> tuple[ClassFigures, ...]:
+def class_metrics(predictions: PredictedClasses, num_classes: int) -> tuple[ClassMetrics, ...]:
     """Each class's figures, in the order of the classes."""
-    confusion = _confusion(answers, num_classes)
-    f1s = bootstrap(partial(_f1s, answers, num_classes), len(answers.targets))
-    hits, labelled, named = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    confusion = _confusion(predictions, num_classes)
+    f1s = bootstrap(partial(_f1s, predictions, num_classes), len(predictions.targets))
+    hits, labelled, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     return tuple(
-        ClassFigures(
-            precision=wilson(int(hits[k]), int(named[k])),
+        ClassMetrics(
+            precision=wilson(int(hits[k]), int(predicted[k])),
             recall=wilson(int(hits[k]), int(labelled[k])),
             f1=f1s[k],
         )

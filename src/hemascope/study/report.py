@@ -43,18 +43,18 @@ RESULTS = "study"
 
 
 @dataclass(frozen=True)
-class Picture:
+class PageFigure:
     """A figure of the page, by the name of its files."""
 
     name: str
     caption: str
 
 
-PICTURES = (
-    Picture("architecture", "Figure 1: the architecture, drawn from the model itself"),
-    Picture("models", "Figure 2: accuracy of the models, and the reference's confusion matrix"),
-    Picture("curves", "Figure 3: training and validation, with the best epoch"),
-    Picture("ablations", "Figure 4: the four ablations; dashed, the reference"),
+PAGE_FIGURES = (
+    PageFigure("architecture", "Figure 1: the architecture, drawn from the model itself"),
+    PageFigure("models", "Figure 2: accuracy of the models, and the reference's confusion matrix"),
+    PageFigure("curves", "Figure 3: training and validation, with the best epoch"),
+    PageFigure("ablations", "Figure 4: the four ablations; dashed, the reference"),
 )
 
 
@@ -93,9 +93,9 @@ def markdown(study: Study) -> str:
 
 def _page(study: Study, results: Path) -> str:
     images = {
-        picture.name: "data:image/svg+xml;base64,"
-        + base64.b64encode((results / f"{picture.name}.svg").read_bytes()).decode()
-        for picture in PICTURES
+        page_figure.name: "data:image/svg+xml;base64,"
+        + base64.b64encode((results / f"{page_figure.name}.svg").read_bytes()).decode()
+        for page_figure in PAGE_FIGURES
     }
     return _render("study.html.j2", study, images)
 
@@ -111,7 +111,7 @@ def _render(template: str, study: Study, images: dict[str, str] | None = None) -
     missing = [experiment.title for experiment in EXPERIMENTS.values() if not study.of(experiment)]
     return environment.get_template(template).render(
         tables=tables(study),
-        pictures=PICTURES,
+        page_figures=PAGE_FIGURES,
         images=images,
         folder=RESULTS,
         profile=study.profile,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ STUDY = "study.json"
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictedClasses:
     """Class indices of N images in a fixed order: their labels, and what the network named.
 
     `data` identifies images, labels and order, so that only answers to the same are compared.
@@ -24,7 +23,7 @@ class Answers:
 
     data: str
     targets: tuple[int, ...]
-    named: tuple[int, ...]
+    predicted: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class RunResult:
     multiply_accumulates: int
     milliseconds: float
     best_epoch: int
-    val: Answers | None
-    test: Answers
+    val: PredictedClasses | None
+    test: PredictedClasses
     provenance: dict[str, str]
 
 
@@ -86,9 +85,3 @@ class StudyFolder:
             raise ValueError(
                 f"{self.path}: holds a study of another {what} ({STUDY}); take another folder"
             )
-
-
-def finished(folder: StudyFolder, digests: Iterable[str]) -> dict[str, RunResult]:
-    """The results that are there, by digest."""
-    found = ((digest, folder.result(digest)) for digest in digests)
-    return {digest: result for digest, result in found if result is not None}

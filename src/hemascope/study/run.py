@@ -15,16 +15,17 @@ from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.bundle.bundle import CARD_FILE
 from hemascope.data.cache import default_cache, open_cache
 from hemascope.data.manifest import Manifest
-from hemascope.data.splits import check_splits, with_hashes
+from hemascope.data.splits import add_hashes, check_splits
+from hemascope.errors import TrainingError
 from hemascope.inference.classifier import Classifier
 from hemascope.models.summary import multiply_accumulates, parameters_of
 from hemascope.provenance import data_hash, provenance
 from hemascope.serialization import from_json
 from hemascope.study.experiments import Planned, Profile
-from hemascope.study.results import Answers, RunResult, StudyFacts, StudyFolder
+from hemascope.study.results import PredictedClasses, RunResult, StudyFacts, StudyFolder
 from hemascope.training.folder import RunFacts, best_record
 from hemascope.training.images import prepare_data
-from hemascope.training.loop import TrainingError, network_of
+from hemascope.training.loop import network_of
 from hemascope.training.run import train
 
 TIMED = 40  # images, one after the other
@@ -69,7 +70,7 @@ def run_study(
     The manifest needs the splits train and test. Raises ManifestError without, LeakageError where
     they share an image, and ValueError for a folder that holds another study.
     """
-    manifest = with_hashes(manifest)
+    manifest = add_hashes(manifest)
     check_splits(manifest)
     StudyFolder(folder).claim(_facts(profile, manifest))
     study, total = StudyFolder(folder), sum(run.recipe.epochs for run in runs)
@@ -123,7 +124,9 @@ def score(job: Job) -> RunResult:
     facts = from_json(folder.provenance.read_bytes(), RunFacts)
     val = None
     if data.val_images is not None:
-        val = Answers(data.digest, data.val_targets, _named(classifier, data.val_images))
+        val = PredictedClasses(
+            data.digest, data.val_targets, _predict_classes(classifier, data.val_images)
+        )
     return RunResult(
         recipe=recipe,
         class_names=classes.names,
@@ -133,7 +136,9 @@ def score(job: Job) -> RunResult:
         milliseconds=_milliseconds(classifier, images),
         best_epoch=best_record(folder.read_metrics()).epoch,
         val=val,
-        test=Answers(_test_digest(job.manifest), targets, _named(classifier, images)),
+        test=PredictedClasses(
+            _test_digest(job.manifest), targets, _predict_classes(classifier, images)
+        ),
         provenance=provenance(data.digest, facts.provenance["device"]),
     )
 
@@ -151,11 +156,11 @@ def _test_digest(manifest: Manifest) -> str:
     return data_hash((row.sha256, row.label) for row in manifest.select("test").rows)
 
 
-def _named(classifier: Classifier, images: ImageArray) -> tuple[int, ...]:
+def _predict_classes(classifier: Classifier, images: ImageArray) -> tuple[int, ...]:
     """The class index of each image (N,S,S,3)."""
     batches = (images[start : start + 64] for start in range(0, len(images), 64))
     return tuple(
-        int(index) for batch in batches for index in classifier.scores(batch).logits.argmax(axis=1)
+        int(index) for batch in batches for index in classifier.outputs(batch).logits.argmax(axis=1)
     )
 
 
@@ -165,6 +170,6 @@ def _milliseconds(classifier: Classifier, images: ImageArray) -> float:
     for position in range(TIMED + 5):
         image = images[position % len(images)][None]
         started = time.perf_counter()
-        classifier.scores(image)
+        classifier.outputs(image)
         times.append(1000 * (time.perf_counter() - started))
     return statistics.median(times[5:])

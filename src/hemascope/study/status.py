@@ -24,22 +24,22 @@ class RunStatus:
     seconds_left: float | None
 
 
-def study_status(folder: StudyFolder, runs: Sequence[Planned]) -> tuple[RunStatus, ...]:
+def read_status(folder: StudyFolder, runs: Sequence[Planned]) -> tuple[RunStatus, ...]:
     """Where every run stands. An epoch still to come takes as long as those like it did.
 
     Like it are, in this order, those of the same run, of the same model at the same size, and
     all others.
     """
     epochs = {run.digest: folder.epochs(run.digest) for run in runs}
-    found = []
+    statuses = []
     for run in runs:
         done = folder.result(run.digest) is not None
         left = 0 if done else run.recipe.epochs - len(epochs[run.digest])
         seconds = _seconds_an_epoch(run, runs, epochs)
         state: State = "done" if done else "under way" if epochs[run.digest] else "waiting"
         remaining = 0.0 if left == 0 else None if seconds is None else left * seconds
-        found.append(RunStatus(run, state, len(epochs[run.digest]), remaining))
-    return tuple(found)
+        statuses.append(RunStatus(run, state, len(epochs[run.digest]), remaining))
+    return tuple(statuses)
 
 
 def _seconds_an_epoch(

@@ -11,10 +11,10 @@ from hemascope.records import Estimate
 from hemascope.study.compare import Comparison
 from hemascope.study.experiments import ABLATIONS, FINAL, MODELS, OURS, REFERENCE, Experiment, Group
 from hemascope.study.findings import (
-    Figure,
+    Metric,
     Study,
     accuracy_on_test,
-    class_figures,
+    class_metrics,
     comparisons,
     macro_f1_on_test,
     validation,
@@ -24,7 +24,7 @@ from hemascope.training.folder import EpochRecord
 
 NOT_RUN = "not run"
 PAPER_HARDWARE = "RTX 4080 Super"
-JUDGED = ("better by", "seeds of both", "p", "p, corrected", "claim")
+COMPARED = ("better by", "seeds of both", "p", "p, corrected", "claim")
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,18 @@ def _models(study: Study) -> Table:
 def _comparisons(found: dict[str, Comparison]) -> Table:
     names = [experiment.name for experiment in (*MODELS.others, OURS)]
     rows = tuple(
-        (comparison.title.removeprefix(f"{MODELS.title}: "), *_judged(comparison))
+        (comparison.title.removeprefix(f"{MODELS.title}: "), *_compared_cells(comparison))
         for comparison in (found[name] for name in names if name in found)
     )
-    return Table("Models compared", ("claim", *JUDGED), rows)
+    return Table("Models compared", ("claim", *COMPARED), rows)
 
 
 def _per_class(study: Study, experiment: Experiment) -> Table:
     result = study.of(experiment)[0].result
-    figures = class_figures(result.test, len(result.class_names))
+    metrics = class_metrics(result.test, len(result.class_names))
     rows = tuple(
         (name, percent(found.precision), percent(found.recall), percent(found.f1))
-        for name, found in zip(result.class_names, figures, strict=True)
+        for name, found in zip(result.class_names, metrics, strict=True)
     )
     return Table(
         f"Table 1, right: {experiment.title} by class",
@@ -127,7 +127,7 @@ def _ablations(study: Study, found: dict[str, Comparison]) -> Table:
             "seeds",
             "validation",
             "test",
-            *JUDGED,
+            *COMPARED,
         ),
         tuple(rows),
         "The first row of each group is the reference, the same runs in all four groups. The "
@@ -140,13 +140,13 @@ def _ablation_row(
 ) -> tuple[str, ...]:
     runs = study.of(experiment)
     if not runs:
-        return (group.title, title, *[NOT_RUN] * 3, *[""] * len(JUDGED))
-    judged = _judged(found) if found is not None else [""] * len(JUDGED)
+        return (group.title, title, *[NOT_RUN] * 3, *[""] * len(COMPARED))
+    cells = _compared_cells(found) if found is not None else [""] * len(COMPARED)
     accuracies = percent(validation(runs)), percent(accuracy_on_test(study, experiment))
-    return (group.title, title, str(len(runs)), *accuracies, *judged)
+    return (group.title, title, str(len(runs)), *accuracies, *cells)
 
 
-def _judged(found: Comparison) -> list[str]:
+def _compared_cells(found: Comparison) -> list[str]:
     """The columns of JUDGED."""
     p_values = p_value(found.p_value), p_value(found.adjusted)
     return [points(found.difference), str(found.seeds), *p_values, found.verdict]
@@ -161,8 +161,8 @@ def _final(study: Study) -> Table:
     card = read_bundle(None).card
     shipped = f"{card.name}, which comes with the package"
     rows += [
-        (shipped, card.training_data, percent(figure.result), figure.measured_on)
-        for figure in card.figures
+        (shipped, card.training_data, percent(metric.result), metric.measured_on)
+        for metric in card.metrics
     ]
     rows.append(
         (
@@ -194,8 +194,8 @@ def _efficiency(study: Study) -> Table:
                 f"{statistics.median(e.seconds for run in runs for e in run.epochs):.1f} s",
                 f"{max(e.memory_mb for run in runs for e in run.epochs) / 1000:.2f} GB",
                 f"{statistics.median(run.result.milliseconds for run in runs):.1f} ms",
-                _each(_first_at(run.epochs, 0.95) for run in runs),
-                _each(str(run.result.best_epoch) for run in runs),
+                _distinct(_first_at(run.epochs, 0.95) for run in runs),
+                _distinct(str(run.result.best_epoch) for run in runs),
                 _hardware(result),
             )
         )
@@ -231,15 +231,15 @@ def _efficiency(study: Study) -> Table:
     )
 
 
-def percent(figure: Figure | None) -> str:
+def percent(metric: Metric | None) -> str:
     """99.1 % (98.3 – 99.5, n = 1000), or a dash."""
-    if figure is None or figure.value is None:
+    if metric is None or metric.value is None:
         return "–"
-    if figure.low is None or figure.high is None:
-        return f"{100 * figure.value:.1f} %"
+    if metric.low is None or metric.high is None:
+        return f"{100 * metric.value:.1f} %"
     return (
-        f"{100 * figure.value:.1f} % ({100 * figure.low:.1f} – {100 * figure.high:.1f}, "
-        f"n = {figure.n})"
+        f"{100 * metric.value:.1f} % ({100 * metric.low:.1f} – {100 * metric.high:.1f}, "
+        f"n = {metric.n})"
     )
 
 
@@ -264,7 +264,7 @@ def _first_at(epochs: Sequence[EpochRecord], accuracy: float) -> str:
     return str(reached[0]) if reached else "never"
 
 
-def _each(values: Iterable[str]) -> str:
+def _distinct(values: Iterable[str]) -> str:
     """The seeds' values, once where they agree."""
     return ", ".join(dict.fromkeys(values))
 

@@ -61,22 +61,22 @@ def load_checkpoint(
     """
     progress, tensors = read_checkpoint(path)
     try:
-        model.load_state_dict(under(tensors, "model"))
+        model.load_state_dict(select_under(tensors, "model"))
         if average is not None:
-            for name, value in under(tensors, "average").items():
+            for name, value in select_under(tensors, "average").items():
                 average.state[name].copy_(value)
             average.steps = progress.average_steps
         for name, parameter in model.named_parameters():
-            state = under(tensors, f"optimizer/{name}")
+            state = select_under(tensors, f"optimizer/{name}")
             optimizer.state[parameter] = {
-                key: _laid_out_like(parameter, value) for key, value in state.items()
+                key: _match_layout(parameter, value) for key, value in state.items()
             }
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"{path}: does not fit this recipe's model: {error}") from None
     return progress
 
 
-def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+def _match_layout(parameter: Tensor, value: Tensor) -> Tensor:
     """A moment in its parameter's memory format, which fused optimisers take for granted."""
     if value.shape != parameter.shape:  # a step count
         return value.to(parameter.device, copy=True)
@@ -94,7 +94,7 @@ def read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
     return from_json(metadata.get("progress", "null"), Progress), tensors
 
 
-def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def select_under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors named prefix/…, without the prefix."""
     start = f"{prefix}/"
     return {n.removeprefix(start): value for n, value in tensors.items() if n.startswith(start)}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hemascope.classes import ClassSet
 from hemascope.files import atomic_path
+from hemascope.serialization import from_strings
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,10 @@ class RunFolder:
         if not self.metrics.exists():
             return []
         with self.metrics.open(newline="", encoding="utf-8") as file:
-            return [_record(row) for row in csv.DictReader(file)]
+            rows = (
+                {name: text or None for name, text in row.items()} for row in csv.DictReader(file)
+            )
+            return [from_strings(row, EpochRecord) for row in rows]
 
 
 def best_record(records: Sequence[EpochRecord]) -> EpochRecord:
@@ -117,21 +121,3 @@ def best_record(records: Sequence[EpochRecord]) -> EpochRecord:
     if records[-1].val_accuracy is None:
         return records[-1]
     return max(records, key=lambda record: (record.val_accuracy or 0, -(record.val_loss or 0)))
-
-
-def _record(row: dict[str, str]) -> EpochRecord:
-    def optional(name: str) -> float | None:
-        return float(row[name]) if row[name] else None
-
-    return EpochRecord(
-        epoch=int(row["epoch"]),
-        image_size=int(row["image_size"]),
-        learning_rate=float(row["learning_rate"]),
-        train_loss=float(row["train_loss"]),
-        train_accuracy=float(row["train_accuracy"]),
-        val_loss=optional("val_loss"),
-        val_accuracy=optional("val_accuracy"),
-        seconds=float(row["seconds"]),
-        images_per_second=float(row["images_per_second"]),
-        memory_mb=float(row["memory_mb"]),
-    )

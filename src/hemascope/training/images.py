@@ -12,7 +12,7 @@ from hemascope.classes import ClassSet
 from hemascope.data.cache import open_cache
 from hemascope.data.dataset import Batch, CellDataset, test_loader, train_loader
 from hemascope.data.manifest import Manifest, ManifestRow
-from hemascope.data.splits import check_splits, validation_split, with_hashes
+from hemascope.data.splits import add_hashes, check_splits, validation_split
 from hemascope.preprocess import InputSpec
 from hemascope.provenance import data_hash
 from hemascope.training.recipe import Recipe
@@ -58,7 +58,7 @@ def prepare_data(
     such, every row is trained on and `val_fraction` of them is held out. Raises ManifestError for
     too few images and LeakageError where an image of the test split is also in train.
     """
-    manifest = with_hashes(manifest)
+    manifest = add_hashes(manifest)
     check_splits(manifest)
     classes = classes or ClassSet.from_names(manifest.class_names())
     train, val = manifest.rows, tuple[ManifestRow, ...]()

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader
 from hemascope.arrays import ProgressCallback
 from hemascope.data.augment import POLICIES, augment, to_images
 from hemascope.data.dataset import Batch
+from hemascope.errors import TrainingError
 from hemascope.files import atomic_path
-from hemascope.models import Switches, build_model
+from hemascope.models import build_model
 from hemascope.models.network import CellNetwork
 from hemascope.training.allocator import keep_memory, peak_memory
 from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -31,10 +32,6 @@ from hemascope.training.optim import WeightAverage, build_optimizer, learning_ra
 from hemascope.training.recipe import Recipe
 
 OnEpoch = Callable[[EpochRecord], None]
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on; its text says why and what to do."""
 
 
 def fit(
@@ -103,12 +100,12 @@ class Run:
             load_start(network, start)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: nn.Module = network.to(self.accelerator.device)
-        self.judged: nn.Module = self.network  # what is validated and kept
+        self.eval_model: nn.Module = self.network  # what is validated and kept
         self.average: WeightAverage | None = None
         if recipe.ema_decay > 0:
             self.average = WeightAverage(self.network, recipe.ema_decay)
-            judged = network_of(recipe, len(data.classes))
-            self.judged = judged.to(self.accelerator.device)
+            eval_model = network_of(recipe, len(data.classes))
+            self.eval_model = eval_model.to(self.accelerator.device)
         self.raw_optimizer = build_optimizer(self.network, recipe)
         train_loader, val_loader = data.loaders(recipe)
         self.model, self.optimizer, self.train_loader = self.accelerator.prepare(
@@ -171,14 +168,14 @@ class Run:
     def validate(self) -> tuple[float | None, float | None]:
         """Mean cross-entropy and accuracy on the validation images, or None without any."""
         if self.average is not None:
-            self.judged.load_state_dict(self.average.state)
+            self.eval_model.load_state_dict(self.average.state)
         if self.val_loader is None:
             return None, None
-        self.judged.eval()
+        self.eval_model.eval()
         loss = correct = count = 0.0
         for frames, targets in self.val_loader:
             with self.accelerator.autocast():
-                logits = self.judged(to_images(frames)).float()
+                logits = self.eval_model(to_images(frames)).float()
             logits, targets = self.accelerator.gather_for_metrics((logits, targets))
             loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
             correct += (logits.argmax(1) == targets).sum().item()
@@ -208,21 +205,22 @@ class Run:
 
     def save_weights(self, path: Path) -> None:
         """The weights that are judged: the average's, if one is kept."""
-        state = {name: value.contiguous() for name, value in self.judged.state_dict().items()}
+        state = {name: value.contiguous() for name, value in self.eval_model.state_dict().items()}
         with atomic_path(path) as temporary:
             save_file(state, temporary)
 
 
 def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:
     """The recipe's network, freshly initialised."""
-    switches = Switches(
-        recipe.squeeze_excite,
-        recipe.dropout,
-        recipe.stochastic_depth,
-        recipe.normalise_stain,
-        recipe.enlarge,
+    return build_model(
+        recipe.model,
+        num_classes,
+        squeeze_excite=recipe.squeeze_excite,
+        drop_rate=recipe.drop_rate,
+        drop_path_rate=recipe.drop_path_rate,
+        normalise_stain=recipe.normalise_stain,
+        input_upscale=recipe.input_upscale,
     )
-    return build_model(recipe.model, num_classes, switches)
 
 
 def load_start(network: CellNetwork, path: Path) -> None:

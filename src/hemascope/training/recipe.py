@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 
 from hemascope.files import sha256_of
 from hemascope.preprocess import InputSpec
@@ -20,7 +20,20 @@ ModelName = Literal[
     "deep_efficientnet_printed",
 ]
 WITHOUT_SQUEEZE_EXCITE = ("simple_cnn", "resnet18", "efficientnet_lite0", "efficientnet_mini")
-PolicyName = Literal["none", "flips", "flips_rotation", "full", "round", "sites"]
+PolicyName = Literal[
+    "none", "flips", "flips_rotation", "full", "any_rotation", "domain_randomisation"
+]
+
+StartFrom: TypeAlias = Literal["imagenet"] | Path
+"""What a run begins with: ImageNet's weights, or the folder of another run."""
+
+# What recipes of older versions call things: old name → today's.
+RENAMED_FIELDS = {
+    "dropout": "drop_rate",
+    "stochastic_depth": "drop_path_rate",
+    "enlarge": "input_upscale",
+}
+RENAMED_POLICIES = {"round": "any_rotation", "sites": "domain_randomisation"}
 
 
 @dataclass(frozen=True)
@@ -34,13 +47,13 @@ class Recipe:
     """Architecture."""
     squeeze_excite: bool = True
     """Squeeze-and-excitation in the EfficientNets' blocks; the others have none."""
-    dropout: float = 0.3
+    drop_rate: float = 0.3
     """Dropout before the last layer."""
-    stochastic_depth: float = 0.2
+    drop_path_rate: float = 0.2
     """Rate at the last residual block, rising from 0 at the first; simple_cnn has none."""
     normalise_stain: bool = False
     """Bring every picture to one stain and light inside the network."""
-    enlarge: float = 1.0
+    input_upscale: float = 1.0
     """Times that the network enlarges its input, for finer maps of the same picture."""
     image_size: int = 224
     """Side of the model's input, in pixels."""
@@ -91,7 +104,7 @@ class Recipe:
             choices = get_args(hint)
             if all(isinstance(choice, str) for choice in choices) and choices:
                 _choice(name, getattr(self, name), choices)
-        _range("enlarge", self.enlarge, 1, 4)
+        _range("input_upscale", self.input_upscale, 1, 4)
         _range("image_size", self.image_size, 64, 1024)
         _range("start_size", self.start_size or 64, 64, self.image_size)
         _range("val_fraction", self.val_fraction, 0, 0.9)
@@ -108,8 +121,8 @@ class Recipe:
         _range("clip_norm", self.clip_norm, 0)
         _range("ema_decay", self.ema_decay, 0, 0.99999)
         _range("seed", self.seed, 0, 2**31 - 1)
-        _range("dropout", self.dropout, 0, 0.99)
-        _range("stochastic_depth", self.stochastic_depth, 0, 0.99)
+        _range("drop_rate", self.drop_rate, 0, 0.99)
+        _range("drop_path_rate", self.drop_path_rate, 0, 0.99)
         _range("crop", self.crop, 0.1, 1)
         if not self.squeeze_excite and self.model in WITHOUT_SQUEEZE_EXCITE:
             raise ValueError(f"{self.model} has no squeeze-and-excitation to leave out")
@@ -139,27 +152,40 @@ class Recipe:
         return ends.index(epoch + 1) + 1 if epoch + 1 in ends else None
 
     def digest(self) -> str:
-        """A short hash of the fields that are not at their default.
+        """A short hash of the fields that are not at their default, by the names they had first.
 
-        So that it stays what it was when a later version adds a field.
+        A later version that adds or renames a field thus leaves the digests of old recipes.
         """
+        first_names = {new: old for old, new in RENAMED_FIELDS.items()}
+        first_policies = {new: old for old, new in RENAMED_POLICIES.items()}
         set_here = {
-            field.name: getattr(self, field.name)
+            first_names.get(field.name, field.name): getattr(self, field.name)
             for field in fields(self)
             if getattr(self, field.name) != field.default
         }
+        if "augmentation" in set_here:
+            set_here["augmentation"] = first_policies.get(self.augmentation, self.augmentation)
         return sha256_of(to_json(set_here))[:12]
 
 
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a JSON file. Raises ValueError for anything but a valid one."""
     try:
+        values = _translate_old_names(from_json(path.read_bytes(), dict))
         # Made anew, since what the file leaves out would be left out again when it is written.
-        return replace(from_json(path.read_bytes(), Recipe))
+        return replace(from_json(to_json(values), Recipe))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such recipe") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _translate_old_names(values: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's fields, which an older version may have written, by today's names."""
+    renamed = {RENAMED_FIELDS.get(name, name): value for name, value in values.items()}
+    if renamed.get("augmentation") in RENAMED_POLICIES:
+        renamed["augmentation"] = RENAMED_POLICIES[renamed["augmentation"]]
+    return renamed
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -12,11 +12,12 @@ from accelerate import PartialState
 from safetensors.torch import load_file, save
 
 from hemascope.arrays import ProgressCallback
-from hemascope.bundle.bundle import Bundle, Card, Figure, write_bundle
-from hemascope.bundle.export import drawn_sample, export
+from hemascope.bundle.bundle import Bundle, Card, Metric, write_bundle
+from hemascope.bundle.export import draw_sample, export
 from hemascope.classes import ClassSet
 from hemascope.data.cache import default_cache
 from hemascope.data.manifest import Manifest
+from hemascope.errors import TrainingError
 from hemascope.files import write_atomic
 from hemascope.metrics.intervals import wilson
 from hemascope.models.ensemble import Ensemble
@@ -28,11 +29,8 @@ from hemascope.serialization import from_json, to_json
 from hemascope.training.curves import draw_curves
 from hemascope.training.folder import EpochRecord, RunFacts, RunFolder, best_record
 from hemascope.training.images import prepare_data
-from hemascope.training.loop import OnEpoch, TrainingError, fit, network_of
-from hemascope.training.recipe import Recipe, read_recipe
-
-IMAGENET = Path("imagenet")
-"""Start of a run from ImageNet's weights."""
+from hemascope.training.loop import OnEpoch, fit, network_of
+from hemascope.training.recipe import Recipe, StartFrom, read_recipe
 
 
 def train(
@@ -41,7 +39,7 @@ def train(
     path: Path,
     *,
     resume: bool = False,
-    start_from: Path | None = None,
+    start_from: StartFrom | None = None,
     classes: ClassSet | None = None,
     cache: Path | None = None,
     on_read: ProgressCallback | None = None,
@@ -55,7 +53,7 @@ def train(
 
     A folder that already holds a run is refused, unless `resume` and its recipe is this one.
     `start_from` is another run, of the same architecture, whose best weights this one begins with,
-    or IMAGENET.
+    or `imagenet`.
     Raises TrainingError or ManifestError before anything is written.
     """
     folder = RunFolder(path)
@@ -80,7 +78,7 @@ def train(
     fit(recipe, data, folder, on_epoch, on_step, folder.start if folder.start.exists() else None)
     if is_main:
         write_atomic(folder.curves, draw_curves(folder.read_metrics(), path.name))
-        write_bundle(bundle_of(folder), folder.bundle)
+        write_bundle(export_run(folder), folder.bundle)
         if on_done is not None:
             on_done(folder)
     return folder
@@ -94,7 +92,7 @@ def leave_process_group() -> None:
     PartialState().destroy_process_group()
 
 
-def bundle_of(
+def export_run(
     folder: RunFolder,
     name: str | None = None,
     trained_on: str | None = None,
@@ -106,11 +104,11 @@ def bundle_of(
     `image_microns` is how many micrometres the training images' shorter side shows; `half` keeps
     the weights in half precision.
     """
-    network, card = trained(folder, name, trained_on, image_microns)
-    return export(network, card, drawn_sample(card.input), half)
+    network, card = load_trained(folder, name, trained_on, image_microns)
+    return export(network, card, draw_sample(card.input), half)
 
 
-def ensemble_of(
+def export_ensemble(
     folders: Sequence[RunFolder],
     name: str | None = None,
     trained_on: str | None = None,
@@ -121,10 +119,12 @@ def ensemble_of(
 
     Raises ValueError where a run is incomplete, or for other classes or images than the first's.
     """
-    return _ensemble([trained(folder, name, trained_on, image_microns) for folder in folders], half)
+    return _ensemble(
+        [load_trained(folder, name, trained_on, image_microns) for folder in folders], half
+    )
 
 
-def snapshots_of(
+def export_snapshots(
     folder: RunFolder,
     name: str | None = None,
     trained_on: str | None = None,
@@ -136,7 +136,7 @@ def snapshots_of(
     Huang et al., "Snapshot ensembles: train 1, get M for free", ICLR 2017. Raises ValueError for a
     run of one cycle, or where the run is incomplete.
     """
-    _, card = trained(folder, name, trained_on, image_microns)
+    _, card = load_trained(folder, name, trained_on, image_microns)
     recipe = read_recipe(folder.recipe)
     paths = [folder.snapshot(cycle + 1) for cycle in range(recipe.cycles)]
     if recipe.cycles == 1 or not all(path.exists() for path in paths):
@@ -167,13 +167,13 @@ def _ensemble(members: Sequence[tuple[CellNetwork, Card]], half: bool) -> Bundle
         recipe=shared,
         architecture=" + ".join(card.architecture for _, card in members),
         parameters=sum(card.parameters for _, card in members),
-        figures=(),
+        metrics=(),
     )
     ensemble = Ensemble([network for network, _ in members])
-    return export(ensemble, card, drawn_sample(card.input), half)
+    return export(ensemble, card, draw_sample(card.input), half)
 
 
-def trained(
+def load_trained(
     folder: RunFolder,
     name: str | None = None,
     trained_on: str | None = None,
@@ -199,28 +199,28 @@ def trained(
         model_sha256="",
         training_data=trained_on or f"{facts.train_images} images, data hash {facts.data[:12]}",
         recipe=from_json(to_json(recipe), dict),
-        figures=_validation(folder.read_metrics(), facts),
+        metrics=_validation(folder.read_metrics(), facts),
         provenance=facts.provenance,
     )
 
 
-def with_evaluation(bundle: Bundle, evaluation: Evaluation) -> Bundle:
+def add_evaluation(bundle: Bundle, evaluation: Evaluation) -> Bundle:
     """The bundle with an evaluation's figures on its card. Raises ValueError for another model."""
     if evaluation.provenance.get("model_sha256") != bundle.card.model_sha256:
         raise ValueError(f"the evaluation '{evaluation.name}' is of another model")
-    figure = Figure(evaluation.name, "accuracy", evaluation.accuracy)
-    card = replace(bundle.card, figures=(*bundle.card.figures, figure))
+    metric = Metric(evaluation.name, "accuracy", evaluation.accuracy)
+    card = replace(bundle.card, metrics=(*bundle.card.metrics, metric))
     return replace(bundle, card=card)
 
 
-def _validation(records: list[EpochRecord], facts: RunFacts) -> tuple[Figure, ...]:
+def _validation(records: list[EpochRecord], facts: RunFacts) -> tuple[Metric, ...]:
     """The best epoch's accuracy on the images held out of training."""
     accuracy = best_record(records).val_accuracy
     if accuracy is None:
         return ()
     correct = round(accuracy * facts.val_images)
     measured_on = "images held out of training, by which the epoch was chosen"
-    return (Figure(measured_on, "accuracy", wilson(correct, facts.val_images)),)
+    return (Metric(measured_on, "accuracy", wilson(correct, facts.val_images)),)
 
 
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
@@ -237,9 +237,9 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
         )
 
 
-def _start(source: Path, recipe: Recipe) -> bytes:
+def _start(source: StartFrom, recipe: Recipe) -> bytes:
     """The weights in a run's folder, or ImageNet's."""
-    if source == IMAGENET:
+    if source == "imagenet":
         if recipe.model not in BLOCKS:
             raise TrainingError(
                 f"there are no ImageNet weights for {recipe.model} here, only for "

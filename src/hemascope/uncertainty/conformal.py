@@ -30,8 +30,8 @@ def conformal_threshold(
         raise ValueError(f"alpha must lie between 0 and 1, not {alpha}")
     of_targets = probabilities[np.arange(len(targets)), targets]
     # The k-th largest nonconformity with k = ⌈(N+1)(1-α)⌉ is the (N+1-k)-th smallest probability.
-    place = len(targets) - math.ceil((len(targets) + 1) * (1 - alpha))
-    return float(np.sort(of_targets)[place]) if place >= 0 else 0.0
+    index = len(targets) - math.ceil((len(targets) + 1) * (1 - alpha))
+    return float(np.sort(of_targets)[index]) if index >= 0 else 0.0
 
 
 def class_thresholds(

@@ -16,8 +16,8 @@ def disagreement(members: AnyFloatArray, temperature: float = 1.0) -> FloatArray
     Bayesian deep learning", ICML 2018.
     """
     probabilities = softmax(members, temperature)  # (N,M,C)
-    parts = _entropy(probabilities.mean(axis=1)) - _entropy(probabilities).mean(axis=1)
-    return np.asarray(np.maximum(0.0, parts))
+    information = _entropy(probabilities.mean(axis=1)) - _entropy(probabilities).mean(axis=1)
+    return np.asarray(np.maximum(0.0, information))
 
 
 def _entropy(probabilities: FloatArray) -> FloatArray:

@@ -73,28 +73,28 @@ def quality_reasons(images: ImageArray, limits: QualityLimits) -> list[tuple[str
     """Why each of the images (N,S,S,3) should be looked at again: an empty tuple where all is well.
 
     A cell that lies at the edge is cut off, not missing; and a picture without a cell has nothing
-    in it that would have to be sharp. Raises ValueError as `sampled` does.
+    in it that would have to be sharp. Raises ValueError as `subsample` does.
     """
     reasons = []
     for sharp, contrast, contact in zip(*measure_quality(images), strict=True):
         cut_off = contact > limits.edge_contact
         no_cell = contrast < limits.cell_contrast and not cut_off
         blurred = sharp < limits.sharpness and not no_cell
-        found = ((BLURRED, blurred), (CUT_OFF, cut_off), (NO_CELL, no_cell))
-        reasons.append(tuple(name for name, is_so in found if is_so))
+        flags = ((BLURRED, blurred), (CUT_OFF, cut_off), (NO_CELL, no_cell))
+        reasons.append(tuple(name for name, is_so in flags if is_so))
     return reasons
 
 
 def measure_quality(images: ImageArray) -> QualityMeasures:
-    """All measures of images (N,S,S,3) uint8. Raises ValueError as `sampled` does."""
-    sample = sampled(images)
+    """All measures of images (N,S,S,3) uint8. Raises ValueError as `subsample` does."""
+    sample = subsample(images)
     density: Float32Array = DARKNESS.take(sample, mode="clip")  # half the time of indexing
-    stain = stained(density, ground_density(sample))
+    stain = measure_stain(density, ground_density(sample))
     sharp = np.array([sharpness(green) for green in density[0]], np.float64)
     return QualityMeasures(sharp, cell_contrast(stain), edge_contact(stain))
 
 
-def sampled(images: ImageArray) -> ImageArray:
+def subsample(images: ImageArray) -> ImageArray:
     """Green and blue, (2,N,n,n): every k-th pixel, so that n is about 64.
 
     Raises ValueError unless the images are (N,S,S,3) uint8, of 16 pixels a side or more.
@@ -118,7 +118,7 @@ def ground_density(sample: ImageArray) -> Float32Array:
     return ground
 
 
-def stained(density: Float32Array, ground: Float32Array) -> Float32Array:
+def measure_stain(density: Float32Array, ground: Float32Array) -> Float32Array:
     """Stain of means of 2×2 pixels, (N,m,m): density in green less that in blue, over the ground's.
 
     Float32Array are (2,N,n,n), those of the ground (2,N).
@@ -159,7 +159,7 @@ def cell_contrast(stain: Float32Array) -> FloatArray:
     side = stain.shape[1]
     edge = round(side * 5 / 16)
     middle = stain[:, edge : side - edge, edge : side - edge]
-    return np.asarray(_exceeded(middle, 0.9) + _exceeded(stain, 0.1), np.float64)
+    return np.asarray(_quantile(middle, 0.9) + _quantile(stain, 0.1), np.float64)
 
 
 def edge_contact(stain: Float32Array) -> FloatArray:
@@ -186,12 +186,12 @@ def edge_contact(stain: Float32Array) -> FloatArray:
 @cache
 def _moments(side: int) -> Float32Array:
     """By which pixels are added up: all alike, and by their place, from -1 to 1; (S·S,3)."""
-    ones, places = np.ones(side, np.float32), np.linspace(-1, 1, side, dtype=np.float32)
-    pairs = ((ones, ones), (ones, places), (places, ones))
+    ones, positions = np.ones(side, np.float32), np.linspace(-1, 1, side, dtype=np.float32)
+    pairs = ((ones, ones), (ones, positions), (positions, ones))
     return np.stack([np.outer(down, across).ravel() for down, across in pairs], axis=1)
 
 
-def _exceeded(stain: Float32Array, share: float) -> Float32Array:
+def _quantile(stain: Float32Array, share: float) -> Float32Array:
     """The stain that this share of the pixels of each image lies below, (N,)."""
     pixels = stain.reshape(len(stain), -1)
     rank = int(share * pixels.shape[1])

@@ -14,7 +14,7 @@ from hemascope.arrays import AnyFloatArray, AnyIntArray, FloatArray
 
 
 @dataclass(frozen=True)
-class Seen:
+class LabelledOutputs:
     """What a network makes of N images.
 
     Logits (N,C), features (N,F), texture (N,T), class indices (N,), -1 where it is none.
@@ -22,7 +22,7 @@ class Seen:
 
     logits: AnyFloatArray
     features: AnyFloatArray
-    texture: AnyFloatArray
+    style_statistics: AnyFloatArray
     targets: AnyIntArray
 
 
@@ -80,7 +80,7 @@ def fit_directions(features: AnyFloatArray, targets: AnyIntArray) -> Directions:
 
 
 @dataclass(frozen=True)
-class Unlike:
+class OODDetector:
     """How unlike the known images: above 1, a cell unlike theirs, or a picture unlike theirs.
 
     The logarithms of a cell's distance by its features and of the picture's by its texture are
@@ -90,41 +90,39 @@ class Unlike:
     """
 
     directions: Directions
-    texture: Mahalanobis
+    style: Mahalanobis
     centre: tuple[float, float]
     spread: tuple[float, float]
     mean_limit: float = 0.0
-    texture_limit: float = 0.0
+    style_limit: float = 0.0
 
-    def __call__(self, features: AnyFloatArray, texture: AnyFloatArray) -> FloatArray:
-        means, textures = self.parts(features, texture)
-        return np.asarray(
-            np.exp(np.maximum(means - self.mean_limit, textures - self.texture_limit))
-        )
+    def __call__(self, features: AnyFloatArray, style_statistics: AnyFloatArray) -> FloatArray:
+        means, styles = self.components(features, style_statistics)
+        return np.asarray(np.exp(np.maximum(means - self.mean_limit, styles - self.style_limit)))
 
-    def parts(
-        self, features: AnyFloatArray, texture: AnyFloatArray
+    def components(
+        self, features: AnyFloatArray, style_statistics: AnyFloatArray
     ) -> tuple[FloatArray, FloatArray]:
         """The mean of both, and that of the texture, (N,) each."""
-        logs = np.log(np.maximum((self.directions(features), self.texture(texture)), 1e-12))
+        logs = np.log(np.maximum((self.directions(features), self.style(style_statistics)), 1e-12))
         cells = (logs[0] - self.centre[0]) / self.spread[0]
-        textures = (logs[1] - self.centre[1]) / self.spread[1]
-        return (cells + textures) / 2, textures
+        styles = (logs[1] - self.centre[1]) / self.spread[1]
+        return (cells + styles) / 2, styles
 
 
-def fit_unlike(known: Seen, share: float = 0.005) -> Unlike:
+def fit_ood_detector(known: LabelledOutputs, share: float = 0.005) -> OODDetector:
     """From images of the known classes, of which at most this share scores above 1."""
     directions = fit_directions(known.features, known.targets)
-    texture = fit_mahalanobis(known.texture, known.targets)
-    logs = np.log(np.maximum([directions(known.features), texture(known.texture)], 1e-12))
+    style = fit_mahalanobis(known.style_statistics, known.targets)
+    logs = np.log(np.maximum([directions(known.features), style(known.style_statistics)], 1e-12))
     centre, spread = logs.mean(axis=1).tolist(), logs.std(axis=1).tolist()
-    found = Unlike(directions, texture, (centre[0], centre[1]), (spread[0], spread[1]))
-    means, textures = found.parts(known.features, known.texture)
+    detector = OODDetector(directions, style, (centre[0], centre[1]), (spread[0], spread[1]))
+    means, styles = detector.components(known.features, known.style_statistics)
     quantile = 1 - share / 2
     return replace(
-        found,
+        detector,
         mean_limit=float(np.quantile(means, quantile)),
-        texture_limit=float(np.quantile(textures, quantile)),
+        style_limit=float(np.quantile(styles, quantile)),
     )
 
 

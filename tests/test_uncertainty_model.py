@@ -10,7 +10,12 @@ from scipy.spatial.distance import cdist, mahalanobis
 from sklearn.neighbors import NearestNeighbors
 
 from hemascope.uncertainty.conformal import class_thresholds, conformal_threshold, prediction_sets
-from hemascope.uncertainty.ood import Seen, fit_directions, fit_mahalanobis, fit_unlike
+from hemascope.uncertainty.ood import (
+    LabelledOutputs,
+    fit_directions,
+    fit_mahalanobis,
+    fit_ood_detector,
+)
 from hemascope.uncertainty.temperature import fit_temperature, softmax
 from ood_detectors import energy, fit_neighbours, max_probability
 
@@ -115,12 +120,12 @@ def test_neighbours_are_scikit_learns() -> None:
         fit_neighbours(known, 201)
 
 
-def seen(n: int, seed: int = 0) -> Seen:
+def seen(n: int, seed: int = 0) -> LabelledOutputs:
     """Two classes whose features point apart, with a texture of five numbers."""
     random = np.random.default_rng(seed)
     targets = np.arange(n) % 2
     features = random.normal(size=(n, 6)) * 0.2 + 3 * np.eye(6)[targets]
-    return Seen(np.zeros((n, 2)), features, random.normal(size=(n, 5)), targets)
+    return LabelledOutputs(np.zeros((n, 2)), features, random.normal(size=(n, 5)), targets)
 
 
 def test_directions_are_cosines() -> None:
@@ -135,12 +140,12 @@ def test_directions_are_cosines() -> None:
 
 def test_unlike_cells_and_unlike_pictures_score_above_one() -> None:
     known, others = seen(2000), seen(2000, seed=1)
-    unlike = fit_unlike(known, 0.01)
-    assert 0.004 < (unlike(known.features, known.texture) > 1).mean() <= 0.01
-    assert (unlike(others.features, others.texture) > 1).mean() < 0.02
+    unlike = fit_ood_detector(known, 0.01)
+    assert 0.004 < (unlike(known.features, known.style_statistics) > 1).mean() <= 0.01
+    assert (unlike(others.features, others.style_statistics) > 1).mean() < 0.02
     strange = np.roll(others.features, 3, axis=1)  # classes that were never there
-    assert (unlike(strange, others.texture) > 1).mean() > 0.95
-    assert (unlike(others.features, others.texture + 6) > 1).mean() > 0.99
+    assert (unlike(strange, others.style_statistics) > 1).mean() > 0.95
+    assert (unlike(others.features, others.style_statistics + 6) > 1).mean() > 0.99
     # a cell that is every bit like a class does not make up for another laboratory's picture
     perfect = 3 * np.eye(6)[others.targets]
-    assert (unlike(perfect, others.texture + 6) > 1).mean() > 0.99
+    assert (unlike(perfect, others.style_statistics + 6) > 1).mean() > 0.99

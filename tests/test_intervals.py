@@ -6,7 +6,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from hemascope.metrics import intervals as statistics
-from hemascope.metrics.intervals import bootstrap, reflected, wilson
+from hemascope.metrics.intervals import bootstrap, reflect_interval, wilson
 from hemascope.records import Estimate
 
 
@@ -92,6 +92,6 @@ def test_bootstrap_refuses_impossible_sizes(n, resamples):
     ],
 )
 def test_reflected(interval, expected):
-    found = reflected(Estimate(0.1, 50, *interval))
+    found = reflect_interval(Estimate(0.1, 50, *interval))
     assert (found.value, found.n) == (0.1, 50)
     assert (found.low, found.high) == pytest.approx(expected)

@@ -17,12 +17,12 @@ from hemascope import Classifier, Evaluation
 from hemascope.bundle.bundle import read_bundle
 from hemascope.cli import app
 from hemascope.data.external import SITES, LabelledCell, cells_of, read_site
-from hemascope.data.manifest import ManifestError
 from hemascope.data.synthetic import draw_cell
-from hemascope.evaluation.appearance import compared, matched, quartiles
-from hemascope.metrics.class_subset import choice_scores, restricted, shared_classes
+from hemascope.errors import ImageError, ManifestError
+from hemascope.evaluation.appearance import compare_appearance, match_labels, quartiles
+from hemascope.metrics.class_subset import measure_choice, restrict, shared_classes
 from hemascope.metrics.classification import expected_calibration_error
-from hemascope.preprocess import ImageError, InputSpec, View, ground_colour
+from hemascope.preprocess import InputSpec, View, ground_colour
 from hemascope.serialization import from_json
 
 RNG = np.random.default_rng(0)
@@ -109,12 +109,12 @@ def test_the_model_names_cells_of_half_the_size_alike() -> None:
     classifier = Classifier()
     cells = [draw_cell(name, seed) for name in ("lymphocyte", "neutrophil") for seed in range(5)]
     small = [cell.resize((180, 180), Image.Resampling.LANCZOS) for cell in cells]
-    labels = [answer.label for answer in classifier.predict(cells)]
+    labels = [prediction.label for prediction in classifier.predict(cells)]
     scaled = classifier.predict(small, um_per_pixel=2 * PBC_UM)
-    assert [answer.label for answer in scaled] == labels
+    assert [prediction.label for prediction in scaled] == labels
     fields = [padded(cell) for cell in cells]
     views = [View(field, PBC_UM, (400, 200)) for field in fields]
-    assert [answer.label for answer in classifier.predict(views)] == labels
+    assert [prediction.label for prediction in classifier.predict(views)] == labels
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ def test_shared_classes_are_those_with_enough_cells() -> None:
 
 def test_restricted_probabilities_are_conditional_ones() -> None:
     probabilities = np.array([[0.5, 0.2, 0.3], [1.0, 0.0, 0.0]])
-    assert restricted(probabilities, np.array([1, 2])) == pytest.approx(
+    assert restrict(probabilities, np.array([1, 2])) == pytest.approx(
         np.array([[0.4, 0.6], [0.5, 0.5]])
     )
 
@@ -270,7 +270,7 @@ def test_figures_among_all_and_among_shared_classes_agree_with_sklearn() -> None
     assert shared.tolist() == [1, 3, 4]
     own = np.isin(targets, shared)
     for choice in (np.arange(5), shared):
-        found = choice_scores(NAMES, probabilities, targets, shared, choice)
+        found = measure_choice(NAMES, probabilities, targets, shared, choice)
         kept = probabilities[own][:, choice]
         kept = kept / kept.sum(axis=1, keepdims=True)
         named = choice[kept.argmax(axis=1)]
@@ -295,12 +295,12 @@ def test_nothing_shared_gives_no_figures_and_a_label_must_be_among_the_choice() 
     probabilities, targets = drawn(30)
     none = np.array([], dtype=np.int64)
     for choice in (np.arange(5), none):
-        found = choice_scores(NAMES, probabilities, targets, none, choice)
+        found = measure_choice(NAMES, probabilities, targets, none, choice)
         assert found.confusion == ()
         assert found.accuracy.value is None
         assert found.mean_confidence.value is None
     with pytest.raises(ValueError, match="not among those"):
-        choice_scores(NAMES, probabilities, targets, np.array([1, 3]), np.array([1, 4]))
+        measure_choice(NAMES, probabilities, targets, np.array([1, 3]), np.array([1, 4]))
 
 
 def test_the_reference_has_as_many_cells_of_each_class() -> None:
@@ -313,12 +313,12 @@ def test_the_reference_has_as_many_cells_of_each_class() -> None:
 
     site = cells({"monocyte": 3, "lymphocyte": 5, "basophil": 2})
     pool = cells({"monocyte": 40, "lymphocyte": 4, "platelet": 9})
-    chosen = matched(site, pool)
+    chosen = match_labels(site, pool)
     assert Counter(cell.label for cell in chosen) == {"monocyte": 3, "lymphocyte": 4}
     assert len(set(chosen)) == 7
-    assert matched(site, pool) == chosen
+    assert match_labels(site, pool) == chosen
     with pytest.raises(ManifestError, match="no label in common"):
-        matched(site, cells({"platelet": 3}))
+        match_labels(site, cells({"platelet": 3}))
 
 
 def test_a_difference_is_in_the_references_own_spread() -> None:
@@ -326,7 +326,7 @@ def test_a_difference_is_in_the_references_own_spread() -> None:
     ours[:, 10], theirs[:, 10] = [8, 9, 10, 11, 12], [4, 5, 6, 7, 8]  # 4 apart, quartiles 2 apart
     ours[:, 0] = 30  # grey levels, the reference's all alike
     ours[:, 9] = np.nan
-    rows = {row.name: row for row in compared(ours, theirs)}
+    rows = {row.name: row for row in compare_appearance(ours, theirs)}
     size = rows["diameter of the central object"]
     assert (size.site.low, size.site.median, size.site.high, size.site.n) == (9, 10, 11, 5)
     assert size.effect == 2
@@ -334,7 +334,7 @@ def test_a_difference_is_in_the_references_own_spread() -> None:
     assert rows["angle between the stains"].effect is None  # no spread to measure it in
     assert "sharpness" not in rows
     assert quartiles(np.array([np.nan])) is None
-    assert compared(ours)[0].reference is None
+    assert compare_appearance(ours)[0].reference is None
 
 
 # --- the command ---------------------------------------------------------------------------------

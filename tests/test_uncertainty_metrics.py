@@ -14,10 +14,11 @@ from hemascope.bundle.bundle import read_bundle, write_bundle
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
 from hemascope.data.external import cells_of
-from hemascope.data.manifest import Manifest, ManifestError, ManifestRow, write_manifest
+from hemascope.data.manifest import Manifest, ManifestRow, write_manifest
 from hemascope.data.synthetic import draw_cell
+from hemascope.errors import ManifestError
 from hemascope.evaluation.evaluate import evaluate
-from hemascope.evaluation.uncertainty import calibration, risk_coverage, trust_figures
+from hemascope.evaluation.uncertainty import measure_calibration, measure_uncertainty, risk_coverage
 from hemascope.inference.classifier import Classifier
 from hemascope.post_training.calibrate import calibrate
 from hemascope.records import Prediction
@@ -25,7 +26,7 @@ from hemascope.reports.write import write_evaluation
 from hemascope.uncertainty.temperature import softmax
 
 
-def answer(p: float, chosen: tuple[str, ...], reasons: tuple[str, ...] = ()) -> Prediction:
+def prediction(p: float, chosen: tuple[str, ...], reasons: tuple[str, ...] = ()) -> Prediction:
     return Prediction(
         path="x",
         label="a" if p >= 0.5 else "b",
@@ -42,12 +43,12 @@ def answer(p: float, chosen: tuple[str, ...], reasons: tuple[str, ...] = ()) -> 
 
 def test_figures_of_four_answers() -> None:
     predictions = [
-        answer(0.9, ("a",)),
-        answer(0.8, ("a", "b"), ("unsure",)),
-        answer(0.6, (), ("unsure", "odd")),
-        answer(0.1, ("b",)),
+        prediction(0.9, ("a",)),
+        prediction(0.8, ("a", "b"), ("unsure",)),
+        prediction(0.6, (), ("unsure", "odd")),
+        prediction(0.1, ("b",)),
     ]
-    found = trust_figures(predictions, np.array([0, 1, 0, 1]), np.ones(4), "made up")
+    found = measure_uncertainty(predictions, np.array([0, 1, 0, 1]), np.ones(4), "made up")
     assert (found.sets.coverage.successes, found.sets.coverage.n) == (3, 4)
     assert [share.value for share in found.sets.per_class] == [0.5, 1.0]
     assert found.sets.mean_size.value == 1.0
@@ -64,7 +65,7 @@ def test_figures_of_four_answers() -> None:
 
 
 def test_brier_of_known_probabilities() -> None:
-    found = calibration(np.array([[0.8, 0.2], [0.5, 0.5]]), np.array([0, 1]))
+    found = measure_calibration(np.array([[0.8, 0.2], [0.5, 0.5]]), np.array([0, 1]))
     assert found.brier.value == pytest.approx((0.08 + 0.5) / 2)
 
 
@@ -72,9 +73,9 @@ def test_what_the_network_gave_is_found_again() -> None:
     """Probabilities at temperature 0.5 tell those at temperature 1."""
     logits = np.random.default_rng(0).normal(size=(40, 2))
     targets = np.zeros(40, dtype=np.int64)
-    predictions = [answer(p, ("a",)) for p in softmax(logits, 0.5)[:, 0]]
-    found = trust_figures(predictions, targets, np.full(40, 0.5), "made up")
-    expected = calibration(softmax(logits), targets)
+    predictions = [prediction(p, ("a",)) for p in softmax(logits, 0.5)[:, 0]]
+    found = measure_uncertainty(predictions, targets, np.full(40, 0.5), "made up")
+    expected = measure_calibration(softmax(logits), targets)
     assert found.uncalibrated.brier.value == pytest.approx(expected.brier.value)
     assert found.calibrated.brier.value != pytest.approx(expected.brier.value)
 
@@ -100,17 +101,17 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def test_from_labelled_images_to_a_table_with_flags(cells: Manifest, tmp_path: Path) -> None:
     bundle = calibrate(read_bundle(), cells, "drawn cells")
     write_bundle(bundle, tmp_path / "bundle")
-    assert read_bundle(tmp_path / "bundle").card.trust is not None
+    assert read_bundle(tmp_path / "bundle").card.uncertainty is not None
     classifier = Classifier(tmp_path / "bundle")
     found = evaluate(classifier, cells_of(cells), "drawn cells")
-    assert found.trust is not None
+    assert found.uncertainty is not None
     # On the calibration images themselves: no more than one too many or too few.
-    assert found.trust.sets.coverage.successes == pytest.approx(0.95 * 160, abs=2)
-    assert found.trust.in_distribution.value >= 1 - 2 / 160
+    assert found.uncertainty.sets.coverage.successes == pytest.approx(0.95 * 160, abs=2)
+    assert found.uncertainty.in_distribution.value >= 1 - 2 / 160
     write_evaluation(found, classifier, cells_of(cells), tmp_path / "evaluation")
     page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
     assert "How far to trust it" in page
-    assert (tmp_path / "evaluation" / "trust.png").stat().st_size > 10_000
+    assert (tmp_path / "evaluation" / "uncertainty.png").stat().st_size > 10_000
 
     noise = np.random.default_rng(0).integers(0, 256, (360, 360, 3), dtype=np.uint8)
     (odd,) = classifier.predict(noise)
@@ -130,7 +131,7 @@ def test_from_labelled_images_to_a_table_with_flags(cells: Manifest, tmp_path: P
 
 def test_a_bundle_without_calibration_says_nothing_of_trust() -> None:
     bundle = read_bundle()
-    plain = replace(bundle, card=replace(bundle.card, trust=None))
+    plain = replace(bundle, card=replace(bundle.card, uncertainty=None))
     (found,) = Classifier(plain).predict(draw_cell("ig", 0))
     assert found.prediction_set is None
     assert found.review is None

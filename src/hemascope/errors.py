@@ -1,0 +1,42 @@
+"""The errors that are Hemascope's own. Each says in one sentence what, where and what to do.
+
+    HemascopeError
+    ├── ImageError        an image that cannot be used       (also a ValueError)
+    ├── ManifestError     labelled images that cannot be used (also a ValueError)
+    │   └── LeakageError  an image is trained on and tested on
+    ├── BundleError       a model that cannot be used        (also a ValueError)
+    ├── StorageError      storage that refuses               (also a ValueError)
+    └── TrainingError     a run that cannot go on            (also a RuntimeError)
+
+An argument that is out of range is a plain ValueError, as in Python itself.
+"""
+
+from __future__ import annotations
+
+
+class HemascopeError(Exception):
+    """Any error of Hemascope's own."""
+
+
+class ImageError(HemascopeError, ValueError):
+    """An image that cannot be used; its text says what is wrong with it, without the path."""
+
+
+class ManifestError(HemascopeError, ValueError):
+    """A manifest that cannot be used; its text says what, where, and what to do."""
+
+
+class LeakageError(ManifestError):
+    """The same image is in a split that is trained on and in one that is tested on."""
+
+
+class BundleError(HemascopeError, ValueError):
+    """A bundle that cannot be used; its text says which and why."""
+
+
+class StorageError(HemascopeError, ValueError):
+    """Storage that refuses or cannot be reached; its text says which and why."""
+
+
+class TrainingError(HemascopeError, RuntimeError):
+    """A run that cannot go on; its text says why and what to do."""
