@@ -13,10 +13,12 @@ import ast
 import csv
 import json
 import re
+import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -101,7 +103,8 @@ def format_number(value: float, digits: int = 0) -> str:
 
 def render_command_line() -> str:
     """Every command with its options, as the parser itself describes them."""
-    text = app.generate_docs(heading_level=1)
+    with patch.object(sys, "argv", ["hemascope"]):  # the usage lines name the running program
+        text = app.generate_docs(heading_level=1)
     head, commands = text.split("\n## hemascope ", 1)
     description = head.split("```\n\n", 1)[1].split("\n\n", 1)[0]
     return f"# Command line\n\n{description}\n\n## hemascope {commands.rstrip()}\n"
