@@ -177,7 +177,7 @@ def test_every_fold_holds_out_a_fifth_of_each_class() -> None:
 
 
 @pytest.fixture(scope="module")
-def measure_appearance() -> ModuleType:
+def benchmark() -> ModuleType:
     """benchmarks/adaptation.py"""
     path = Path(__file__).parents[1] / "benchmarks" / "adaptation.py"
     spec = importlib.util.spec_from_file_location("adaptation_benchmark", path)
@@ -188,29 +188,29 @@ def measure_appearance() -> ModuleType:
     return module
 
 
-def test_the_benchmark_names_among_all_and_among_the_shared(measure_appearance: ModuleType) -> None:
+def test_the_benchmark_names_among_all_and_among_the_shared(benchmark: ModuleType) -> None:
     scores = np.array([[5.0, 3, 2], [1, 6, 3], [0, 4, 1], [4, 1, 5]])
-    found = measure_appearance.balanced(scores, np.array([1, 1, 1, 2]))  # no cell of class 0
+    found = benchmark.balanced(scores, np.array([1, 1, 1, 2]))  # no cell of class 0
     assert found == pytest.approx({"all": (2 / 3 + 1) / 2, "shared": 1.0})
 
 
 def test_the_benchmark_draws_as_many_of_each_class_and_names_no_drawn_one(
-    measure_appearance: ModuleType,
+    benchmark: ModuleType,
 ) -> None:
     cells = [LabelledCell(str(n), "abc"[n % 3], View(str(n))) for n in range(60)]
-    chosen = measure_appearance.drawn(cells, 10, 0)
+    chosen = benchmark.draw_cells(cells, 10, 0)
     assert Counter(cell.label for cell in chosen) == {"a": 10, "b": 10, "c": 10}
     assert len({cell.path for cell in chosen}) == 30
-    assert measure_appearance.drawn(cells, 10, 1) != chosen
+    assert benchmark.draw_cells(cells, 10, 1) != chosen
     targets = np.array([0, 0, 0, 1, 1, 2])
-    rows = measure_appearance.alike(np.array([0, 1, 2, 3, 5]), targets)
+    rows = benchmark.alike(np.array([0, 1, 2, 3, 5]), targets)
     assert np.bincount(targets[rows]).tolist() == [3, 3, 3]
     assert 4 not in rows
 
 
-def test_the_interval_over_draws_is_students(measure_appearance: ModuleType) -> None:
+def test_the_interval_over_draws_is_students(benchmark: ModuleType) -> None:
     found = [0.8, 0.85, 0.9, 0.83]
-    result = measure_appearance.over_draws(found)
+    result = benchmark.over_draws(found)
     library = ttest_1samp(found, 0.0).confidence_interval(0.95)
     assert (result["low"], result["high"]) == pytest.approx((library.low, library.high))
     assert (result["least"], result["most"]) == (0.8, 0.9)

@@ -131,7 +131,7 @@ def test_the_map_of_a_cell_is_more_faithful_than_it_began() -> None:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty maps, for pages on which something else is looked at; real ones take their time."""
     nothing = np.zeros((128, 128), dtype=np.float32)
-    monkeypatch.setattr(pages, "sharp_map", lambda *_: nothing)
+    monkeypatch.setattr(pages, "search_map", lambda *_: nothing)
 
 
 @pytest.mark.usefixtures("at_once")

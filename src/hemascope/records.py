@@ -12,14 +12,14 @@ RESEARCH_USE_ONLY = "For research use only. Not for use in diagnostic procedures
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's answer.
+    """What a model says of one image.
 
     `status` is "ok", or what was wrong with the image; then `label` is None and the
     probabilities are empty. The probabilities are calibrated where the model is.
 
     Of a model that `hemascope calibrate` has seen, `prediction_set` holds the right class for
     95 % of cells like those it was calibrated on, and can be empty; `class_conditional_set` does
-    so for 95 % of each class. `ood_score` is above 1 for a picture unlike the training cells.
+    so for 95 % of each class. `ood_score` is above 1 for an image unlike the training images.
     `review` says that somebody should look, and `review_reasons` why. Of other models, and for
     an image that could not be read, all of these are None or empty.
 
@@ -129,7 +129,7 @@ class SetMetrics:
 
 @dataclass(frozen=True)
 class UncertaintyMetrics:
-    """How far a calibrated model's own judgement of its answers held.
+    """How far a calibrated model's statements about its predictions held.
 
     `uncalibrated` is of the probabilities as the network gave them. `accuracy_of_rest` is of the
     images that were not sent to review. `risk_coverage` are points (share of the images that is

@@ -1,7 +1,7 @@
 """Bundle: a folder with model.onnx and card.json; all that inference needs.
 
-A bundle may hold another in its folder `fallback`: the network that names the cells which are
-unlike those that the first was trained on.
+A bundle may hold another in its folder `fallback`: the fallback model, which predicts the
+images that are unlike those the first was trained on.
 
 `model.onnx` takes `images` uint8 (N,S,S,3) and gives `logits` (N,C), `features` (N,F),
 `class_map` (N,C,h,w), `texture` (N,T) and `members` (N,M,C), all float32. Normalisation is inside.
@@ -39,7 +39,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Card:
-    """What a model is, what it was trained and measured on, and how its answers are read.
+    """What a model is, what it was trained and measured on, and how its predictions are read.
 
     `temperature` divides the logits before the softmax (1: as trained); it and `uncertainty` come
     from calibration. `model_sha256` is that of model.onnx. `recipe` is the training recipe, field
@@ -73,7 +73,7 @@ class Card:
 class Bundle:
     """A model's bytes and its card, checked against each other.
 
-    `fallback` names the cells that are unlike the training cells, by the card's OOD detector.
+    `fallback` predicts the images that are unlike the training images by the OOD detector.
     """
 
     card: Card
@@ -136,7 +136,7 @@ def replace_model(bundle: Bundle, model: bytes) -> Bundle:
 
 
 def add_fallback(bundle: Bundle, other: Bundle) -> Bundle:
-    """The calibrated bundle, with another's network for the cells that are unlike its own.
+    """The calibrated bundle, with another's network as its fallback model.
 
     Raises BundleError where one is not calibrated, or they differ in classes or input.
     """

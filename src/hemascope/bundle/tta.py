@@ -1,4 +1,4 @@
-"""Several answers to one image: of an ensemble's members, or of one network to turned pictures."""
+"""Test-time augmentation (TTA): an image in the eight symmetries, and the mean of its maps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hemascope.arrays import AnyFloatArray, ImageArray
 
 
 def symmetries(images: ImageArray) -> Iterator[ImageArray]:
-    """Pictures (N,S,S,3) in the eight symmetries of the square, first as they are."""
+    """Images (N,S,S,3) in the eight symmetries of the square, first as they are."""
     for mirrored in (images, images[:, :, ::-1]):
         for turns in range(4):
             yield np.ascontiguousarray(np.rot90(mirrored, turns, axes=(1, 2)))
 
 
 def average_maps(maps: list[AnyFloatArray], offset: float = 0.0) -> AnyFloatArray:
-    """Mean of maps (N,C,h,w) of the eight symmetries' pictures, each in the first one's frame.
+    """Mean of maps (N,C,h,w) of the eight symmetries' images, each in the first one's frame.
 
     What a place shows lies `offset` places further left and up; of the mean it lies at the place.
     """

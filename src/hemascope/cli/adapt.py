@@ -90,8 +90,8 @@ def adapt(
     """Fit a model to another laboratory, by ten labelled cells a class. Needs 'hemascope[train]'.
 
     Writes a bundle whose last layers are fitted to these cells, at least five of each class:
-    those of the networks for unlike cells, where the model has one. It is for that laboratory's
-    pictures only; classify them with the same --um-per-pixel. It flags nothing until `calibrate`
+    those of the fallback model, where there is one. It is for that laboratory's
+    images only; classify them with the same --um-per-pixel. It flags nothing until `calibrate`
     has seen other cells of them.
 
     Parameters

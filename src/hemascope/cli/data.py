@@ -164,7 +164,7 @@ def data_audit(
 ) -> int:
     """Find images whose label is probably wrong. Needs 'hemascope[audit]'.
 
-    Every image is judged by a network that never saw it: networks are trained on the other
+    Every image is predicted by a network that never saw it: networks are trained on the other
     images in turn, or --bundle names one that was trained on none of them. Writes a ranked list
     (audit.csv), a page to look at (audit.html) and audit.json. Stopped, it goes on where it was.
 

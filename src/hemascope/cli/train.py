@@ -103,12 +103,12 @@ def export(
 ) -> int:
     """Make a bundle of a run's best weights, or an ensemble of several. Needs 'hemascope[train]'.
 
-    Nothing is written where torch's and onnxruntime's answers differ.
+    Nothing is written where torch's and onnxruntime's outputs differ.
 
     Parameters
     ----------
     runs
-        Folders that `train` made; several become one model that answers with their mean.
+        Folders that `train` made; several become one model that predicts with their mean.
     out_folder
         Folder of the bundle.
     name
@@ -123,7 +123,7 @@ def export(
         How many micrometres the shorter side of a training image shows; with it the model takes
         images of any scale, by --um-per-pixel.
     half
-        Keep the weights in half precision: half the file, and answers that differ by a rounding.
+        Keep the weights in half precision: half the file, and outputs that differ by a rounding.
     """
     from hemascope.training.folder import RunFolder
     from hemascope.training.run import (

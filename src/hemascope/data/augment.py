@@ -124,7 +124,7 @@ def augment(frames: Tensor, size: int, inner: float, policy: Policy) -> Tensor:
 
 
 def augment_frame(frame: ImageArray, n: int, size: int, inner: float, policy: Policy) -> ImageArray:
-    """n pictures of one frame (F,F,3) as uint8 (n,size,size,3), the same ones every time."""
+    """n images of one frame (F,F,3) as uint8 (n,size,size,3), the same ones every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         frames = torch.tensor(frame)[None].expand(n, -1, -1, -1)

@@ -1,6 +1,6 @@
 """Labelled images → those whose label is probably wrong, by confident learning.
 
-Each image is judged by a network that never saw it: a given one, or that of a cross-validation.
+Each image is predicted by a network that never saw it: a given one, or that of a cross-validation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AuditedImages = Sequence[tuple[Classifier, Manifest]]
 
 
 def split_folds(manifest: Manifest, folds: int) -> Iterator[tuple[Manifest, Manifest]]:
-    """What to train on and what to judge, fold by fold; of each class a like part is judged.
+    """What to train on and what to predict, fold by fold; of each class a like part each time.
 
     Copies of one file stay together. Raises ManifestError for fewer images of a class than folds.
     """

@@ -62,7 +62,7 @@ def evaluate(
 def _measure_uncertainty(
     classifier: Classifier, predictions: Sequence[Prediction], targets: IntArray
 ) -> UncertaintyMetrics | None:
-    """How far a calibrated model's judgement of its answers held; None of another model."""
+    """How far a calibrated model's statements about its predictions held; None for others."""
     card, other = classifier.card, classifier.fallback
     if card.uncertainty is None:
         return None

@@ -40,7 +40,7 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds from one image's path to its answer, warm."""
+    """Milliseconds from one image's path to its prediction, warm."""
 
     name: str
     p50: float

@@ -1,4 +1,4 @@
-"""How far a calibrated model's own judgement of its answers held, on labelled images."""
+"""How far a calibrated model's statements about its predictions held, on labelled images."""
 
 from __future__ import annotations
 

@@ -35,10 +35,11 @@ class Classifier:
     """A bundle, loaded and ready. Safe to share between threads.
 
     Without a bundle it takes the one that comes with the package. `threads` is how many
-    processors it may use, by default all. With `tta` (test-time augmentation) it looks at each
-    image in the eight symmetries of the square, which takes eight times as long, and answers with
-    the mean. A bundle with a network for unlike cells asks it for those; their out-of-distribution
-    score stays the first network's. Raises BundleError for a bundle that cannot be used.
+    processors it may use, by default all. With `tta` (test-time augmentation) it sees each image
+    in the eight symmetries of the square, which takes eight times as long, and predicts with the
+    mean. Images that are out of distribution are predicted by the fallback model, where the bundle
+    has one; their out-of-distribution score stays the first network's. Raises BundleError for a
+    bundle that cannot be used.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Classifier:
         return 0.0 if self.tta else self.model_for(prediction).card.map_offset
 
     def model_for(self, prediction: Prediction) -> Classifier:
-        """The network that gave an answer of this one's: itself, or that for unlike cells."""
+        """The classifier that made a prediction of this one's: itself, or its fallback model."""
         return (prediction.in_distribution is False and self.fallback) or self
 
     def predict(
@@ -87,7 +88,7 @@ class Classifier:
         input spec cannot use.
 
         One batch is worked on by all processors together; several are, side by side, each by one
-        processor from the file to the answer, which leaves none waiting for another. A batch is
+        processor from the file to the prediction, which leaves none waiting for another. A batch is
         8 images by default, and 64 where there is a GPU.
         """
         size = batch_size or (ON_GPU if self.engine.uses_gpu else ON_PROCESSORS)
@@ -113,7 +114,7 @@ class Classifier:
 
     @cached_property
     def fallback(self) -> Classifier | None:
-        """What names the cells that are unlike the training cells; loaded when first needed."""
+        """The fallback model, for images out of distribution; loaded when first needed."""
         bundle = self._bundle.fallback
         return None if bundle is None else Classifier(bundle, self.threads, self.tta)
 
@@ -145,7 +146,7 @@ class Classifier:
     def _predict_with_fallback(
         self, paths: list[str | None], images: ImageArray, class_maps: bool
     ) -> list[Prediction]:
-        """Predictions of preprocessed images (N,S,S,3), unlike ones by the network for them."""
+        """Predictions of preprocessed images (N,S,S,3), unlike ones by the fallback."""
         predictions = list(self._predict_batch(paths, images, class_maps))
         ood_rows = [
             row for row, prediction in enumerate(predictions) if prediction.in_distribution is False

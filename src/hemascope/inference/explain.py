@@ -1,4 +1,4 @@
-"""What an answer rests on: class activation maps, sharpened, and laid over the image."""
+"""What a prediction rests on: class activation maps, searched masks, and their overlays."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def overlay(
 def search_map(
     classifier: Classifier, image: ImageArray, prediction: Prediction, name: str
 ) -> Float32Array:
-    """Where the preprocessed image (S,S,3) of an answer speaks for a class, (S,S).
+    """Where the preprocessed image (S,S,3) of a prediction speaks for a class, (S,S).
 
     The mean class activation map of the eight symmetries, made more faithful by `search_mask`,
     which shows the image some 1,900 times to the network that made the prediction.

@@ -7,7 +7,7 @@ import numpy as np
 from hemascope.arrays import AnyFloatArray, FloatArray, ImageArray
 from hemascope.metrics.faithfulness import Probability
 
-SHARES = np.array([2, 4, 8, 16, 32]) / 64  # of the picture, given or taken away
+SHARES = np.array([2, 4, 8, 16, 32]) / 64  # of the image, shown or removed
 WIDTHS = np.array([2, 3, 6, 12, 24]) / 64  # of the curve about each, by the trapezoid rule
 ROUNDS, CANDIDATES, KEPT = 6, 32, 8
 NODES = 8  # a side, of the smooth noise that a map is varied with
@@ -25,9 +25,9 @@ def search_mask(
 
     In each round variations of the map are tried out: smooth noise is added, the more the stronger
     the map is there, and the mean of the best becomes the map: of those with the greatest insertion
-    area less the deletion area. That takes ROUNDS × TRIED × 10 pictures. It is the cross-entropy
+    area less the deletion area. That takes ROUNDS × CANDIDATES × 10 images. It is the cross-entropy
     method (Rubinstein 1999) on the masks of Fong, Patrick and Vedaldi, "Understanding deep networks
-    via extremal perturbations and smooth masks", ICCV 2019. The same picture gives the same map, in
+    via extremal perturbations and smooth masks", ICCV 2019. The same image gives the same map, in
     units of the start's spread about its mean.
     """
     random = np.random.default_rng(0)

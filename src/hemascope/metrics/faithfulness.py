@@ -1,4 +1,4 @@
-"""Whether a map shows what an answer rests on: take that away, or give only that, and look.
+"""Whether a map shows what a prediction rests on: remove that, or show only that.
 
 Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation", BMVC 2018. `sharpened`
 makes a map better at it.
@@ -22,7 +22,7 @@ STEPS = 32
 def remove_stepwise(image: ImageArray, ground: ImageArray, weights: AnyFloatArray) -> ImageArray:
     """The image (S,S,3), ever more of it replaced by `ground`: (STEPS+1,S,S,3).
 
-    The places of the greatest `weights` (S,S) go first; the last picture is all ground.
+    The places of the greatest `weights` (S,S) go first; the last image is all ground.
     """
     ranks = np.empty(weights.size, dtype=np.int64)
     ranks[np.argsort(-weights, axis=None, kind="stable")] = np.arange(weights.size)

@@ -1,4 +1,4 @@
-"""Ensemble: several trained networks that answer as one."""
+"""Ensemble: several trained networks that predict as one."""
 
 from __future__ import annotations
 

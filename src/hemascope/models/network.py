@@ -105,13 +105,13 @@ class CellNetwork(nn.Module):
 class StainNormalisation(nn.Module):
     """Pictures as they would be in one stain and light: (N,3,S,S) in 0..1 → the same.
 
-    A channel's optical density is taken from the picture's ground, and in units of that of the
-    picture's most stained parts; what is left is how the dyes are spread.
+    A channel's optical density is taken from the image's ground, and in units of that of the
+    image's most stained parts; what is left is how the dyes are spread.
     """
 
     GROUND, STAINED = 0.15, 0.97  # quantiles of a channel's density
     DENSITIES = (1.2, 1.5, 0.8)  # of the most stained parts, afterwards
-    LEAST = 0.1  # a picture without any stain is not blown up
+    LEAST = 0.1  # an image without any stain is not blown up
 
     densities: Tensor
 
@@ -133,7 +133,7 @@ class StainNormalisation(nn.Module):
 def style_statistics(maps: Tensor) -> Tensor:
     """Mean and standard deviation of each map: (N,T,s,s) → (N,2T).
 
-    Of early maps they say what a picture's colours and grain are like, wherever in it they are.
+    Of early maps they say what an image's colours and grain are like, wherever in it they are.
     Huang and Belongie, "Arbitrary style transfer in real-time", ICCV 2017.
     """
     mean = maps.mean((2, 3))

@@ -36,7 +36,7 @@ def adapt(
 ) -> Bundle:
     """A bundle whose last layers, one a member, are fitted to the cells, each seen in 16 ways.
 
-    Of a bundle with a network for unlike cells, it is that network's. The card's figure is the
+    Of a bundle with a fallback model, the fallback model is adapted. The card's metric is the
     accuracy on each fifth of the cells when the other four are fitted to, which also gives the
     temperature. Raises ManifestError where there are fewer than two classes, or a class has fewer
     than five cells that can be read, and BundleError for a graph without such layers.

@@ -36,7 +36,7 @@ def calibrate(
 ) -> Bundle:
     """The bundle with a temperature and Trust fitted on every image of the manifest.
 
-    So is `fallback`, whose network then names the cells that are unlike these images; by default
+    So is `fallback`, the model for images that are unlike these; by default
     the one that the bundle has. With `int8`, the bundle's own network computes in eight bits from
     then on, their ranges taken from 32 of the images of each class.
 

@@ -9,7 +9,7 @@ from hemascope.bundle.heads import Head, Heads
 
 PULL = 0.1  # towards the old layer, in standard deviations of the features
 LEAST_SPREAD = 0.1  # of all features' spread, which a feature that hardly varies is taken to have
-TOLERANCE = 1e-6  # of the loss, relative: the steps after that change no answer, and are most
+TOLERANCE = 1e-6  # of the loss, relative: the steps after that change no prediction, and are most
 
 
 def fit_heads(features: AnyFloatArray, targets: AnyIntArray, old: Heads) -> Heads:

@@ -108,7 +108,7 @@ def _scales(graph: Any) -> dict[str, list[dict[str, Any]]]:
     """Scales of the weights of convolutions, but for depthwise ones: one an output channel.
 
     Processors without VNNI instructions add up the products of two neighbours in sixteen bits,
-    which overflow unless such weights are 128 together at most; the answers are wrong there then.
+    which overflow unless such weights are 128 together at most; the outputs are wrong there then.
     """
     from onnx import numpy_helper
     from onnxruntime.quantization import QuantType

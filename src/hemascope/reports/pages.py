@@ -177,9 +177,9 @@ Overlays = Callable[[Classifier, ImageArray, Prediction], list[ImageArray]]
 def _overlays(
     classifier: Classifier, image: ImageArray, prediction: Prediction
 ) -> list[ImageArray]:
-    """By the class maps that the answer holds; raises ValueError where it holds none."""
+    """By the class maps that the prediction holds; raises ValueError where it holds none."""
     if prediction.class_map is None:
-        raise ValueError("the answers were given without class maps")
+        raise ValueError("the predictions were made without class maps")
     indices = [classifier.card.classes.index(name) for name in prediction.two_likeliest]
     offset = classifier.map_offset(prediction)
     return [overlay(image, prediction.class_map[of], offset) for of in indices]

@@ -69,7 +69,7 @@ def write_audit(audit: Audit, audited: AuditedImages, folder: Path) -> None:
 def _explain_issues(
     issues: Sequence[LabelIssue], audited: AuditedImages
 ) -> Iterator[tuple[LabelIssue, Prediction, Classifier]]:
-    """The suspects with their class maps, by the classifier that judged them."""
+    """The label issues with their class maps, by the classifier that predicted them."""
     sources = {
         row.path: (classifier, part.root) for classifier, part in audited for row in part.rows
     }

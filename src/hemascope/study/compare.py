@@ -82,7 +82,7 @@ def paired_difference(first: BoolArray, second: BoolArray, seed: int = 0) -> Est
     Hinkley, "Bootstrap Methods and their Application" (1997), section 3.8.
     """
     if first.shape != second.shape:
-        raise ValueError(f"answers of shapes {first.shape} and {second.shape} are not pairs")
+        raise ValueError(f"predictions of shapes {first.shape} and {second.shape} are not pairs")
     gain = first.astype(np.float64) - second  # (S,N)
     n = gain.shape[1]
     random = np.random.default_rng(seed)

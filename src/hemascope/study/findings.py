@@ -143,7 +143,7 @@ def accuracy_on_test(study: Study, experiment: Experiment) -> Metric:
 
 
 def confusion_on_test(study: Study, experiment: Experiment) -> IntArray:
-    """Counts (C,C) of the first seed's answers to the test images."""
+    """Counts (C,C) of the first seed's predictions of the test images."""
     result = study.of(experiment)[0].result
     return _confusion(result.test, len(result.class_names))
 

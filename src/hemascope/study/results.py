@@ -18,7 +18,7 @@ STUDY = "study.json"
 class PredictedClasses:
     """Class indices of N images in a fixed order: their labels, and what the network named.
 
-    `data` identifies images, labels and order, so that only answers to the same are compared.
+    `data` identifies images, labels and order, so that only predictions of the same are compared.
     """
 
     data: str

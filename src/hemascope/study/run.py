@@ -112,7 +112,7 @@ def perform(job: Job) -> None:
 
 
 def score(job: Job) -> RunResult:
-    """What a trained run answers on its validation images and on the test images."""
+    """What a trained run predicts for its validation images and the test images."""
     recipe, folder = job.run.recipe, job.study.run(job.run.digest)
     classifier = Classifier(folder.bundle)
     classes = classifier.card.classes

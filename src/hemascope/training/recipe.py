@@ -52,9 +52,9 @@ class Recipe:
     drop_path_rate: float = 0.2
     """Rate at the last residual block, rising from 0 at the first; simple_cnn has none."""
     normalise_stain: bool = False
-    """Bring every picture to one stain and light inside the network."""
+    """Bring every image to one stain and light inside the network."""
     input_upscale: float = 1.0
-    """Times that the network enlarges its input, for finer maps of the same picture."""
+    """Times that the network enlarges its input, for finer maps of the same image."""
     image_size: int = 224
     """Side of the model's input, in pixels."""
     start_size: int | None = None

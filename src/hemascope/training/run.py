@@ -115,7 +115,7 @@ def export_ensemble(
     image_microns: float | None = None,
     half: bool = False,
 ) -> Bundle:
-    """The best weights of several runs as one bundle, which answers with their mean.
+    """The best weights of several runs as one bundle, which predicts with their mean.
 
     Raises ValueError where a run is incomplete, or for other classes or images than the first's.
     """
@@ -131,7 +131,7 @@ def export_snapshots(
     image_microns: float | None = None,
     half: bool = False,
 ) -> Bundle:
-    """The snapshots of one run as one bundle, which answers with their mean.
+    """The snapshots of one run as one bundle, which predicts with their mean.
 
     Huang et al., "Snapshot ensembles: train 1, get M for free", ICLR 2017. Raises ValueError for a
     run of one cycle, or where the run is incomplete.

@@ -1,4 +1,4 @@
-"""Is this a picture of one whole, sharp cell? Three measures, and the limits that they must keep.
+"""Does an image show one whole, sharp cell? Three measures, and the limits that they must keep.
 
 All work on preprocessed images (N,S,S,3) uint8, in optical density over the image's own ground, so
 that brightness and the tint of the light do not count. Nuclei, granules and platelets are told
@@ -51,7 +51,7 @@ class QualityLimits:
 def fit_quality(batches: Iterable[QualityMeasures], tail: float = 0.005) -> QualityLimits:
     """Limits that each leave out at most a share `tail` of these images, together three times it.
 
-    The palest of good pictures are small platelets, nearly all of that tail: the limit of contrast
+    The palest of good images are small platelets, nearly all of that tail: the limit of contrast
     lies at two thirds of theirs, still well above red cells. The images must be good ones, as they
     come, that training never saw; only their measures are needed, batch by batch. Raises
     ValueError without images, or for a tail outside 0 to 0.5.
@@ -72,7 +72,7 @@ def fit_quality(batches: Iterable[QualityMeasures], tail: float = 0.005) -> Qual
 def quality_reasons(images: ImageArray, limits: QualityLimits) -> list[tuple[str, ...]]:
     """Why each of the images (N,S,S,3) should be looked at again: an empty tuple where all is well.
 
-    A cell that lies at the edge is cut off, not missing; and a picture without a cell has nothing
+    A cell that lies at the edge is cut off, not missing; and an image without a cell has nothing
     in it that would have to be sharp. Raises ValueError as `subsample` does.
     """
     reasons = []
@@ -153,7 +153,7 @@ def cell_contrast(stain: Float32Array) -> FloatArray:
     """How stained the middle is, (N,): what the most stained tenth of it exceeds.
 
     The middle is 3/8 of a side wide; the smallest platelets fill a tenth of it. What the least
-    stained tenth of the picture falls short of the ground is taken off (it is negative): that is
+    stained tenth of the image falls short of the ground is taken off (it is negative): that is
     hardly anything in a smear, but in mere noise it is as much as there is above.
     """
     side = stain.shape[1]
@@ -163,12 +163,12 @@ def cell_contrast(stain: Float32Array) -> FloatArray:
 
 
 def edge_contact(stain: Float32Array) -> FloatArray:
-    """How far the stained object runs out of the picture, (N,): 0 for one that touches no edge.
+    """How far the stained object runs out of the image, (N,): 0 for one that touches no edge.
 
     The mean stain along the edge that has most of it, times the distance of the centre of all stain
-    from the middle, 1 at an edge: a neighbour at the edge of a whole cell's picture hardly moves
+    from the middle, 1 at an edge: a neighbour at the edge of a whole cell's image hardly moves
     that centre. Or, if it is more, the mean stain along the edge that has second least: only what
-    fills the picture touches three.
+    fills the image touches three.
     """
     side = stain.shape[1]
     edges = np.concatenate((stain[:, 0], stain[:, -1], stain[:, :, 0], stain[:, :, -1]), axis=1)

@@ -31,10 +31,10 @@ LEAST_PER_CLASS = 20
 
 @dataclass(frozen=True)
 class UncertaintyModel:
-    """How a model's answers are judged, in units of what it makes of calibration images.
+    """How far a model's predictions can be trusted, fitted on calibration images.
 
     `set_threshold` and `class_thresholds` (C,) are the least probabilities of a class in a
-    prediction set. An answer below `least_probability` is unsure. `ood_detector` scores how
+    prediction set. A prediction below `least_probability` is unsure. `ood_detector` scores how
     unlike the training cells an image is.
     """
 

@@ -81,9 +81,9 @@ def fit_directions(features: AnyFloatArray, targets: AnyIntArray) -> Directions:
 
 @dataclass(frozen=True)
 class OODDetector:
-    """How unlike the known images: above 1, a cell unlike theirs, or a picture unlike theirs.
+    """How unlike the known images an image is: above 1 for an unlike cell or an unlike style.
 
-    The logarithms of a cell's distance by its features and of the picture's by its texture are
+    The logarithms of a cell's distance by its features and of the image's by its style are
     taken less their `centre` (2,) and by their `spread` (2,). Either the mean of both passes its
     limit, or that of the texture does: the second tells another laboratory, however much its
     cells look like known ones.
