@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from hemascope.batch import table
 from hemascope.cli import app
+from hemascope.data import manifest
 from hemascope.data.synthetic import draw_folder
 
 ROOT = Path(__file__).parents[1]
@@ -90,7 +92,13 @@ def test_commands_are_those_of_the_command_line(command: str) -> None:
     app.parse_args(words, exit_on_error=False, print_error=False)
 
 
-EXAMPLES = ("README.md", "docs/getting_started.md", "docs/guides/classify.md")
+# Pages that describe the planned interface; strict, so that the mark must go when it is there.
+PLANNED = pytest.mark.xfail(strict=True, reason="the page describes the planned interface")
+EXAMPLES = (
+    "README.md",
+    "docs/getting_started.md",
+    pytest.param("docs/guides/classify.md", marks=PLANNED),
+)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -102,6 +110,19 @@ def test_python_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert codes
     for code in codes:
         exec(compile(code, name, "exec"), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("docs/guides/reading_a_prediction.md", [*table.COLUMNS, "p_…"]),
+        pytest.param("docs/concepts/manifest_format.md", [*manifest.COLUMNS], marks=PLANNED),
+    ],
+)
+def test_tables_name_every_column(name: str, columns: list[str]) -> None:
+    first_table = (ROOT / name).read_text(encoding="utf-8").split("\n| --- ")[1].split("\n\n")[0]
+    cells = [line.split(" | ")[0] for line in first_table.splitlines()[1:]]
+    assert [column for cell in cells for column in re.findall(r"`(\S+)`", cell)] == columns
 
 
 def test_site_builds_and_loads_nothing_from_another_host(tmp_path: Path) -> None:
