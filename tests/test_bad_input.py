@@ -387,7 +387,7 @@ def list_card(folder: Path) -> None:
 
 
 def later_format(folder: Path) -> None:
-    with_card(folder, format=2)
+    with_card(folder, format=3)
 
 
 def other_hash(folder: Path) -> None:
@@ -428,7 +428,7 @@ def other_input(folder: Path) -> None:
         (cut_card, "not valid JSON"),
         (binary_card, "not valid JSON"),
         (list_card, "format None is not known"),
-        (later_format, "format 2 is not known"),
+        (later_format, "format 3 is not known"),
         (other_hash, "SHA-256 differs"),
         (fewer_fields, "missing required field"),
         (one_class, "at least two classes"),
