@@ -66,9 +66,11 @@ def render_results(template: Path) -> str:
         median=median,
     )
     results = {path.stem: read_json(path) for path in sorted((DOCS / "evaluation").glob("*.json"))}
+    study_network = read_json(DOCS / "training" / "deep_efficientnet" / "evaluation.json")
     audits = {path.stem: count_rows(path) for path in sorted((DOCS / "audit").glob("*.csv"))}
     name = template.relative_to(TEMPLATES).as_posix()
-    return environment.get_template(name).render(**results, audit_lists=audits)
+    page = environment.get_template(name)
+    return page.render(**results, audit_lists=audits, study_network=study_network)
 
 
 def read_json(path: Path) -> Any:
