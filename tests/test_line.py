@@ -145,7 +145,7 @@ def test_an_evaluation_is_written_whole(
     assert found.unreadable == ("ig/broken.png: empty file",)
     write_evaluation(found, classifier, cells, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    figures = {"confusion.png", "recalls.png", "trust.png"}
+    figures = {"confusion.png", "recalls.png", "uncertainty.png"}
     assert names == {"evaluation.json", "report.html"} | figures
     stored = from_json((tmp_path / "out" / "evaluation.json").read_bytes(), Evaluation)
     assert stored == found
