@@ -1,11 +1,12 @@
 # make demo    classify drawn cells, or IMAGES=folder, with the model that comes with the package
 # make test    everything that continuous integration checks
+# make docs    the documentation as a web site in site/, with its generated pages made anew
 
 PYTHON ?= python3
 BIN := .venv/bin
 IMAGES ?=
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: .venv/installed
 ifeq ($(IMAGES),)
@@ -20,6 +21,10 @@ test: .venv/tested
 	$(BIN)/mypy
 	$(BIN)/pytest
 
+docs: .venv/tested
+	$(BIN)/python tools/generate_pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
@@ -30,9 +35,9 @@ test: .venv/tested
 
 # medmnist asks for torchvision, which it does not import.
 .venv/tested: pyproject.toml constraints.txt | .venv/bin/pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[study,cluster,parquet,audit]' --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[study,cluster,parquet,audit]' --group dev --group docs
 	$(BIN)/pip install --quiet --no-deps medmnist
 	touch $@ .venv/installed
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site
