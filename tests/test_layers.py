@@ -14,6 +14,7 @@ import hemascope
 SOURCE = Path(__file__).parents[1] / "src" / "hemascope"
 # From the bottom up; folders on one row never import each other.
 ROWS = (
+    {"decoding"},
     {"classes", "preprocess", "results", "provenance"},
     {"data", "models", "scoring"},
     {"bundle"},

@@ -1,0 +1,287 @@
+"""decode(): a path, a file's bytes, a Pillow image or an array → an upright 8-bit RGB image."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    QoiImagePlugin,
+    WebPImagePlugin,
+)
+
+from hemascope.decoding import jpeg, optional
+from hemascope.decoding.colour import orientation_of, to_rgb
+from hemascope.decoding.errors import ImageError
+from hemascope.decoding.limits import Reserve, check_size, share_memory
+from hemascope.decoding.metadata import without_metadata
+from hemascope.decoding.pixels import DARK, image_from
+from hemascope.decoding.tiff_pages import read_tiff
+
+try:
+    from PIL import AvifImagePlugin
+except ImportError:  # Pillow before 11.3
+    AvifImagePlugin = None  # type: ignore[assignment]
+
+ImageSource: TypeAlias = "str | Path | bytes | Image.Image | NDArray[np.generic]"
+"""What can be read as an image: a path, an encoded file's bytes, a PIL image, or an array."""
+
+# The decoders that are ever used. Pillow has others that start a program, or guess by the suffix.
+DECODERS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+    "QOI": QoiImagePlugin.QoiImageFile,
+}
+if AvifImagePlugin is not None:
+    DECODERS["AVIF"] = AvifImagePlugin.AvifImageFile
+
+IMAGE_SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".apng",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".btf",
+        ".tf8",
+        ".jp2",
+        ".j2k",
+        ".jpf",
+        ".jpx",
+        ".jpc",
+        ".j2c",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".qoi",
+        ".avif",
+        ".avifs",
+        ".dcm",
+        ".heic",
+        ".heif",
+        ".hif",
+    ]
+)
+
+# Bytes per pixel that a decoder takes beside an RGB image's four, and a mode beside RGB.
+OF_FORMAT = {"WEBP": 13, "AVIF": 14, "JPEG2000": 20, "QOI": 4, "GIF": 4}
+OF_MODE = {"RGB": 0, "L": 1, "1": 1, "P": 1, "CMYK": 4, "RGBA": 13}
+OTHER_MODE = 16
+TURNED = 4  # a copy
+
+UNKNOWN = {
+    b"%PDF": "a PDF document",
+    b"%!PS": "a PostScript file",
+    b"\xc5\xd0\xd3\xc6": "a PostScript file",
+    b"8BPS": "a Photoshop file",
+    b"ZISRAWFILE": "a Zeiss CZI file",
+    b"\xda\xce\xbe\x0a": "a Nikon ND2 file",
+    b"\x70\x00\x00\x00\x2a": "a Leica LIF file",
+    b"\xd0\xcf\x11\xe0": "an Olympus OIB, Zeiss ZVI or Office file",
+    b"\x89HDF": "an HDF5 file",
+    b"\xff\x0a": "a JPEG XL file",
+    b"\x00\x00\x00\x0cJXL ": "a JPEG XL file",
+    b"II\xbc": "a JPEG XR file",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"<svg": "an SVG drawing",
+    b"<?xml": "an XML file",
+    b"version https://git-lfs": "a Git LFS pointer, not the image itself",
+}
+AVIF_BRANDS, HEIF_BRANDS = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"mif1")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An upright RGB image, and what must be said of it: which of a file's pages it is."""
+
+    image: Image.Image
+    notice: str = ""
+
+
+def decode(source: ImageSource) -> Image.Image:
+    """An image source as an upright 8-bit RGB image.
+
+    Arrays are (H,W), (H,W,1), (H,W,3) or (H,W,4), of uint8, uint16, bool, or floats in 0..1.
+    Grey, palette, alpha (laid on white), CMYK, Lab, 16-bit and EXIF-rotated images are converted,
+    colours of a wide profile brought to sRGB. Raises ImageError where that cannot be done right.
+    """
+    with decoded(source) as found:
+        return found.image
+
+
+@contextmanager
+def decoded(source: ImageSource) -> Iterator[Decoded]:
+    """The same as a context with the notice, in which the image's memory counts as used."""
+    with share_memory() as reserve:
+        yield _decode(source, reserve)
+
+
+def _decode(source: ImageSource, reserve: Reserve) -> Decoded:
+    try:
+        if isinstance(source, np.ndarray):
+            return Decoded(to_rgb(image_from(source)))
+        if isinstance(source, Image.Image):
+            return _from_opened(source, reserve)
+        if isinstance(source, bytes):
+            return _from_file(io.BytesIO(source), reserve)
+        if not stat.S_ISREG(os.stat(source).st_mode):
+            what = "a folder" if os.path.isdir(source) else "a pipe or a device"
+            raise ImageError(f"{what}, not an image")
+        with open(source, "rb") as file:
+            return _from_file(file, reserve)
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError("no such file") from None
+    except PermissionError:
+        raise ImageError("no permission to read it") from None
+    except OSError as error:  # Pillow's own have no number
+        if error.errno is not None:
+            raise ImageError(f"cannot be read: {error.strerror}") from None
+        raise ImageError(f"damaged image: {error}") from None
+    except MemoryError:
+        raise ImageError("too large for the memory that is left") from None
+    except Exception as error:  # decoders raise nearly anything for damaged files
+        raise ImageError(f"damaged image: {error}") from None
+
+
+def _from_file(file: IO[bytes], reserve: Reserve) -> Decoded:
+    kind = _identify(file.read(64), file)
+    file.seek(0)
+    if kind == "TIFF":
+        return Decoded(*read_tiff(file, reserve))
+    if kind == "DICOM":
+        return Decoded(to_rgb(optional.read_dicom(file, reserve)))
+    if kind == "HEIF":
+        return Decoded(to_rgb(optional.read_heif(file, reserve)))
+    if kind not in DECODERS:
+        raise ImageError(f"this version of Pillow has no decoder for {kind}")
+    try:
+        image, orientation = _load(file, kind, reserve)
+    except ImageError:
+        raise
+    except Exception:
+        file.seek(0)
+        stripped = without_metadata(kind, file.read())
+        if stripped is None:
+            raise
+        content, profile = stripped
+        image, orientation = _load(io.BytesIO(content), kind, lambda cost: None)
+        if profile:
+            image.info["icc_profile"] = profile
+    return Decoded(to_rgb(image, orientation))
+
+
+def _identify(head: bytes, file: IO[bytes]) -> str:
+    """The kind of a file by its first bytes. Raises ImageError for those that are never opened."""
+    if not head:
+        raise ImageError("empty file")
+    for start, kind in _KINDS.items():
+        if head.startswith(start):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:1] == b"P" and head[1:2] in b"123456f" and head[2:3].isspace():
+        return "PPM"
+    if head[4:8] == b"ftyp":
+        brands = {head[at : at + 4] for at in range(8, min(len(head), head[3]) - 3, 4)}
+        if brands & set(AVIF_BRANDS):
+            return "AVIF"
+        if brands & set(HEIF_BRANDS):
+            return "HEIF"
+    file.seek(128)
+    if file.read(4) == b"DICM":
+        return "DICOM"
+    for start, name in UNKNOWN.items():
+        if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(start):
+            raise ImageError(f"{name}; save the image as PNG, TIFF or JPEG")
+    raise ImageError("not an image in a known format")
+
+
+_KINDS = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"\xff\x4f\xff\x51": "JPEG2000",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG2000",
+    b"qoif": "QOI",
+}
+
+
+def _load(file: IO[bytes], kind: str, reserve: Reserve) -> tuple[Image.Image, int]:
+    """The image in a file as Pillow decodes it, and how it lies by its EXIF."""
+    image = DECODERS[kind](file)
+    check_size(*image.size)
+    if getattr(image, "is_animated", False):
+        raise ImageError("an animation of several frames; save the one to classify as a file")
+    orientation = orientation_of(image) if "exif" in image.info or "xmp" in image.info else 1
+    beside = OF_FORMAT.get(kind, 0) + OF_MODE.get(image.mode, OTHER_MODE)
+    cost = image.width * image.height * (4 + beside + (TURNED if orientation > 1 else 0))
+    if kind == "JPEG":
+        cost += jpeg.coefficient_bytes(file, image)
+    deep = kind == "PNG" and "16" in str(image.tile[0].args) and image.mode in ("RGB", "RGBA")
+    reserve(cost)
+    image.load()
+    if kind == "JPEG":
+        jpeg.check_whole(file, image)
+    if deep:
+        _refuse_dark(image)
+    return image, orientation
+
+
+def _refuse_dark(image: Image.Image) -> None:
+    """Raises ImageError for the upper bytes of 16-bit colours if they are nearly black."""
+    largest = max(high for _, high in image.getextrema()[:3])  # type: ignore[misc]
+    if 0 < largest < DARK >> 8:
+        raise ImageError(
+            f"16-bit colours of at most {largest} of 255 in their upper bytes, which is nearly "
+            "black; if the camera has fewer bits, save the image with 8 bits"
+        )
+
+
+def _from_opened(image: Image.Image, reserve: Reserve) -> Decoded:
+    """A Pillow image, which stays as it is; one that is not decoded yet is checked as its file."""
+    if isinstance(image, ImageFile.ImageFile) and image.tile:
+        if image.format == "TIFF" and image.fp is not None:
+            return Decoded(*read_tiff(image.fp, reserve, image.tell()))
+        if image.format not in (*DECODERS, "MPO"):
+            raise ImageError(f"Pillow's {image.format} images are not opened; save it as PNG")
+        check_size(*image.size)
+        reserve(image.width * image.height * 24)
+    return Decoded(to_rgb(image.copy(), orientation_of(image)))

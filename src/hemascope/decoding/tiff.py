@@ -1,0 +1,263 @@
+"""The header of a TIFF: its pages, what they hold, and who reads them right.
+
+Read by a parser of our own, because what a page costs must be known before it is decoded, and
+because Pillow reads some kinds as other pixels than the file has.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import IO, Any
+
+from hemascope.decoding.errors import ImageError
+from hemascope.decoding.limits import MAX_METADATA, MAX_SEGMENTS, check_size
+
+MAX_PAGES = 1000
+MAX_ENTRIES = 512  # of one page's directory; usual are twenty
+MAX_BYTES = 4_000_000  # of one tag: a colour profile, or OME's description
+TYPES = {1: "s", 2: "s", 3: "H", 4: "I", 6: "s", 7: "s", 8: "h", 9: "i", 16: "Q", 17: "q", 18: "Q"}
+SIZES = {5: 8, 10: 8, 11: 4, 12: 8, 13: 4}  # of the types that are not read here
+
+GREY, RGB, PALETTE, INK, YCBCR, LAB = (0, 1), 2, 3, 5, 6, 8
+UNSIGNED, SIGNED, FLOAT = 1, 2, 3
+RAW, LZW, JPEG = 1, 5, 7
+COMPRESSIONS = {
+    RAW: "none", 2: "CCITT", 3: "CCITT 3", 4: "CCITT 4", LZW: "LZW", 6: "old JPEG", JPEG: "JPEG",
+    8: "Deflate", 32773: "PackBits", 32946: "Deflate", 33003: "JPEG 2000", 33005: "JPEG 2000",
+    34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG", 34925: "LZMA", 50000: "Zstandard",
+    50001: "WebP", 34927: "WebP", 50002: "JPEG XL", 52546: "JPEG XL", 34934: "JPEG XR",
+    22610: "JPEG XR", 34933: "PNG",
+}  # fmt: skip
+PILLOW_DECODES = (RAW, 2, 3, 4, LZW, JPEG, 8, 32773, 32946, 34925, 50000)
+METADATA_TAGS = (700, 33723, 34377, 34665, 34853, 40965)  # XMP, IPTC, Photoshop, EXIF, GPS
+
+
+@dataclass(frozen=True)
+class Page:
+    """One directory of a TIFF: the values of the tags in WANTED, the number of those in COUNTED."""
+
+    index: int
+    big_endian: bool
+    big: bool
+    tags: dict[int, Any]
+    counts: dict[int, int]
+    metadata_bytes: int
+
+    def first(self, tag: int, otherwise: int) -> int:
+        value = self.tags.get(tag) or (otherwise,)
+        return int(value[0])
+
+    @property
+    def width(self) -> int:
+        return self.first(256, 0)
+
+    @property
+    def height(self) -> int:
+        return self.first(257, 0)
+
+    @property
+    def samples(self) -> int:
+        return self.first(277, 1)
+
+    @property
+    def bits(self) -> int:
+        """Bits of a sample; 0 where samples differ."""
+        bits = set(self.tags.get(258) or (1,))
+        return int(bits.pop()) if len(bits) == 1 else 0
+
+    @property
+    def compression(self) -> int:
+        return self.first(259, RAW)
+
+    @property
+    def photometric(self) -> int:
+        return self.first(262, 0)
+
+    @property
+    def planar(self) -> bool:
+        """Whether each colour is a plane of its own."""
+        return self.first(284, 1) == 2 and self.samples > 1
+
+    @property
+    def sample_format(self) -> int:
+        return self.first(339, UNSIGNED)
+
+    @property
+    def orientation(self) -> int:
+        return self.first(274, 1)
+
+    @property
+    def segments(self) -> int:
+        """How many strips or tiles it has."""
+        return max(self.counts.get(STRIPS, 0), self.counts.get(TILES, 0))
+
+    @property
+    def min_is_white(self) -> bool:
+        return self.photometric == 0
+
+    @property
+    def auxiliary(self) -> bool:
+        """Whether it is a smaller copy of another page, or a mask."""
+        return bool(self.first(254, 0) & 0b101) or self.first(255, 1) == 2
+
+    @cached_property
+    def description(self) -> str:
+        return self.tags.get(270, b"").decode("utf-8", "replace").rstrip("\0")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.width, self.height, self.samples, self.bits
+
+    @property
+    def compression_name(self) -> str:
+        return COMPRESSIONS.get(self.compression, f"compression {self.compression}")
+
+    @property
+    def used_bits(self) -> int | None:
+        """Bits of a sample that the camera filled, where a 16-bit page or its text says so."""
+        if self.bits != 16:
+            return self.bits if self.bits == 12 else None
+        if self.sample_format == SIGNED:
+            return 15
+        said = re.search(r'SignificantBits="(\d+)"', self.description)
+        if said:
+            return int(said[1]) if 8 < int(said[1]) < 16 else None
+        largest = self.first(341, 0) or self.first(281, 0)
+        shown = re.search(r"^max=(\d+)(\.0*)?$", self.description, re.M)  # ImageJ's
+        if not largest and shown:
+            largest = int(shown[1])
+        bits = (largest + 1).bit_length() - 1
+        return bits if 8 < bits < 16 and largest + 1 == 1 << bits else None
+
+    def check(self) -> None:
+        """Raises ImageError for a page that costs too much, or has no pixels."""
+        check_size(self.width, self.height)
+        if self.segments > MAX_SEGMENTS:
+            raise ImageError(f"{self.segments:,} strips or tiles; the limit is {MAX_SEGMENTS:,}")
+        if self.metadata_bytes > MAX_METADATA:
+            raise ImageError("damaged image: its header says it has more metadata than pixels")
+
+    def pillow_reads_right(self) -> bool:
+        """Whether Pillow gives this kind of page's pixels as they are, as measured on each kind."""
+        if self.compression not in PILLOW_DECODES or (self.big and self.big_endian):
+            return False
+        if self.first(266, 1) != 1 and self.bits > 1:
+            return False
+        if self.bits in (1, 2, 4, 8) and self.sample_format == UNSIGNED:
+            return self._reads_right_8_bits()
+        return self._reads_right_more_bits()
+
+    def _reads_right_8_bits(self) -> bool:
+        photometric, samples = self.photometric, self.samples
+        if photometric in GREY or photometric == PALETTE:
+            return samples == 1 or (samples == 2 and self.bits == 8 and not self.planar)
+        if self.bits != 8:
+            return False
+        if photometric == RGB:
+            return samples == 3 or (3 < samples <= 6 and not self.planar)
+        if photometric == INK:
+            return samples == 4
+        if photometric == YCBCR:
+            plain = self.compression == RAW and tuple(self.tags.get(530, (2, 2))) == (1, 1)
+            return samples == 3 and not self.planar and (plain or self.compression == JPEG)
+        return photometric == LAB and samples == 3 and not self.planar and self.compression != JPEG
+
+    def _reads_right_more_bits(self) -> bool:
+        photometric, single = self.photometric, self.samples == 1
+        if self.sample_format == UNSIGNED and self.bits == 16:
+            if single:
+                return photometric == 1 or (photometric == 0 and not self.big_endian)
+            fits = (photometric == RGB and self.samples in (3, 4)) or (
+                photometric == INK and self.samples == 4
+            )
+            return fits and not self.planar and self.used_bits is None
+        if self.sample_format == UNSIGNED and self.bits == 12:
+            return single and photometric == 1 and self.compression == RAW
+        native = not self.big_endian or self.compression == RAW
+        wide = (self.bits, self.sample_format) in ((16, SIGNED), (32, SIGNED), (32, FLOAT))
+        wide = wide or ((self.bits, self.sample_format) == (32, UNSIGNED) and not self.big_endian)
+        return single and photometric == 1 and native and wide
+
+
+WANTED = {
+    254, 255, 256, 257, 258, 259, 262, 266, 270, 274, 277, 278, 281, 284, 322, 323, 338, 339, 341,
+    530, 34675, 50839,
+}  # fmt: skip
+STRIPS, TILES, SUB_DIRECTORIES, METAMORPH_PLANES = COUNTED = (273, 324, 330, 33629)
+
+
+def read_pages(file: IO[bytes]) -> list[Page]:
+    """The pages of a TIFF, without its sub-directories. Raises ImageError for a damaged header."""
+    try:
+        return [page for page, _ in _directories(file)]
+    except (struct.error, OverflowError, MemoryError):
+        raise ImageError("damaged image: its TIFF header cannot be read") from None
+
+
+def hide_metadata(content: bytes) -> bytes:
+    """The TIFF file with its EXIF, XMP and the like under tags that nobody reads."""
+    import io
+
+    hidden = bytearray(content)
+    for page, entries in _directories(io.BytesIO(content)):
+        order = "big" if page.big_endian else "little"
+        for tag, at in entries:
+            if tag in METADATA_TAGS:
+                hidden[at : at + 2] = (65_000).to_bytes(2, order)  # type: ignore[arg-type]
+    return bytes(hidden)
+
+
+def _directories(file: IO[bytes]) -> Any:
+    """Yields a Page, and the (tag, position) of each of its entries."""
+    file.seek(0)
+    head = file.read(16)
+    end = ">" if head[:2] == b"MM" else "<"
+    big = struct.unpack(end + "H", head[2:4])[0] == 43
+    at = struct.unpack(end + ("Q" if big else "I"), head[8:16] if big else head[4:8])[0]
+    layout, word = (end + "HHQ8s", "Q") if big else (end + "HHI4s", "I")
+    seen: set[int] = set()
+    while at and at not in seen:
+        seen.add(at)
+        if len(seen) > MAX_PAGES:
+            raise ImageError(f"more than {MAX_PAGES} pages")
+        file.seek(at)
+        count = struct.unpack(end + ("Q" if big else "H"), file.read(8 if big else 2))[0]
+        if count > MAX_ENTRIES:
+            raise ImageError("damaged image: its TIFF header cannot be read")
+        start, size = at + (8 if big else 2), struct.calcsize(layout)
+        body = file.read(count * size)
+        if len(body) < count * size:
+            raise ImageError("damaged image: its TIFF header cannot be read")
+        following = file.read(struct.calcsize(word))
+        entries = list(struct.iter_unpack(layout, body))
+        page = _page(file, len(seen) - 1, end, big, entries)
+        yield page, [(entry[0], start + n * size) for n, entry in enumerate(entries)]
+        at = struct.unpack(end + word, following)[0] if len(following) >= 4 else 0
+
+
+def _page(file: IO[bytes], index: int, end: str, big: bool, entries: list[Any]) -> Page:
+    tags: dict[int, Any] = {}
+    counts: dict[int, int] = {}
+    metadata = 0
+    for tag, kind, count, value in entries:
+        code = TYPES.get(kind, "")
+        unit = struct.calcsize(code) if code else SIZES.get(kind, 1)
+        if tag in COUNTED:
+            counts[tag] = count
+        elif count * unit > len(value):
+            metadata += count * unit
+        if tag not in WANTED or tag in COUNTED or not code:
+            continue
+        count = min(count, MAX_BYTES if unit == 1 else 64)
+        data = value[: count * unit]
+        if count * unit > len(value):
+            file.seek(struct.unpack(end + ("Q" if big else "I"), value)[0])
+            data = file.read(count * unit)
+        if code == "s":
+            tags[tag] = data
+        else:
+            tags[tag] = struct.unpack(end + str(len(data) // unit) + code, data)
+    return Page(index, end == ">", big, tags, counts, metadata)
