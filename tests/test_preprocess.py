@@ -263,7 +263,7 @@ def test_whatever_a_decoder_raises_is_an_image_error(
     def fail(image: Image.Image, orientation: int) -> Image.Image:
         raise error("wrong tag")
 
-    monkeypatch.setattr("hemascope.decoding.decode.to_rgb", fail)
+    monkeypatch.setattr("hemascope.decoding.sources.to_rgb", fail)
     with pytest.raises(ImageError, match="damaged image: wrong tag"):
         decode(encoded(Image.fromarray(RGB)))
 

@@ -5,13 +5,13 @@ header before it is decoded, and pixels that Pillow would read wrong are read an
 refused with the reason. Metadata never costs an image whose pixels are there.
 """
 
-from hemascope.decoding.decode import (
+from hemascope.decoding.errors import ImageError
+from hemascope.decoding.sources import (
     IMAGE_SUFFIXES,
     Decoded,
     ImageSource,
     decode,
     decoded,
 )
-from hemascope.decoding.errors import ImageError
 
 __all__ = ["IMAGE_SUFFIXES", "Decoded", "ImageError", "ImageSource", "decode", "decoded"]

@@ -12,12 +12,13 @@ from PIL import Image
 from hemascope.decoding.errors import ImageError
 from hemascope.decoding.limits import Reserve, check_size
 from hemascope.decoding.pixels import Pixels, image_from, narrow
-from hemascope.decoding.tiff import FLOAT, GREY, JPEG, RGB, YCBCR, Page
+from hemascope.decoding.tiff import FLOAT, GREY, JPEG, RGB, YCBCR, Page, check_segments
 
 INSTALL = "pip install 'hemascope[formats]'"
 JPEG_2000, WEBP, JPEG_XL, LERC = (33003, 33005, 34712), (34927, 50001), (50002, 52546), (34887,)
 PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)  # what they decode to is bounded by the page
 GREY_DICOM = ("MONOCHROME1", "MONOCHROME2")
+MARGIN = 4096  # a tile may be larger than the page by this
 INFLATED = b"1.2.840.10008.1.2.1.99"  # DICOM that is deflated as a whole, of any size
 
 
@@ -38,11 +39,10 @@ def read_tiff_page(file: IO[bytes], page: Page) -> Image.Image:
         import tifffile
     except ImportError:
         raise ImageError(f"{what}: reading it needs {INSTALL}") from None
+    _check_sizes(file, page)
     file.seek(0)
     with tifffile.TiffFile(file) as opened:
-        stored = opened.pages[page.index]
-        _check_segments(file, page, stored)
-        array = np.asarray(stored.asarray(maxworkers=1))
+        array = np.asarray(opened.pages[page.index].asarray(maxworkers=1))
     if page.planar:
         array = np.moveaxis(array, 0, -1)
     extra = page.tags.get(338, (0,))
@@ -70,21 +70,19 @@ def _narrow_wide(array: Pixels) -> Pixels:
     return narrow(array)
 
 
-def _check_segments(file: IO[bytes], page: Page, stored: Any) -> None:
-    """Raises ImageError if a strip or tile is missing, or says that it is larger than the page's.
+def _check_sizes(file: IO[bytes], page: Page) -> None:
+    """Raises ImageError if a strip or tile says that it is larger than the page's.
 
     The decoders believe the segment: a tile of 100 pixels may hold an image of a billion.
     """
-    if len(stored.dataoffsets) == 0 or 0 in stored.databytecounts or 0 in stored.dataoffsets:
-        raise ImageError("damaged image: some of its strips or tiles are missing")
-    sizes = _SIZES.get(page.compression)
+    segments, sizes = check_segments(file, page), _SIZES.get(page.compression)
     if sizes is None:
         return
     columns, rows = page.first(322, page.width), page.first(323, page.first(278, page.height))
-    columns, rows = min(columns, 4096 + page.width), min(rows, 4096 + page.height)
-    for offset, count in zip(stored.dataoffsets, stored.databytecounts, strict=True):
+    columns, rows = min(columns, page.width + MARGIN), min(rows, page.height + MARGIN)
+    for offset, length in segments:
         file.seek(offset)
-        width, height = sizes(file.read(min(count, 65_536)))
+        width, height = sizes(file.read(min(length, 65_536)))
         if not (0 < width <= columns and 0 < height <= rows):
             raise ImageError(
                 f"damaged image: a strip or tile of {width}×{height} pixels instead of "
@@ -165,7 +163,7 @@ def read_dicom(file: IO[bytes], reserve: Reserve) -> Image.Image:
     """The photograph in a DICOM file: one frame of visible light, RGB, YCbCr, palette or grey."""
     try:
         import pydicom
-        from pydicom.pixels import apply_color_lut, pixel_array  # type: ignore[attr-defined]
+        from pydicom.pixels import apply_color_lut, pixel_array
     except ImportError:
         raise ImageError(f"a DICOM file: reading it needs {INSTALL}") from None
     if INFLATED in file.read(2048):
@@ -202,7 +200,7 @@ def read_dicom(file: IO[bytes], reserve: Reserve) -> Image.Image:
 
 def _check_frame(dataset: Any) -> None:
     """Raises ImageError for an encapsulated frame that says it is larger than the image."""
-    from pydicom.encaps import get_frame  # type: ignore[attr-defined]
+    from pydicom.encaps import get_frame
 
     if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         return

@@ -56,6 +56,16 @@ def narrow(array: Pixels) -> NDArray[np.uint16]:
     return array.astype(np.uint16)
 
 
+def refuse_dark(image: Image.Image) -> None:
+    """Raises ImageError for the upper bytes of 16-bit colours if they are nearly black."""
+    largest = max(high for _, high in image.getextrema()[:3])  # type: ignore[misc]
+    if 0 < largest < DARK >> 8:
+        raise ImageError(
+            f"16-bit colours of at most {largest} of 255 in their upper bytes, which is nearly "
+            "black; if the camera has fewer bits, save the image with 8 bits"
+        )
+
+
 def _from_16_bits(array: Pixels, bits: int | None) -> NDArray[np.uint8]:
     colours = array[..., :3] if array.ndim == 3 else array  # a full alpha says nothing
     largest = int(colours.max())

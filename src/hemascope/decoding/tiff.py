@@ -6,11 +6,12 @@ because Pillow reads some kinds as other pixels than the file has.
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from dataclasses import dataclass
 from functools import cached_property
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from hemascope.decoding.errors import ImageError
 from hemascope.decoding.limits import MAX_METADATA, MAX_SEGMENTS, check_size
@@ -33,22 +34,30 @@ COMPRESSIONS = {
 }  # fmt: skip
 PILLOW_DECODES = (RAW, 2, 3, 4, LZW, JPEG, 8, 32773, 32946, 34925, 50000)
 METADATA_TAGS = (700, 33723, 34377, 34665, 34853, 40965)  # XMP, IPTC, Photoshop, EXIF, GPS
+UNREAD = 65_000  # a private tag
 
 
 @dataclass(frozen=True)
 class Page:
-    """One directory of a TIFF: the values of the tags in WANTED, the number of those in COUNTED."""
+    """One directory of a TIFF: the values of the tags in WANTED, the places of those in PLACED.
+
+    A place is the values' type, their number, and where in the file they stand.
+    """
 
     index: int
     big_endian: bool
     big: bool
     tags: dict[int, Any]
-    counts: dict[int, int]
+    places: dict[int, tuple[int, int, int]]
     metadata_bytes: int
 
     def first(self, tag: int, otherwise: int) -> int:
         value = self.tags.get(tag) or (otherwise,)
         return int(value[0])
+
+    def number(self, tag: int) -> int:
+        """How many values a tag in PLACED has."""
+        return self.places.get(tag, (0, 0, 0))[1]
 
     @property
     def width(self) -> int:
@@ -92,7 +101,7 @@ class Page:
     @property
     def segments(self) -> int:
         """How many strips or tiles it has."""
-        return max(self.counts.get(STRIPS, 0), self.counts.get(TILES, 0))
+        return max(self.number(STRIPS), self.number(TILES))
 
     @property
     def min_is_white(self) -> bool:
@@ -105,7 +114,8 @@ class Page:
 
     @cached_property
     def description(self) -> str:
-        return self.tags.get(270, b"").decode("utf-8", "replace").rstrip("\0")
+        text: bytes = self.tags.get(270, b"")
+        return text.decode("utf-8", "replace").rstrip("\0")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -120,6 +130,8 @@ class Page:
         """Bits of a sample that the camera filled, where a 16-bit page or its text says so."""
         if self.bits != 16:
             return self.bits if self.bits == 12 else None
+        if self.sample_format == SIGNED:
+            return 15
         if self.sample_format == SIGNED:
             return 15
         said = re.search(r'SignificantBits="(\d+)"', self.description)
@@ -186,7 +198,10 @@ WANTED = {
     254, 255, 256, 257, 258, 259, 262, 266, 270, 274, 277, 278, 281, 284, 322, 323, 338, 339, 341,
     530, 34675, 50839,
 }  # fmt: skip
-STRIPS, TILES, SUB_DIRECTORIES, METAMORPH_PLANES = COUNTED = (273, 324, 330, 33629)
+STRIPS, LENGTHS, TILES, TILE_LENGTHS, SUB_DIRECTORIES, METAMORPH_PLANES = PLACED = (
+    273, 279, 324, 325, 330, 33629,
+)  # fmt: skip
+JPEG_END = 1024  # bytes at a JPEG strip's end where its end marker stands
 
 
 def read_pages(file: IO[bytes]) -> list[Page]:
@@ -197,16 +212,51 @@ def read_pages(file: IO[bytes]) -> list[Page]:
         raise ImageError("damaged image: its TIFF header cannot be read") from None
 
 
+def check_segments(file: IO[bytes], page: Page) -> list[tuple[int, int]]:
+    """The offset and length of each strip or tile of a compressed page.
+
+    Raises ImageError for one that is missing, past the file's end, or a JPEG without its end: the
+    decoders would fill these with grey. Without compression they read, or fail, by themselves.
+    """
+    if page.compression == RAW:
+        return []
+    offsets, lengths = page.places.get(TILES) or page.places.get(STRIPS), page.places.get(LENGTHS)
+    lengths = page.places.get(TILE_LENGTHS) or lengths
+    if offsets is None or lengths is None or offsets[1] != lengths[1]:
+        raise ImageError("damaged image: its header does not say where its strips or tiles are")
+    segments = list(zip(_array(file, page, offsets), _array(file, page, lengths), strict=True))
+    size = file.seek(0, io.SEEK_END)
+    for offset, length in segments:
+        if offset == 0 or length == 0 or offset + length > size:
+            raise ImageError("damaged image: some of its strips or tiles are missing")
+        if page.compression == JPEG:
+            file.seek(offset + max(0, length - JPEG_END))
+            if b"\xff\xd9" not in file.read(min(length, JPEG_END)):
+                raise ImageError("damaged image: some of its strips or tiles end early")
+    return segments
+
+
+def _array(file: IO[bytes], page: Page, place: tuple[int, int, int]) -> tuple[int, ...]:
+    kind, count, at = place
+    code = TYPES.get(kind, "")
+    if code not in ("H", "I", "Q") or count > MAX_SEGMENTS:
+        raise ImageError("damaged image: its header does not say where its strips or tiles are")
+    file.seek(at)
+    layout = (">" if page.big_endian else "<") + f"{count}{code}"
+    try:
+        return struct.unpack(layout, file.read(struct.calcsize(layout)))
+    except struct.error:
+        raise ImageError("damaged image: its TIFF header cannot be read") from None
+
+
 def hide_metadata(content: bytes) -> bytes:
     """The TIFF file with its EXIF, XMP and the like under tags that nobody reads."""
-    import io
-
     hidden = bytearray(content)
     for page, entries in _directories(io.BytesIO(content)):
-        order = "big" if page.big_endian else "little"
+        order: Literal["big", "little"] = "big" if page.big_endian else "little"
         for tag, at in entries:
             if tag in METADATA_TAGS:
-                hidden[at : at + 2] = (65_000).to_bytes(2, order)  # type: ignore[arg-type]
+                hidden[at : at + 2] = UNREAD.to_bytes(2, order)
     return bytes(hidden)
 
 
@@ -233,31 +283,34 @@ def _directories(file: IO[bytes]) -> Any:
             raise ImageError("damaged image: its TIFF header cannot be read")
         following = file.read(struct.calcsize(word))
         entries = list(struct.iter_unpack(layout, body))
-        page = _page(file, len(seen) - 1, end, big, entries)
+        page = _page(file, len(seen) - 1, end, big, start, entries)
         yield page, [(entry[0], start + n * size) for n, entry in enumerate(entries)]
         at = struct.unpack(end + word, following)[0] if len(following) >= 4 else 0
 
 
-def _page(file: IO[bytes], index: int, end: str, big: bool, entries: list[Any]) -> Page:
+def _page(file: IO[bytes], index: int, end: str, big: bool, start: int, entries: list[Any]) -> Page:
     tags: dict[int, Any] = {}
-    counts: dict[int, int] = {}
-    metadata = 0
-    for tag, kind, count, value in entries:
+    places: dict[int, tuple[int, int, int]] = {}
+    metadata, size = 0, 20 if big else 12
+    for number, (tag, kind, count, value) in enumerate(entries):
         code = TYPES.get(kind, "")
         unit = struct.calcsize(code) if code else SIZES.get(kind, 1)
-        if tag in COUNTED:
-            counts[tag] = count
-        elif count * unit > len(value):
+        inside = count * unit <= len(value)
+        at = start + (number + 1) * size - len(value)
+        if not inside:
+            at = struct.unpack(end + ("Q" if big else "I"), value)[0]
             metadata += count * unit
-        if tag not in WANTED or tag in COUNTED or not code:
+        if tag in PLACED:
+            places[tag] = kind, count, at
+        if tag not in WANTED or not code:
             continue
         count = min(count, MAX_BYTES if unit == 1 else 64)
         data = value[: count * unit]
-        if count * unit > len(value):
-            file.seek(struct.unpack(end + ("Q" if big else "I"), value)[0])
+        if not inside:
+            file.seek(at)
             data = file.read(count * unit)
         if code == "s":
             tags[tag] = data
         else:
             tags[tag] = struct.unpack(end + str(len(data) // unit) + code, data)
-    return Page(index, end == ">", big, tags, counts, metadata)
+    return Page(index, end == ">", big, tags, places, metadata)

@@ -14,12 +14,14 @@ from hemascope.decoding import optional
 from hemascope.decoding.colour import to_rgb
 from hemascope.decoding.errors import ImageError
 from hemascope.decoding.limits import Reserve, max_pixels
-from hemascope.decoding.pixels import image_from
+from hemascope.decoding.pixels import image_from, refuse_dark
 from hemascope.decoding.tiff import (
     METAMORPH_PLANES,
     PALETTE,
+    RGB,
     SUB_DIRECTORIES,
     Page,
+    check_segments,
     hide_metadata,
     read_pages,
 )
@@ -42,7 +44,7 @@ def read_tiff(file: IO[bytes], reserve: Reserve, index: int = 0) -> tuple[Image.
     if index:
         return _read_one(file, pages[index], reserve), ""
     pictures = [page for page in pages if not page.auxiliary]
-    if not pictures and any(SUB_DIRECTORIES in page.counts for page in pages):
+    if not pictures and any(SUB_DIRECTORIES in page.places for page in pages):
         raise ImageError("a camera's raw file: save it as a TIFF or PNG")
     pictures = pictures or pages
     order = _colour_order(pictures)
@@ -100,7 +102,7 @@ def _refuse_stacks(pictures: Sequence[Page]) -> None:
     first = pictures[0]
     planes = max(
         len(pictures) if len({page.shape for page in pictures}) == 1 else 1,
-        first.counts.get(METAMORPH_PLANES, 1),
+        first.number(METAMORPH_PLANES),
         int(_imagej(first.description, "images") or 1),
     )
     grey = all(page.samples == 1 for page in pictures)
@@ -180,12 +182,15 @@ def _read_page(file: IO[bytes], page: Page) -> Image.Image:
     except Exception:  # what Pillow makes of EXIF and the like must not cost the image
         file.seek(0)
         image = _load(io.BytesIO(hide_metadata(file.read())), page)
+    if page.bits == 16 and page.photometric == RGB:
+        refuse_dark(image)
     inverted = page.min_is_white and page.bits > 8
     return to_rgb(image, bits=page.used_bits, min_is_white=inverted)
 
 
 def _load(file: IO[bytes], page: Page) -> Image.Image:
     """The page as Pillow reads it, already upright."""
+    check_segments(file, page)
     file.seek(0)
     image = TiffImagePlugin.TiffImageFile(file)
     image.seek(page.index)

@@ -31,7 +31,7 @@ from hemascope.decoding.colour import orientation_of, to_rgb
 from hemascope.decoding.errors import ImageError
 from hemascope.decoding.limits import Reserve, check_size, share_memory
 from hemascope.decoding.metadata import without_metadata
-from hemascope.decoding.pixels import DARK, image_from
+from hemascope.decoding.pixels import image_from, refuse_dark
 from hemascope.decoding.tiff_pages import read_tiff
 
 try:
@@ -56,42 +56,13 @@ DECODERS: dict[str, type[ImageFile.ImageFile]] = {
 if AvifImagePlugin is not None:
     DECODERS["AVIF"] = AvifImagePlugin.AvifImageFile
 
-IMAGE_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".png",
-        ".apng",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".btf",
-        ".tf8",
-        ".jp2",
-        ".j2k",
-        ".jpf",
-        ".jpx",
-        ".jpc",
-        ".j2c",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".qoi",
-        ".avif",
-        ".avifs",
-        ".dcm",
-        ".heic",
-        ".heif",
-        ".hif",
-    ]
-)
+# fmt: off
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp",
+    ".tif", ".tiff", ".btf", ".tf8", ".jp2", ".j2k", ".jpf", ".jpx", ".jpc", ".j2c", ".ppm",
+    ".pgm", ".pbm", ".pnm", ".pfm", ".qoi", ".avif", ".avifs", ".dcm", ".heic", ".heif", ".hif",
+})
+# fmt: on
 
 # Bytes per pixel that a decoder takes beside an RGB image's four, and a mode beside RGB.
 OF_FORMAT = {"WEBP": 13, "AVIF": 14, "JPEG2000": 20, "QOI": 4, "GIF": 4}
@@ -261,18 +232,8 @@ def _load(file: IO[bytes], kind: str, reserve: Reserve) -> tuple[Image.Image, in
     if kind == "JPEG":
         jpeg.check_whole(file, image)
     if deep:
-        _refuse_dark(image)
+        refuse_dark(image)
     return image, orientation
-
-
-def _refuse_dark(image: Image.Image) -> None:
-    """Raises ImageError for the upper bytes of 16-bit colours if they are nearly black."""
-    largest = max(high for _, high in image.getextrema()[:3])  # type: ignore[misc]
-    if 0 < largest < DARK >> 8:
-        raise ImageError(
-            f"16-bit colours of at most {largest} of 255 in their upper bytes, which is nearly "
-            "black; if the camera has fewer bits, save the image with 8 bits"
-        )
 
 
 def _from_opened(image: Image.Image, reserve: Reserve) -> Decoded:
