@@ -342,6 +342,12 @@ def test_a_pgm_is_scaled_by_its_largest_value() -> None:
     assert pixels(pgm)[:, :, 0] == pytest.approx(twelve * (255 / 4095), abs=1)
 
 
+def test_what_pillow_decodes_in_python_is_small() -> None:
+    assert pixels(encoded(NOISE, "PPM")).shape == NOISE.shape
+    refused(b"P5\n1300 1300\n4095\n" + bytes(2 * 1300 * 1300), "too slow")
+    refused(b"P3\n1300 1300\n255\n" + b"1 " * 100, "too slow")
+
+
 # What is never opened
 
 

@@ -60,6 +60,8 @@ def to_rgb(
         image = image.convert("RGB")
     if profile:
         image = _in_srgb(image, profile)
+    if image.mode == "RGB":
+        return image
     return _on_white(image) if image.mode == "RGBA" else image.convert("RGB")
 
 
@@ -78,6 +80,9 @@ def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """The image in sRGB's colours; as it is where its profile is sRGB's, unreadable or unfit."""
     transform = _transform(profile, image.mode) if len(profile) <= MAX_PROFILE else None
     if transform is None:
+        return image
+    if image.mode == transform.output_mode:  # the image is ours, and a second would cost as much
+        ImageCms.applyTransform(image, transform, inPlace=True)
         return image
     return ImageCms.applyTransform(image, transform) or image
 

@@ -22,7 +22,6 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
-    QoiImagePlugin,
     WebPImagePlugin,
 )
 
@@ -51,7 +50,6 @@ DECODERS: dict[str, type[ImageFile.ImageFile]] = {
     "WEBP": WebPImagePlugin.WebPImageFile,
     "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
     "PPM": PpmImagePlugin.PpmImageFile,
-    "QOI": QoiImagePlugin.QoiImageFile,
 }
 if AvifImagePlugin is not None:
     DECODERS["AVIF"] = AvifImagePlugin.AvifImageFile
@@ -60,15 +58,16 @@ if AvifImagePlugin is not None:
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp",
     ".tif", ".tiff", ".btf", ".tf8", ".jp2", ".j2k", ".jpf", ".jpx", ".jpc", ".j2c", ".ppm",
-    ".pgm", ".pbm", ".pnm", ".pfm", ".qoi", ".avif", ".avifs", ".dcm", ".heic", ".heif", ".hif",
+    ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".avifs", ".dcm", ".heic", ".heif", ".hif",
 })
 # fmt: on
 
 # Bytes per pixel that a decoder takes beside an RGB image's four, and a mode beside RGB.
-OF_FORMAT = {"WEBP": 13, "AVIF": 14, "JPEG2000": 20, "QOI": 4, "GIF": 4}
+OF_FORMAT = {"WEBP": 13, "AVIF": 14, "JPEG2000": 20, "GIF": 4}
 OF_MODE = {"RGB": 0, "L": 1, "1": 1, "P": 1, "CMYK": 4, "RGBA": 13}
 OTHER_MODE = 16
 TURNED = 4  # a copy
+MAX_SLOW = 1_500_000  # pixels of decoders written in Python: 2.7 s for a million of 16-bit PPM
 
 UNKNOWN = {
     b"%PDF": "a PDF document",
@@ -211,7 +210,6 @@ _KINDS = {
     b"MM\0+": "TIFF",
     b"\xff\x4f\xff\x51": "JPEG2000",
     b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG2000",
-    b"qoif": "QOI",
 }
 
 
@@ -226,6 +224,11 @@ def _load(file: IO[bytes], kind: str, reserve: Reserve) -> tuple[Image.Image, in
     cost = image.width * image.height * (4 + beside + (TURNED if orientation > 1 else 0))
     if kind == "JPEG":
         cost += jpeg.coefficient_bytes(file, image)
+    if image.tile[0][0] in Image.DECODERS and image.width * image.height > MAX_SLOW:
+        raise ImageError(
+            f"too slow: {image.width}×{image.height} pixels in a form that takes seconds for a "
+            "million; save it as PNG or TIFF"
+        )
     deep = kind == "PNG" and "16" in str(image.tile[0].args) and image.mode in ("RGB", "RGBA")
     reserve(cost)
     image.load()
