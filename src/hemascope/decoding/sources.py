@@ -224,7 +224,7 @@ def _load(file: IO[bytes], kind: str, reserve: Reserve) -> tuple[Image.Image, in
     cost = image.width * image.height * (4 + beside + (TURNED if orientation > 1 else 0))
     if kind == "JPEG":
         cost += jpeg.coefficient_bytes(file, image)
-    if image.tile[0][0] in Image.DECODERS and image.width * image.height > MAX_SLOW:
+    if image.tile and image.tile[0][0] in Image.DECODERS and image.width * image.height > MAX_SLOW:
         raise ImageError(
             f"too slow: {image.width}×{image.height} pixels in a form that takes seconds for a "
             "million; save it as PNG or TIFF"
