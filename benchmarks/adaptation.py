@@ -21,20 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import t as student
 from threadpoolctl import threadpool_limits
 
+from hemascope.arrays import AnyFloatArray, IntArray
 from hemascope.bundle.bundle import Bundle, read_bundle
-from hemascope.bundle.classifier import Classifier
-from hemascope.bundle.head import read_heads
-from hemascope.data.sites import LabelledCell, read_site
+from hemascope.bundle.heads import read_heads
+from hemascope.data.external import LabelledCell, read_site
+from hemascope.files import write_atomic
+from hemascope.inference.classifier import Classifier
+from hemascope.metrics.class_subset import AT_LEAST
+from hemascope.metrics.classification import balanced_accuracy, confusion_matrix
+from hemascope.post_training.adapt import FOLDS, adapt, flat, folds_of, seen
+from hemascope.post_training.fit_heads import fit_heads
 from hemascope.provenance import provenance
-from hemascope.reports.adapt import FOLDS, adapt, flat, folds_of, seen
-from hemascope.results import to_json, write_whole
-from hemascope.scoring.adaptation import fit_heads
-from hemascope.scoring.metrics import balanced_accuracy, confusion_matrix
-from hemascope.scoring.shared import AT_LEAST
+from hemascope.serialization import to_json
 
 LOOKS = {"one": False, "eight": True}
 READINGS = ("all", "shared")
@@ -54,7 +55,7 @@ def drawn(cells: list[LabelledCell], each: int, seed: int) -> list[LabelledCell]
     return chosen
 
 
-def balanced(scores: NDArray[np.floating], targets: NDArray[np.int64]) -> dict[str, float]:
+def balanced(scores: AnyFloatArray, targets: IntArray) -> dict[str, float]:
     """Balanced accuracy of scores (N,C), named among all C classes and among those of the targets.
 
     It is the mean recall of the classes that there are targets (N,) of.
@@ -99,7 +100,7 @@ def ceiling(bundle: Bundle, cells: list[LabelledCell]) -> Scores:
     return found
 
 
-def alike(rows: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.int64]:
+def alike(rows: IntArray, targets: IntArray) -> IntArray:
     """Rows of which every class has as many, those of the smaller ones more than once."""
     groups = [rows[targets[rows] == k] for k in np.unique(targets[rows])]
     most = max(map(len, groups))
@@ -179,7 +180,7 @@ def main() -> None:
         "mean_of_sites": means,
         "provenance": provenance(),
     }
-    write_whole(options.out, to_json(results))
+    write_atomic(options.out, to_json(results))
 
 
 if __name__ == "__main__":

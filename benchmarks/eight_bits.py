@@ -15,13 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from hemascope.bundle.bundle import read_bundle
-from hemascope.bundle.classifier import Classifier
+from hemascope.data.external import cells_of
 from hemascope.data.manifest import read_manifest
-from hemascope.data.sites import cells_of
+from hemascope.evaluation.evaluate import evaluate
+from hemascope.files import write_atomic
+from hemascope.inference.classifier import Classifier
+from hemascope.metrics.intervals import wilson
 from hemascope.provenance import provenance
-from hemascope.reports.evaluate import evaluate
-from hemascope.results import Estimate, Evaluation, Proportion, to_json, write_whole
-from hemascope.scoring.statistics import wilson
+from hemascope.records import Estimate, Evaluation, Proportion
+from hemascope.serialization import to_json
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def main() -> None:
         float(differences.max(axis=1).mean()),
         provenance() | {"model_sha256": bundles[1].card.model_sha256},
     )
-    write_whole(given.out, to_json(found))
+    write_atomic(given.out, to_json(found))
     print(to_json(found).decode())
 
 

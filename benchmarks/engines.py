@@ -19,8 +19,9 @@ import numpy as np
 import onnxruntime
 import openvino
 
+from hemascope.files import write_atomic
 from hemascope.provenance import provenance
-from hemascope.results import to_json, write_whole
+from hemascope.serialization import to_json
 
 BATCHES = (1, 8, 32)
 RUNS = 20
@@ -92,7 +93,7 @@ def main() -> None:
             found.append(Engine(model.parent.name, name, times))
             print(found[-1], flush=True)
     engines = Engines(tuple(found), openvino.__version__, provenance())
-    write_whole(given.out, to_json(engines))
+    write_atomic(given.out, to_json(engines))
 
 
 if __name__ == "__main__":

@@ -20,20 +20,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hemascope.arrays import BoolArray, Float32Array, FloatArray, ImageArray, IntArray
 from hemascope.bundle.bundle import Bundle
-from hemascope.bundle.classifier import Classifier
 from hemascope.data.manifest import Manifest, read_manifest
+from hemascope.evaluation.uncertainty import calibration
+from hemascope.files import write_atomic
+from hemascope.inference.classifier import Classifier
+from hemascope.metrics.classification import auroc
+from hemascope.metrics.intervals import bootstrap, wilson
 from hemascope.provenance import data_hash, provenance
-from hemascope.results import Estimate, Proportion, to_json, write_whole
-from hemascope.scoring.assessment import calibration
-from hemascope.scoring.calibration import fit_temperature, softmax
-from hemascope.scoring.ensemble import disagreement
-from hemascope.scoring.metrics import auroc
-from hemascope.scoring.statistics import bootstrap, wilson
+from hemascope.records import Estimate, Proportion
+from hemascope.serialization import to_json
 from hemascope.training.folder import RunFolder
 from hemascope.training.run import bundle_of, ensemble_of, snapshots_of
+from hemascope.uncertainty.ensemble import disagreement
+from hemascope.uncertainty.temperature import fit_temperature, softmax
 
 FITTED_ON = 1000
 BATCH = 32
@@ -54,13 +56,13 @@ class Way:
     times_the_first: float
 
 
-def answers(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def answers(classifier: Classifier, images: ImageArray) -> Float32Array:
     """Logits of the members, (N,M,C)."""
     parts = [classifier.scores(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
     return np.concatenate([part.members for part in parts])
 
 
-def load(manifest: Manifest, classifier: Classifier) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def load(manifest: Manifest, classifier: Classifier) -> tuple[ImageArray, IntArray]:
     names = classifier.card.classes.names
     images = [classifier.card.input.load(manifest.root / row.path) for row in manifest.rows]
     return np.stack(images), np.array([names.index(row.label) for row in manifest.rows])
@@ -93,7 +95,7 @@ def measure(name: str, bundle: Bundle, tta: bool, pool: Manifest, test: Manifest
     )
 
 
-def tells(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Estimate:
+def tells(scores: FloatArray, right: BoolArray) -> Estimate:
     """The area under the curve of telling mistakes, which should have the higher scores."""
     ranks, kinds = scores[:, None], right.astype(np.int64)
     return bootstrap(lambda weights: auroc(ranks, kinds, weights), len(right))[0]
@@ -137,7 +139,7 @@ def main() -> None:
             f"{way.times_the_first:.1f} times the time"
         )
     facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in test.rows))
-    write_whole(chosen.out, to_json({"ways": ways, "provenance": facts}))
+    write_atomic(chosen.out, to_json({"ways": ways, "provenance": facts}))
 
 
 if __name__ == "__main__":

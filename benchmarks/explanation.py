@@ -22,23 +22,24 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from hemascope.bundle.classifier import Classifier
-from hemascope.bundle.explain import enlarged, sharp_map
+from hemascope.arrays import AnyFloatArray, BoolArray, FloatArray, ImageArray
+from hemascope.data.external import LabelledCell, read_site
 from hemascope.data.manifest import read_manifest
-from hemascope.data.sites import LabelledCell, read_site
+from hemascope.files import write_atomic
+from hemascope.inference.classifier import Classifier
+from hemascope.inference.explain import enlarged, sharp_map
+from hemascope.metrics.faithfulness import STEPS, deletion, insertion
+from hemascope.metrics.intervals import bootstrap, wilson
 from hemascope.preprocess import decode, ground_colour
 from hemascope.provenance import provenance
-from hemascope.results import Estimate, Prediction, Proportion, to_json, write_whole
-from hemascope.scoring.calibration import softmax
-from hemascope.scoring.faithfulness import STEPS, deletion, insertion
-from hemascope.scoring.statistics import bootstrap, wilson
+from hemascope.records import Estimate, Prediction, Proportion
+from hemascope.serialization import to_json
+from hemascope.uncertainty.temperature import softmax
 
 PER_CLASS = 25
 OURS = "map of explain"
-Floats = NDArray[np.floating]
 Areas = dict[str, tuple[float, float]]  # by kind of map: under the deletion curve, the insertion's
 
 
@@ -64,13 +65,13 @@ class Explanation:
 
 
 def maps_of(
-    classifier: Classifier, image: NDArray[np.uint8], answer: Prediction, noise: Floats
-) -> dict[str, Floats]:
+    classifier: Classifier, image: ImageArray, answer: Prediction, noise: AnyFloatArray
+) -> dict[str, AnyFloatArray]:
     """Every kind of map of the named class, (S,S)."""
     size, label = len(image), str(answer.label)
     judge = classifier.judge(answer)
     of = judge.card.classes.index(label)
-    one, eight = judge.scores(image[None]), judge.eight_looks(image[None])
+    one, eight = judge.scores(image[None]), judge.engine.eight_looks(image[None])
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     return {
         OURS: sharp_map(classifier, image, answer, label),
@@ -91,7 +92,7 @@ def areas_of(classifier: Classifier, numbered: tuple[int, str]) -> Areas:
     ground = np.empty_like(image)
     ground[:] = ground_colour(Image.fromarray(image))
 
-    def probability(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def probability(images: ImageArray) -> FloatArray:
         return softmax(judge.scores(images).logits, judge.card.temperature)[:, of]
 
     noise = np.random.default_rng(number).random((8, 8))
@@ -104,7 +105,7 @@ def areas_of(classifier: Classifier, numbered: tuple[int, str]) -> Areas:
     }
 
 
-def curves(areas: dict[str, NDArray[np.float64]], sign: int) -> Curves:
+def curves(areas: dict[str, FloatArray], sign: int) -> Curves:
     """Of the areas (N,) by kind; `sign` is 1 where a greater one is better, else -1."""
     ours = areas[OURS]
     gaps = {kind: ours - found for kind, found in areas.items() if kind != OURS}
@@ -115,7 +116,7 @@ def curves(areas: dict[str, NDArray[np.float64]], sign: int) -> Curves:
     )
 
 
-def mean(values: NDArray[np.float64]) -> Estimate:
+def mean(values: FloatArray) -> Estimate:
     (found,) = bootstrap(
         lambda counts: (counts @ values / counts.sum(axis=1))[:, None], len(values)
     )
@@ -138,7 +139,7 @@ def localisation(classifier: Classifier, folder: Path) -> dict[str, Proportion]:
     def peaks(named: tuple[LabelledCell, Prediction]) -> dict[str, bool]:
         cell, answer = named
         image = classifier.card.input.load(cell.view)
-        maps = classifier.judge(answer).eight_looks(image[None]).class_map[0]
+        maps = classifier.judge(answer).engine.eight_looks(image[None]).class_map[0]
         shown = {
             OURS: sharp_map(classifier, image, answer, cell.label),
             "class map": enlarged(maps[names.index(cell.label)], len(image)),
@@ -154,7 +155,7 @@ def localisation(classifier: Classifier, folder: Path) -> dict[str, Proportion]:
     return {kind: wilson(sum(found[kind] for found in each), len(each)) for kind in each[0]}
 
 
-def peak_lies_in(mask: NDArray[np.bool_], weights: Floats, scale: float) -> bool:
+def peak_lies_in(mask: BoolArray, weights: AnyFloatArray, scale: float) -> bool:
     """Of a map (S,S) over the middle of a mask, whose pixels are `scale` times smaller."""
     peak = np.array(np.unravel_index(int(weights.argmax()), weights.shape))
     middle = np.array(mask.shape) / 2
@@ -187,7 +188,7 @@ def main() -> None:
         localisation(classifier, given.jiangxi),
         provenance() | {"model_sha256": classifier.card.model_sha256},
     )
-    write_whole(given.out, to_json(found))
+    write_atomic(given.out, to_json(found))
     print(to_json(found).decode())
 
 

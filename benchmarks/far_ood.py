@@ -17,19 +17,20 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from hemascope.bundle.classifier import Classifier
+from hemascope.arrays import FloatArray, ImageArray
 from hemascope.data.manifest import Manifest, read_manifest
+from hemascope.files import write_atomic
+from hemascope.inference.classifier import Classifier
+from hemascope.metrics.classification import auroc
+from hemascope.metrics.intervals import bootstrap, wilson
 from hemascope.provenance import data_hash, provenance
-from hemascope.results import Estimate, Proportion, to_json, write_whole
-from hemascope.scoring.metrics import auroc
-from hemascope.scoring.ood import detectors
-from hemascope.scoring.statistics import bootstrap, wilson
+from hemascope.records import Estimate, Proportion
+from hemascope.serialization import to_json
 from near_ood import scores_of, seen_by
+from ood_detectors import detectors
 
-Images = NDArray[np.uint8]
 FIELD_VIEW = 330  # pixels of a BCCD field as wide as what the model sees of PBC: 21.6 µm
 FITTED_ON = 3000
 TRIES = 20
@@ -45,7 +46,7 @@ class FarSet:
     flagged: Proportion
 
 
-def photographs(size: int, random: np.random.Generator) -> Iterator[Images]:
+def photographs(size: int, random: np.random.Generator) -> Iterator[ImageArray]:
     """Random squares of scikit-image's photographs, twelve of each."""
     import skimage  # the fields of BCCD can be had without it
 
@@ -56,7 +57,7 @@ def photographs(size: int, random: np.random.Generator) -> Iterator[Images]:
             yield square(image, min(image.size) * random.uniform(0.4, 1), size, random)
 
 
-def grounds(bccd: Path, size: int, random: np.random.Generator) -> Iterator[Images]:
+def grounds(bccd: Path, size: int, random: np.random.Generator) -> Iterator[ImageArray]:
     """One square a field that no box of a white cell or platelet reaches into, where there is."""
     for path in sorted((bccd / "JPEGImages").glob("*.jpg")):
         boxes = cells_in(bccd / "Annotations" / f"{path.stem}.xml")
@@ -81,14 +82,14 @@ def cells_in(annotation: Path) -> list[list[float]]:
     return found
 
 
-def blanks(size: int, random: np.random.Generator) -> Iterator[Images]:
+def blanks(size: int, random: np.random.Generator) -> Iterator[ImageArray]:
     """Empty fields: one bright colour, with a camera's noise."""
     for _ in range(200):
         noise = random.normal(0, random.uniform(0, 12), (size, size, 3))
         yield np.clip(random.uniform(150, 255, 3) + noise, 0, 255).astype(np.uint8)
 
 
-def out_of_focus(test: Manifest, classifier: Classifier) -> Iterator[Images]:
+def out_of_focus(test: Manifest, classifier: Classifier) -> Iterator[ImageArray]:
     """Test cells, blurred until nothing but colour is left."""
     size = classifier.card.input.size
     for row in test.rows[::5]:
@@ -96,7 +97,7 @@ def out_of_focus(test: Manifest, classifier: Classifier) -> Iterator[Images]:
         yield np.asarray(image.filter(ImageFilter.GaussianBlur(size / 16)))
 
 
-def square(image: Image.Image, side: float, size: int, random: np.random.Generator) -> Images:
+def square(image: Image.Image, side: float, size: int, random: np.random.Generator) -> ImageArray:
     x, y = random.uniform(0, image.width - side), random.uniform(0, image.height - side)
     small = image.resize((size, size), Image.Resampling.BILINEAR, (x, y, x + side, y + side))
     return np.asarray(small)
@@ -139,10 +140,10 @@ def main() -> None:
         print(f"{name}, n = {len(stacked)}: {line}; flagged {flagged.value:.3f}", flush=True)
     facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in test.rows))
     facts |= {"model_sha256": classifier.card.model_sha256}
-    write_whole(chosen.out, to_json({"far": results, "provenance": facts}))
+    write_atomic(chosen.out, to_json({"far": results, "provenance": facts}))
 
 
-def area(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> Estimate:
+def area(known: FloatArray, unknown: FloatArray) -> Estimate:
     """That a strange picture scores higher than a cell, with its interval over both."""
     ranks = np.concatenate([known, unknown])[:, None]
     targets = np.concatenate([np.ones(len(known), int), np.zeros(len(unknown), int)])

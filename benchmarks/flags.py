@@ -16,10 +16,11 @@ from pathlib import Path
 from statistics import median
 
 from hemascope.bundle.bundle import read_bundle
-from hemascope.bundle.classifier import Classifier
 from hemascope.data.manifest import read_manifest
+from hemascope.files import write_atomic
+from hemascope.inference.classifier import Classifier
 from hemascope.provenance import provenance
-from hemascope.results import to_json, write_whole
+from hemascope.serialization import to_json
 
 TURNS = 15
 
@@ -82,7 +83,7 @@ def main() -> None:
         cost(judging, plain, paths, 8),
         provenance() | {"model_sha256": bundle.card.model_sha256},
     )
-    write_whole(given.out, to_json(found))
+    write_atomic(given.out, to_json(found))
     print(to_json(found).decode())
 
 

@@ -18,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hemascope.bundle.classifier import Classifier
+from hemascope.data.external import LabelledCell, cells_of
 from hemascope.data.manifest import read_manifest
-from hemascope.data.sites import LabelledCell, cells_of
+from hemascope.files import write_atomic
+from hemascope.inference.classifier import Classifier
+from hemascope.metrics.intervals import wilson
 from hemascope.provenance import provenance
-from hemascope.results import Proportion, from_json, to_json, write_whole
-from hemascope.scoring.statistics import wilson
+from hemascope.records import Proportion
+from hemascope.serialization import from_json, to_json
 from hemascope.study.compare import sign_test
 from hemascope.training.folder import RunFacts, RunFolder
 from hemascope.training.recipe import read_recipe
@@ -111,7 +113,7 @@ def main() -> None:
             )
         )
     by_size = {str(size): speed for size, speed in speeds.items()}
-    write_whole(given.out, to_json(Sizes(tuple(runs), by_size, provenance())))
+    write_atomic(given.out, to_json(Sizes(tuple(runs), by_size, provenance())))
     for run in runs:
         print(run)
 

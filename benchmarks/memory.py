@@ -17,9 +17,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemascope.bundle.batch import find_images
+from hemascope.batch.inputs import find_images
+from hemascope.files import write_atomic
 from hemascope.provenance import provenance
-from hemascope.results import to_json, write_whole
+from hemascope.serialization import to_json
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def main() -> None:
     given = parser.parse_args()
     paths = find_images([given.folder])
     found = Memory(tuple(peak(paths, number) for number in given.images), provenance())
-    write_whole(given.out, to_json(found))
+    write_atomic(given.out, to_json(found))
     print(to_json(found).decode())
 
 

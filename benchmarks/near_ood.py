@@ -18,20 +18,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hemascope.bundle.classifier import Classifier
+from hemascope.arrays import ImageArray
 from hemascope.classes import BLOOD_CELLS, ClassSet
 from hemascope.data.manifest import Manifest, read_manifest
+from hemascope.files import write_atomic
+from hemascope.inference.classifier import Classifier
+from hemascope.metrics.classification import auroc
+from hemascope.metrics.intervals import bootstrap
+from hemascope.post_training.calibrate import joined
 from hemascope.provenance import data_hash, provenance
-from hemascope.reports.calibrate import joined
-from hemascope.results import Estimate, to_json, write_whole
-from hemascope.scoring.metrics import auroc
-from hemascope.scoring.ood import Seen, detectors
-from hemascope.scoring.statistics import bootstrap
+from hemascope.records import Estimate
+from hemascope.serialization import to_json
 from hemascope.training.folder import RunFolder
 from hemascope.training.recipe import Recipe
 from hemascope.training.run import train
+from hemascope.uncertainty.ood import Seen
+from ood_detectors import detectors
 
 RECIPE = Recipe(
     image_size=96,
@@ -71,7 +74,7 @@ def scores_of(classifier: Classifier, manifest: Manifest) -> Seen:
     return seen_by(classifier, np.stack(images), targets)
 
 
-def seen_by(classifier: Classifier, images: NDArray[np.uint8], targets: Sequence[int]) -> Seen:
+def seen_by(classifier: Classifier, images: ImageArray, targets: Sequence[int]) -> Seen:
     """What the graph says of preprocessed images (N,S,S,3), batch by batch."""
     batches = range(0, len(images), BATCH)
     return joined([classifier.scores(images[i : i + BATCH]) for i in batches], targets)
@@ -123,7 +126,7 @@ def main() -> None:
         "left_out": results,
         "provenance": facts,
     }
-    write_whole(chosen.out / "near_ood.json", to_json(found))
+    write_atomic(chosen.out / "near_ood.json", to_json(found))
 
 
 if __name__ == "__main__":

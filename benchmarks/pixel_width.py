@@ -12,20 +12,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from hemascope.arrays import BoolArray, FloatArray
+from hemascope.data.external import RED_CELL_MICRONS
 from hemascope.data.manifest import read_manifest
-from hemascope.data.sites import RED_CELL_MICRONS
+from hemascope.metrics.appearance import optical_density
 from hemascope.preprocess import ground_colour
-from hemascope.scoring.appearance import optical_density
 
 IMAGES = 300
 NUCLEUS = 0.45  # optical density of green light above which a shape is no red cell
 
 
-def density_of(path: Path) -> NDArray[np.float64]:
+def density_of(path: Path) -> FloatArray:
     image = Image.open(path).convert("RGB")
     return optical_density(np.asarray(image), ground_colour(image))
 
@@ -55,7 +55,7 @@ def free_cells(path: Path) -> tuple[list[float], list[float]]:
     return red, nucleated
 
 
-def diameter(shape: NDArray[np.bool_]) -> float:
+def diameter(shape: BoolArray) -> float:
     return float(np.sqrt(4 * shape.sum() / np.pi))
 
 

@@ -19,21 +19,22 @@ from itertools import compress
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from far_ood import grounds
-from hemascope.bundle.classifier import Classifier
+from hemascope.arrays import ImageArray
 from hemascope.data.manifest import Manifest, read_manifest
+from hemascope.files import write_atomic
+from hemascope.inference.classifier import Classifier
+from hemascope.metrics.intervals import wilson
 from hemascope.preprocess import InputSpec, decode
 from hemascope.provenance import data_hash, provenance
-from hemascope.results import Proportion, to_json, write_whole
-from hemascope.scoring.calibration import softmax
-from hemascope.scoring.quality import BLURRED, CUT_OFF, NO_CELL
-from hemascope.scoring.statistics import wilson
-from hemascope.scoring.trust import assess
+from hemascope.records import Proportion
+from hemascope.serialization import to_json
+from hemascope.uncertainty.image_quality import BLURRED, CUT_OFF, NO_CELL
+from hemascope.uncertainty.model import assess
+from hemascope.uncertainty.temperature import softmax
 
-Images = NDArray[np.uint8]
 Reasons = list[tuple[str, ...]]
 
 FLAGS = (BLURRED, CUT_OFF, NO_CELL)
@@ -58,7 +59,7 @@ class Flagged:
     review: Proportion
 
 
-def reasons_of(classifier: Classifier, images: Sequence[Images]) -> Reasons:
+def reasons_of(classifier: Classifier, images: Sequence[ImageArray]) -> Reasons:
     """Why each of the preprocessed images (S,S,3) wants review."""
     trust = classifier.card.trust
     found: Reasons = []
@@ -84,11 +85,13 @@ def flagged(pictures: str, cells: str, reasons: Reasons) -> Flagged:
     )
 
 
-def blurred(image: Image.Image, spec: InputSpec, radius: float) -> Images:
+def blurred(image: Image.Image, spec: InputSpec, radius: float) -> ImageArray:
     return spec.apply(image.filter(ImageFilter.GaussianBlur(radius)))
 
 
-def moved(image: Image.Image, spec: InputSpec, share: float, random: np.random.Generator) -> Images:
+def moved(
+    image: Image.Image, spec: InputSpec, share: float, random: np.random.Generator
+) -> ImageArray:
     """The view moved by a share of its side: so far lies the cell's middle from the picture's."""
     across, down = DIRECTIONS[random.integers(len(DIRECTIONS))]
     step = share * spec.side(image)
@@ -97,7 +100,7 @@ def moved(image: Image.Image, spec: InputSpec, share: float, random: np.random.G
     )
 
 
-def corners(image: Image.Image, spec: InputSpec) -> Images:
+def corners(image: Image.Image, spec: InputSpec) -> ImageArray:
     """What lies in the four corners, at the model's scale: a cross in the middle is left out."""
     side = round(spec.side(image))
     first, pixels = side // 2, np.asarray(image)
@@ -107,10 +110,10 @@ def corners(image: Image.Image, spec: InputSpec) -> Images:
     return InputSpec(spec.size).apply(Image.fromarray(pixels))
 
 
-def kinds(spec: InputSpec) -> dict[str, Callable[[Image.Image], Images]]:
+def kinds(spec: InputSpec) -> dict[str, Callable[[Image.Image], ImageArray]]:
     """What is made of a PBC image, by the name of what comes of it."""
     random = np.random.default_rng(0)
-    found: dict[str, Callable[[Image.Image], Images]] = {"as they are": spec.apply}
+    found: dict[str, Callable[[Image.Image], ImageArray]] = {"as they are": spec.apply}
     for radius in BLURS:
         found[f"blurred by {radius} px"] = partial(blurred, spec=spec, radius=radius)
     for name, share in MOVES.items():
@@ -142,7 +145,7 @@ def main() -> None:
     found.append(flagged("grounds of BCCD", "all", reasons_of(classifier, fields)))
     facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in test.rows))
     facts |= {"model_sha256": classifier.card.model_sha256}
-    write_whole(given.out, to_json({"flagged": found, "provenance": facts}))
+    write_atomic(given.out, to_json({"flagged": found, "provenance": facts}))
     for kind in found:
         shares = ", ".join(f"{flag} {share.value:.3f}" for flag, share in kind.flags.items())
         print(

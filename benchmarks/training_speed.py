@@ -32,11 +32,12 @@ from torchvision.datasets import ImageFolder
 
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.manifest import manifest_from_folder
-from hemascope.data.render import draw_cell
+from hemascope.data.synthetic import draw_cell
+from hemascope.files import write_atomic
 from hemascope.models import build_model
 from hemascope.models.network import IMAGENET_MEAN, IMAGENET_STD
 from hemascope.provenance import provenance
-from hemascope.results import to_json, write_whole
+from hemascope.serialization import to_json
 from hemascope.training.images import prepare_data
 from hemascope.training.loop import Run
 from hemascope.training.recipe import Recipe
@@ -167,7 +168,7 @@ def main() -> None:
     if given.out is not None:
         facts = provenance() | {"torch": str(torch.__version__)}
         facts["threads"] = str(torch.get_num_threads())
-        write_whole(given.out, to_json({"sizes": found, "provenance": facts}))
+        write_atomic(given.out, to_json({"sizes": found, "provenance": facts}))
 
 
 if __name__ == "__main__":

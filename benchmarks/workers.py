@@ -17,11 +17,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemascope.bundle.batch import PART, find_images
-from hemascope.bundle.cluster import classify_on_cluster
-from hemascope.bundle.sources import Sources
+from hemascope.batch.cluster import classify_on_cluster
+from hemascope.batch.cluster_inputs import Sources
+from hemascope.batch.inputs import find_images
+from hemascope.batch.shards import PART
+from hemascope.files import write_atomic
 from hemascope.provenance import provenance
-from hemascope.results import to_json, write_whole
+from hemascope.serialization import to_json
 
 FEW, MANY = 2 * PART, 4 * PART  # whole rounds for one and for two workers
 
@@ -65,7 +67,7 @@ def main() -> None:
     given = parser.parse_args()
     paths = find_images([given.folder])
     found = tuple(rate(paths, number) for number in given.workers)
-    write_whole(given.out, to_json(Rates(FEW, MANY, found, provenance())))
+    write_atomic(given.out, to_json(Rates(FEW, MANY, found, provenance())))
     print(*found, sep="\n")
 
 

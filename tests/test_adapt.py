@@ -19,17 +19,17 @@ from threadpoolctl import threadpool_info
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
 from hemascope.bundle.bundle import Bundle, BundleError, Card, read_bundle
 from hemascope.bundle.export import drawn_sample, export
-from hemascope.bundle.head import read_heads, with_heads
+from hemascope.bundle.heads import Head, Heads, read_heads, with_heads
 from hemascope.cli import app
-from hemascope.data.render import draw_cell
-from hemascope.data.sites import LabelledCell
+from hemascope.data.external import LabelledCell
+from hemascope.data.synthetic import draw_cell
 from hemascope.models import Switches, build_model
 from hemascope.models.ensemble import Ensemble
+from hemascope.post_training import fit_heads as adaptation
+from hemascope.post_training.adapt import FOLDS, VIEWS, _fitted, flat, folds_of, seen
+from hemascope.post_training.fit_heads import fit_head, fit_heads
 from hemascope.preprocess import View
-from hemascope.reports.adapt import FOLDS, VIEWS, _fitted, flat, folds_of, seen
-from hemascope.scoring import adaptation
-from hemascope.scoring.adaptation import Head, Heads, fit_head, fit_heads
-from hemascope.scoring.calibration import softmax
+from hemascope.uncertainty.temperature import softmax
 
 NAMES = ("eosinophil", "lymphocyte", "monocyte")
 
@@ -219,7 +219,7 @@ def test_the_fit_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         return fit_heads(features, targets, old)
 
-    monkeypatch.setattr("hemascope.reports.adapt.fit_heads", watched)
+    monkeypatch.setattr("hemascope.post_training.adapt.fit_heads", watched)
     features, targets = problem(30)
     views = np.repeat(features[:, None], 2, axis=1).astype(np.float32)
     old = Heads((Head(np.zeros((3, 6)), np.zeros(3)),))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hemascope.scoring.appearance import (
+from hemascope.metrics.appearance import (
     STATISTICS,
     central_object,
     optical_density,

@@ -8,20 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hemascope.bundle.batch import classify_to
+from hemascope.batch.local import classify_to
+from hemascope.batch.table import COLUMNS
 from hemascope.bundle.bundle import read_bundle, write_bundle
-from hemascope.bundle.classifier import Classifier
-from hemascope.bundle.tables import COLUMNS
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
+from hemascope.data.external import cells_of
 from hemascope.data.manifest import Manifest, ManifestError, ManifestRow, write_manifest
-from hemascope.data.render import draw_cell
-from hemascope.data.sites import cells_of
-from hemascope.reports.calibrate import calibrate
-from hemascope.reports.evaluate import evaluate, write_evaluation
-from hemascope.results import Prediction
-from hemascope.scoring.assessment import calibration, risk_coverage, trust_figures
-from hemascope.scoring.calibration import softmax
+from hemascope.data.synthetic import draw_cell
+from hemascope.evaluation.evaluate import evaluate
+from hemascope.evaluation.uncertainty import calibration, risk_coverage, trust_figures
+from hemascope.inference.classifier import Classifier
+from hemascope.post_training.calibrate import calibrate
+from hemascope.records import Prediction
+from hemascope.reports.write import write_evaluation
+from hemascope.uncertainty.temperature import softmax
 
 
 def answer(p: float, chosen: tuple[str, ...], reasons: tuple[str, ...] = ()) -> Prediction:

@@ -13,8 +13,8 @@ from PIL import Image
 from hemascope.bundle.bundle import pretrained
 from hemascope.cli import app
 from hemascope.data.manifest import ManifestError, manifest_from_folder
-from hemascope.data.render import draw_cell
-from hemascope.reports.audit import fold_splits, ranked_issues
+from hemascope.data.synthetic import draw_cell
+from hemascope.evaluation.audit import fold_splits, ranked_issues
 from samples import two_classes
 
 NAMES = ("eosinophil", "lymphocyte", "basophil", "neutrophil")

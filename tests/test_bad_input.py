@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemascope.bundle import batch, tables
+from hemascope.batch import local as batch
+from hemascope.batch import table as tables
 from hemascope.bundle.bundle import CARD_FILE, MODEL_FILE
 from hemascope.cli import main
 from hemascope.training.folder import RunFolder
@@ -312,12 +313,7 @@ def test_a_disk_that_fills_up_on_closing(
 ) -> None:
     good, folder = draw(tmp_path / "good.png"), tmp_path / "tables"
 
-    def make_full(prefix: str, suffix: str, dir: Path) -> tuple[int, str]:
-        link = dir / f"{prefix}full{suffix}"
-        link.symlink_to("/dev/full")
-        return os.open(link, os.O_WRONLY), str(link)
-
-    monkeypatch.setattr("hemascope.results.tempfile.mkstemp", make_full)
+    monkeypatch.setattr("hemascope.files._create", lambda path: path.symlink_to("/dev/full"))
     assert classify(good, "--out", folder / f"new{suffix}").refused("No space left on device")
     assert names(folder) == set()
 

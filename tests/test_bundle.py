@@ -13,16 +13,17 @@ from PIL import Image
 import hemascope.bundle.export as exporting
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
 from hemascope.bundle.bundle import Bundle, BundleError, Card, pretrained, read_bundle, write_bundle
-from hemascope.bundle.classifier import Scores
-from hemascope.bundle.explain import evidence, overlay
+from hemascope.bundle.engine import Scores
 from hemascope.bundle.export import drawn_sample, export
 from hemascope.classes import ClassSet
 from hemascope.data.augment import to_images
-from hemascope.data.render import draw_cell
+from hemascope.data.synthetic import draw_cell
+from hemascope.inference.explain import evidence, overlay
 from hemascope.models import MODELS, build_model
 from hemascope.models.network import Outputs
-from hemascope.results import Prediction, from_json, to_json
-from hemascope.scoring.calibration import softmax
+from hemascope.records import Prediction
+from hemascope.serialization import from_json, to_json
+from hemascope.uncertainty.temperature import softmax
 
 SPEC = InputSpec(64, 0.8)
 

@@ -22,14 +22,17 @@ from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSystem
 
 from hemascope import Classifier
-from hemascope.bundle import batch, cluster, session
-from hemascope.bundle.batch import JOB_FILE, classify_to, find_images
-from hemascope.bundle.cluster import classify_on_cluster
-from hemascope.bundle.session import ray_session
-from hemascope.bundle.sources import Sources, find_sources
-from hemascope.bundle.storage import Folder, files_at, reason
+from hemascope.batch import cluster, local
+from hemascope.batch import ray_session as session
+from hemascope.batch.cluster import classify_on_cluster
+from hemascope.batch.cluster_inputs import Sources, find_sources
+from hemascope.batch.inputs import find_images
+from hemascope.batch.local import classify_to
+from hemascope.batch.ray_session import ray_session
+from hemascope.batch.shards import JOB_FILE
+from hemascope.batch.storage import Folder, files_at, reason
 from hemascope.cli import app
-from hemascope.results import Prediction
+from hemascope.records import Prediction
 from samples import noise_files
 
 IMAGES, PART, DAMAGED = 42, 8, 20
@@ -37,12 +40,12 @@ IMAGES, PART, DAMAGED = 42, 8, 20
 SLOW = f"""
 import time
 from hemascope import cli
-from hemascope.bundle import cluster
+from hemascope.batch import cluster
 class Slow(cluster.Worker):
     def counts(self, part):
         time.sleep(0.5)
         return super().counts(part)
-cluster.PART, cluster.Worker = {PART}, Slow
+cluster.SHARD_ROWS, cluster.Worker = {PART}, Slow
 cli.main()
 """
 
@@ -84,8 +87,8 @@ def two_workers(bucket: str) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "PART", PART)
-    monkeypatch.setattr(batch, "PART", PART)
+    monkeypatch.setattr(cluster, "SHARD_ROWS", PART)
+    monkeypatch.setattr(local, "SHARD_ROWS", PART)
 
 
 def rows(out: str | Path) -> list[dict[str, object]]:

@@ -19,12 +19,12 @@ from hemascope.bundle.bundle import (
     with_elsewhere,
     write_bundle,
 )
-from hemascope.bundle.explain import enlarged
 from hemascope.bundle.export import drawn_sample, export
-from hemascope.data.render import draw_cell
+from hemascope.data.synthetic import draw_cell
+from hemascope.inference.explain import enlarged
 from hemascope.models import build_model
 from hemascope.models.imagenet import EPSILON, MEAN, STD, imagenet_state
-from hemascope.scoring.trust import UNLIKE
+from hemascope.uncertainty.model import UNLIKE
 
 NOISE = np.random.default_rng(0).integers(0, 256, (360, 360, 3), dtype=np.uint8)
 

@@ -11,10 +11,11 @@ import torch
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
 from hemascope.bundle.bundle import Bundle, Card
 from hemascope.bundle.export import drawn_sample, export
-from hemascope.data.render import draw_cell
+from hemascope.bundle.tta import symmetries, turned_back
+from hemascope.data.synthetic import draw_cell
 from hemascope.models import Switches, build_model
 from hemascope.models.ensemble import Ensemble
-from hemascope.scoring.ensemble import disagreement, symmetries, turned_back
+from hemascope.uncertainty.ensemble import disagreement
 
 SPEC = InputSpec(64)
 

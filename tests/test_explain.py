@@ -9,15 +9,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemascope.bundle.classifier import Classifier
-from hemascope.bundle.explain import enlarged, sharp_map
 from hemascope.cli import app
-from hemascope.data.render import draw_cell
+from hemascope.data.synthetic import draw_cell
+from hemascope.inference.classifier import Classifier
+from hemascope.inference.explain import enlarged, sharp_map
+from hemascope.inference.mask_search import sharpened
+from hemascope.metrics.faithfulness import STEPS, deletion, insertion, removed
 from hemascope.preprocess import ground_colour
 from hemascope.reports import pages
 from hemascope.reports.pages import explanation_page
-from hemascope.scoring.calibration import softmax
-from hemascope.scoring.faithfulness import STEPS, deletion, insertion, removed, sharpened
+from hemascope.uncertainty.temperature import softmax
 
 WHITE = np.full((8, 8, 3), 255, dtype=np.uint8)
 SPOT = WHITE.copy()
@@ -115,7 +116,7 @@ def test_the_map_of_a_cell_is_more_faithful_than_it_began() -> None:
     def probability(images: NDArray[np.uint8]) -> NDArray[np.float64]:
         return softmax(judge.scores(images).logits, judge.card.temperature)[:, of]
 
-    start = enlarged(judge.eight_looks(image[None]).class_map[0, of], len(image))
+    start = enlarged(judge.engine.eight_looks(image[None]).class_map[0, of], len(image))
     found = sharp_map(classifier, image, answer, label)
     assert found.shape == start.shape
     assert deletion(image, ground, found, probability) <= deletion(

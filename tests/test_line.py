@@ -12,14 +12,17 @@ from pathlib import Path
 import pytest
 
 from hemascope import BLOOD_CELLS, Classifier, Evaluation
-from hemascope.bundle.batch import classify_to, find_images
+from hemascope.batch.inputs import find_images
+from hemascope.batch.local import classify_to
 from hemascope.bundle.bundle import read_bundle
+from hemascope.data.external import cells_of
 from hemascope.data.manifest import manifest_from_folder, read_manifest
-from hemascope.data.render import draw_folder
-from hemascope.data.sites import cells_of
-from hemascope.reports.evaluate import evaluate, write_evaluation
+from hemascope.data.synthetic import draw_folder
+from hemascope.evaluation.evaluate import evaluate
+from hemascope.records import Prediction
 from hemascope.reports.pages import Gallery, classification_page
-from hemascope.results import Prediction, from_json
+from hemascope.reports.write import write_evaluation
+from hemascope.serialization import from_json
 
 EVALUATION = Path(__file__).parents[1] / "docs" / "evaluation" / "evaluation.json"
 

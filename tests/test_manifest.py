@@ -21,7 +21,7 @@ from hemascope.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from hemascope.data.sources import BLOODMNIST, SOURCES, unpack_bloodmnist
+from hemascope.data.public import BLOODMNIST, SOURCES, unpack_bloodmnist
 
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1)
 WORDS = st.text(st.characters(exclude_categories=["Cs"])).map(str.strip)

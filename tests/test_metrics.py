@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from hemascope.results import Evaluation, from_json, to_json
-from hemascope.scoring.metrics import (
+from hemascope.metrics.classification import (
     auroc,
     balanced_accuracy,
     confusion_matrix,
@@ -19,7 +18,9 @@ from hemascope.scoring.metrics import (
     macro_f1,
     recall,
 )
-from hemascope.scoring.statistics import bootstrap, reflected
+from hemascope.metrics.intervals import bootstrap, reflected
+from hemascope.records import Evaluation
+from hemascope.serialization import from_json, to_json
 
 pytestmark = pytest.mark.filterwarnings("error")  # undefined figures must not warn either
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from hemascope import BLOOD_CELLS, InputSpec
-from hemascope.data.render import draw_cell
-from hemascope.scoring.quality import (
+from hemascope.data.synthetic import draw_cell
+from hemascope.uncertainty.image_quality import (
     BLURRED,
     CUT_OFF,
     NO_CELL,

@@ -11,7 +11,6 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from hemascope.bundle import quantise
 from hemascope.bundle.bundle import (
     Bundle,
     BundleError,
@@ -19,13 +18,14 @@ from hemascope.bundle.bundle import (
     read_bundle,
     write_bundle,
 )
-from hemascope.bundle.classifier import Classifier
 from hemascope.bundle.export import drawn_sample, export
-from hemascope.bundle.quantise import quantised
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
-from hemascope.data.render import draw_cell, draw_folder
+from hemascope.data.synthetic import draw_cell, draw_folder
+from hemascope.inference.classifier import Classifier
 from hemascope.models import build_model
+from hemascope.post_training import quantise
+from hemascope.post_training.quantise import quantised
 from hemascope.preprocess import InputSpec
 
 SPEC = InputSpec(64)

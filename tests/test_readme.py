@@ -11,11 +11,12 @@ import pytest
 
 from hemascope import Evaluation
 from hemascope.bundle.bundle import read_bundle
+from hemascope.evaluation.speed import Benchmark
+from hemascope.metrics.faithfulness import STEPS
+from hemascope.records import Estimate, Proportion
 from hemascope.reports.pages import model_card
-from hemascope.results import Estimate, Proportion, from_json
-from hemascope.scoring.faithfulness import STEPS
-from hemascope.scoring.quality import BLURRED, NO_CELL
-from hemascope.study.speed import Benchmark
+from hemascope.serialization import from_json
+from hemascope.uncertainty.image_quality import BLURRED, NO_CELL
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.morphology import FORMS
-from hemascope.data.render import draw_cell, draw_folder
+from hemascope.data.synthetic import draw_cell, draw_folder
 
 SEEDS = range(5)
 Pixels = dict[str, NDArray[np.float64]]

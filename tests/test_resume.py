@@ -13,8 +13,10 @@ import pyarrow.dataset as ds
 import pytest
 
 from hemascope import Classifier
-from hemascope.bundle import batch
-from hemascope.bundle.batch import classify_to, find_images, finished, unfinished
+from hemascope.batch import local
+from hemascope.batch.inputs import find_images
+from hemascope.batch.local import classify_to, shard_folder
+from hemascope.batch.shards import DiskFolder, Shards
 from hemascope.cli import app
 from samples import noise_files
 
@@ -23,10 +25,10 @@ IMAGES, PART = 90, 8
 SLOW = f"""
 import sys, time
 from hemascope import cli
-from hemascope.bundle import batch
-batch.PART = {PART}
-wrote = batch.row
-batch.row = lambda *given: (time.sleep(0.015), wrote(*given))[1]
+from hemascope.batch import local
+local.SHARD_ROWS = {PART}
+wrote = local.row
+local.row = lambda *given: (time.sleep(0.015), wrote(*given))[1]
 cli.main()
 """
 
@@ -39,7 +41,20 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "PART", PART)
+    monkeypatch.setattr(local, "SHARD_ROWS", PART)
+
+
+def shards_of(out: Path) -> Shards:
+    return Shards(DiskFolder(shard_folder(out)[0]), str(out))
+
+
+def is_begun(out: Path) -> bool:
+    return shards_of(out).is_begun()
+
+
+def is_there(out: Path) -> bool:
+    """Whether there is a table, whole or begun."""
+    return out.is_file() or bool(shards_of(out).written())
 
 
 def rows(out: Path) -> list[dict[str, object]]:
@@ -57,7 +72,7 @@ def test_parts_make_the_table_that_one_part_makes(
 ) -> None:
     classifier, paths = Classifier(tiny_bundle), find_images([str(images)])
     tally = classify_to(tmp_path / "parts" / name, classifier, paths)
-    monkeypatch.setattr(batch, "PART", 1000)
+    monkeypatch.setattr(local, "SHARD_ROWS", 1000)
     assert classify_to(tmp_path / "whole" / name, classifier, paths) == tally
     assert (tally.classified, tally.unreadable) == (IMAGES - 1, 1)
     assert sum(tally.per_class.values()) == IMAGES - 1
@@ -66,7 +81,7 @@ def test_parts_make_the_table_that_one_part_makes(
     assert found == rows(tmp_path / "whole" / name)
     left = [path.name for path in (tmp_path / "parts").iterdir()]
     assert left == [name]
-    assert not unfinished(tmp_path / "parts" / name)
+    assert not is_begun(tmp_path / "parts" / name)
 
 
 @pytest.mark.parametrize("name", ["p.csv", "p"])
@@ -77,9 +92,9 @@ def test_killed_at_any_moment_it_goes_on(
     words = ["classify", str(images), "--bundle", str(tiny_bundle), "--out", str(out)]
     kills, random = 0, np.random.default_rng(0)
     for attempt in range(40):
-        if finished(out) and not unfinished(out):
+        if is_there(out) and not is_begun(out):
             break  # killed when all was done
-        again = ["--resume"] if unfinished(out) else []
+        again = ["--resume"] if is_begun(out) else []
         process = subprocess.Popen([sys.executable, "-c", SLOW, *words, *again])
         try:
             code = process.wait(0.6 + random.uniform(0, 0.5) + 0.05 * attempt)
@@ -105,7 +120,7 @@ def test_what_was_done_is_not_done_again(
         classify_to(out, Classifier(tiny_bundle), paths)
     assert not out.exists()
     monkeypatch.undo()
-    monkeypatch.setattr(batch, "PART", PART)
+    monkeypatch.setattr(local, "SHARD_ROWS", PART)
     seen: list[int] = []
     tally = classify_to(
         out, Classifier(tiny_bundle), paths, progress=lambda done, _: seen.append(done), resume=True
@@ -115,7 +130,7 @@ def test_what_was_done_is_not_done_again(
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    written, plain = [], batch.row
+    written, plain = [], local.row
 
     def row(*given: object) -> object:
         written.append(1)
@@ -123,7 +138,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
             raise KeyboardInterrupt
         return plain(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(batch, "row", row)
+    monkeypatch.setattr(local, "row", row)
 
 
 def test_it_goes_on_with_the_same_only(

@@ -16,14 +16,14 @@ from sklearn import metrics as sklearn_metrics
 from hemascope import Classifier, Evaluation
 from hemascope.bundle.bundle import read_bundle
 from hemascope.cli import app
+from hemascope.data.external import SITES, LabelledCell, cells_of, read_site
 from hemascope.data.manifest import ManifestError
-from hemascope.data.render import draw_cell
-from hemascope.data.sites import SITES, LabelledCell, cells_of, read_site
+from hemascope.data.synthetic import draw_cell
+from hemascope.evaluation.appearance import compared, matched, quartiles
+from hemascope.metrics.class_subset import choice_scores, restricted, shared_classes
+from hemascope.metrics.classification import expected_calibration_error
 from hemascope.preprocess import ImageError, InputSpec, View, ground_colour
-from hemascope.reports.appearance import compared, matched, quartiles
-from hemascope.results import from_json
-from hemascope.scoring.metrics import expected_calibration_error
-from hemascope.scoring.shared import choice_scores, restricted, shared_classes
+from hemascope.serialization import from_json
 
 RNG = np.random.default_rng(0)
 PBC_UM = 0.0961  # what the shipped card's 20.76 µm over 0.6 × 360 pixels makes

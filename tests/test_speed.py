@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from hemascope.cli import app
-from hemascope.data.render import draw_folder
-from hemascope.models import build_model
-from hemascope.study import speed
+from hemascope.data.synthetic import draw_folder
+from hemascope.evaluation import speed
+from hemascope.models import build_model, plain_pipeline
 
 
 def transform(size: int) -> Callable[[Image.Image], Tensor]:
@@ -23,16 +23,20 @@ def transform(size: int) -> Callable[[Image.Image], Tensor]:
 
     def apply(image: Image.Image) -> Tensor:
         pixels = np.asarray(image.resize((size, size)), dtype=np.float32) / 255
-        return torch.from_numpy((pixels - speed.MEAN) / speed.STD).permute(2, 0, 1).float()
+        return (
+            torch.from_numpy((pixels - plain_pipeline.MEAN) / plain_pipeline.STD)
+            .permute(2, 0, 1)
+            .float()
+        )
 
     return apply
 
 
 def test_every_way_is_measured_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "_transform", transform)
-    monkeypatch.setattr(speed, "_mobile", lambda: build_model("efficientnet_lite", 8).eval())
+    monkeypatch.setattr(plain_pipeline, "_transform", transform)
+    monkeypatch.setattr(plain_pipeline, "_mobile_net", lambda: build_model("efficientnet_lite", 8))
     monkeypatch.setattr(speed, "ONE_BY_ONE", 3)
-    monkeypatch.setattr(speed, "WORKERS", 0)
+    monkeypatch.setattr(plain_pipeline, "WORKERS", 0)
     draw_folder(tmp_path / "cells", 1, seed=0, size=80)
     out = tmp_path / "benchmark.json"
     words = ["benchmark", str(tmp_path / "cells"), "--turns", "2", "--out", str(out)]
@@ -42,10 +46,10 @@ def test_every_way_is_measured_in_turns(tmp_path: Path, monkeypatch: pytest.Monk
     ways = {way["name"]: way for way in found["throughput"]}
     assert list(ways) == [
         speed.OURS,
-        speed.SAME,
-        speed.SAME_224,
-        speed.STUDY_224,
-        speed.MOBILE_224,
+        "plain way, same network, same pixels",
+        "plain way, same network, 224 pixels",
+        "plain way, DeepEfficientNet, 224 pixels",
+        "plain way, MobileNetV3-Small, 224 pixels",
     ]
     assert ways[speed.OURS]["times"] == [1, 1]
     for way in ways.values():
@@ -63,13 +67,13 @@ def test_every_way_is_measured_in_turns(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_plain_way_is_fed_every_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "_transform", transform)
-    monkeypatch.setattr(speed, "WORKERS", 0)
-    monkeypatch.setattr(speed, "BATCH", 3)
+    monkeypatch.setattr(plain_pipeline, "_transform", transform)
+    monkeypatch.setattr(plain_pipeline, "WORKERS", 0)
+    monkeypatch.setattr(plain_pipeline, "BATCH", 3)
     draw_folder(tmp_path, 1, seed=0, size=80)
     paths = sorted(str(path) for path in tmp_path.rglob("*.png"))
     network = build_model("efficientnet_lite", 8).eval()
-    found = speed._plain(network, 64, paths)
+    found = plain_pipeline.PlainPipeline(network, 64).classify_all(paths)
     assert [len(part) for part in found] == [3, 3, 2]
     with torch.inference_mode(), Image.open(paths[4]) as image:
         alone = network(transform(64)(image.convert("RGB"))[None]).softmax(1)

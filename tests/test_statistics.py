@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from hemascope.results import Estimate
-from hemascope.scoring import statistics
-from hemascope.scoring.statistics import bootstrap, reflected, wilson
+from hemascope.metrics import intervals as statistics
+from hemascope.metrics.intervals import bootstrap, reflected, wilson
+from hemascope.records import Estimate
 
 
 @pytest.mark.parametrize("n", [1, 2, 9, 640, 100_000])

@@ -13,9 +13,9 @@ from statsmodels.stats.contingency_tables import mcnemar
 from hemascope.cli import main
 from hemascope.data.manifest import Manifest, ManifestError, manifest_from_folder
 from hemascope.data.splits import split_fractions
+from hemascope.metrics.intervals import wilson
 from hemascope.provenance import provenance
-from hemascope.results import Estimate
-from hemascope.scoring.statistics import wilson
+from hemascope.records import Estimate
 from hemascope.study.compare import Comparison, compare, holm, paired_difference, sign_test
 from hemascope.study.experiments import (
     ABLATIONS,

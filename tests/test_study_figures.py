@@ -10,11 +10,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from hemascope.metrics.intervals import wilson
 from hemascope.models import MODELS, Switches, build_model
 from hemascope.models.network import CellNetwork
-from hemascope.results import Estimate, Proportion
-from hemascope.scoring.statistics import wilson
-from hemascope.study.architecture import layers_of, multiply_accumulates, parameters_of
+from hemascope.models.summary import layers_of, multiply_accumulates, parameters_of
+from hemascope.records import Estimate, Proportion
 from hemascope.study.figures import (
     AblationBar,
     AblationGroup,

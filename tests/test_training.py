@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from hemascope.bundle.bundle import read_bundle
-from hemascope.bundle.classifier import Classifier
 from hemascope.data.manifest import Manifest, ManifestRow, manifest_from_folder, write_manifest
 from hemascope.data.splits import LeakageError
-from hemascope.results import to_json
+from hemascope.inference.classifier import Classifier
+from hemascope.serialization import to_json
 from hemascope.training.folder import RunFolder
 from hemascope.training.loop import TrainingError, load_start, network_of
 from hemascope.training.optim import WeightAverage, learning_rate

@@ -9,17 +9,10 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, mahalanobis
 from sklearn.neighbors import NearestNeighbors
 
-from hemascope.scoring.calibration import fit_temperature, softmax
-from hemascope.scoring.conformal import class_thresholds, conformal_threshold, prediction_sets
-from hemascope.scoring.ood import (
-    Seen,
-    energy,
-    fit_directions,
-    fit_mahalanobis,
-    fit_neighbours,
-    fit_unlike,
-    max_probability,
-)
+from hemascope.uncertainty.conformal import class_thresholds, conformal_threshold, prediction_sets
+from hemascope.uncertainty.ood import Seen, fit_directions, fit_mahalanobis, fit_unlike
+from hemascope.uncertainty.temperature import fit_temperature, softmax
+from ood_detectors import energy, fit_neighbours, max_probability
 
 
 def drawn(n: int, seed: int, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -13,10 +13,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hemascope.bundle.classifier import Classifier
     from hemascope.classes import BLOOD_CELLS, CellClass, ClassSet
+    from hemascope.inference.classifier import Classifier
     from hemascope.preprocess import ImageError, InputSpec
-    from hemascope.results import Evaluation, Prediction
+    from hemascope.records import Evaluation, Prediction
 
 __version__ = version("hemascope")
 
@@ -37,11 +37,11 @@ _HOMES = {
     "BLOOD_CELLS": "hemascope.classes",
     "CellClass": "hemascope.classes",
     "ClassSet": "hemascope.classes",
-    "Classifier": "hemascope.bundle.classifier",
-    "Evaluation": "hemascope.results",
+    "Classifier": "hemascope.inference.classifier",
+    "Evaluation": "hemascope.records",
     "ImageError": "hemascope.preprocess",
     "InputSpec": "hemascope.preprocess",
-    "Prediction": "hemascope.results",
+    "Prediction": "hemascope.records",
 }
 
 

@@ -1,1 +1,1 @@
-"""The thing that is shipped and run: model.onnx and card.json, and what classifies with them."""
+"""The artefact that is shipped and run: model.onnx and card.json."""

@@ -9,7 +9,6 @@ unlike those that the first was trained on.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -17,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from hemascope.classes import ClassSet
+from hemascope.files import sha256_of, write_atomic
 from hemascope.preprocess import InputSpec
-from hemascope.results import RESEARCH_USE_ONLY, Proportion, from_json, to_json, write_whole
-from hemascope.scoring.trust import Trust
+from hemascope.records import RESEARCH_USE_ONLY, Proportion
+from hemascope.serialization import from_json, to_json
+from hemascope.uncertainty.model import Trust
 
 FORMAT = 1
 MODEL_FILE, CARD_FILE, ELSEWHERE = "model.onnx", "card.json", "elsewhere"
@@ -103,7 +104,7 @@ def read_bundle(folder: Path | None = None) -> Bundle:
             f"with {MODEL_FILE} and {CARD_FILE}"
         ) from None
     card = _read_card(folder / CARD_FILE, card_bytes)
-    if hashlib.sha256(model).hexdigest() != card.model_sha256:
+    if sha256_of(model) != card.model_sha256:
         raise BundleError(
             f"{folder}: {MODEL_FILE} is not the file that {CARD_FILE} describes "
             "(its SHA-256 differs); copy or export the bundle again"
@@ -126,7 +127,7 @@ def with_model(bundle: Bundle, model: bytes) -> Bundle:
     """
     card = replace(
         bundle.card,
-        model_sha256=hashlib.sha256(model).hexdigest(),
+        model_sha256=sha256_of(model),
         temperature=1.0,
         trust=None,
         figures=(),
@@ -175,5 +176,5 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     """Its files, each written whole; the card last, so that a half-written bundle is refused."""
     if bundle.elsewhere is not None:
         write_bundle(bundle.elsewhere, folder / ELSEWHERE)
-    write_whole(folder / MODEL_FILE, bundle.model)
-    write_whole(folder / CARD_FILE, to_json(bundle.card))
+    write_atomic(folder / MODEL_FILE, bundle.model)
+    write_atomic(folder / CARD_FILE, to_json(bundle.card))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from dataclasses import replace
@@ -10,14 +9,15 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hemascope.arrays import ImageArray
 from hemascope.bundle.bundle import Bundle, BundleError, Card
-from hemascope.bundle.classifier import Classifier
+from hemascope.bundle.engine import Engine
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.augment import to_images
-from hemascope.data.render import draw_cell
+from hemascope.data.synthetic import draw_cell
+from hemascope.files import sha256_of
 from hemascope.models.ensemble import Ensemble
 from hemascope.models.network import CellNetwork, Outputs
 from hemascope.preprocess import InputSpec
@@ -41,7 +41,7 @@ class _Graph(nn.Module):
 
 
 def export(
-    network: CellNetwork | Ensemble, card: Card, sample: NDArray[np.uint8], half: bool = False
+    network: CellNetwork | Ensemble, card: Card, sample: ImageArray, half: bool = False
 ) -> Bundle:
     """A bundle of the network or ensemble, its card completed with the model's hash.
 
@@ -55,13 +55,13 @@ def export(
     tolerance = HALF_TOLERANCE if half else TOLERANCE
     if half:
         model = _in_half_precision(model)
-    digest = hashlib.sha256(model).hexdigest()
+    digest = sha256_of(model)
     complete = replace(card, model_sha256=digest, map_offset=network.map_offset_at(card.input.size))
     bundle = Bundle(complete, model)
     size = card.input.size
     noise = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
     for images in (sample, noise, noise[:1]):
-        _check_parity(network, Classifier(bundle), images, tolerance)
+        _check_parity(network, Engine(bundle), images, tolerance)
     return bundle
 
 
@@ -103,7 +103,7 @@ def _in_half_precision(model: bytes) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def drawn_sample(spec: InputSpec) -> NDArray[np.uint8]:
+def drawn_sample(spec: InputSpec) -> ImageArray:
     """One drawn cell a class through the spec, (8,S,S,3), to compare outputs on."""
     return np.stack([spec.apply(draw_cell(name, seed=0)) for name in BLOOD_CELLS.names])
 
@@ -111,14 +111,12 @@ def drawn_sample(spec: InputSpec) -> NDArray[np.uint8]:
 @torch.inference_mode()
 def _check_parity(
     network: CellNetwork | Ensemble,
-    classifier: Classifier,
-    images: NDArray[np.uint8],
+    engine: Engine,
+    images: ImageArray,
     tolerance: float,
 ) -> None:
     expected = network.outputs(to_images(torch.from_numpy(images)))
-    for name, ours, theirs in zip(
-        expected._fields, classifier.scores(images), expected, strict=True
-    ):
+    for name, ours, theirs in zip(expected._fields, engine.scores(images), expected, strict=True):
         worst = float(np.abs(ours - theirs.numpy()).max())
         if not worst <= tolerance * max(1.0, float(theirs.abs().max())):
             raise BundleError(

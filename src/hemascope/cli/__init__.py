@@ -8,13 +8,15 @@ import sys
 from cyclopts import App
 
 from hemascope import __version__
+from hemascope.cli.adapt import adapt, calibrate
+from hemascope.cli.classify import classify, explain
 from hemascope.cli.data import app as data_app
-from hemascope.cli.images import classify, explain
-from hemascope.cli.labelled import adapt, calibrate, evaluate
-from hemascope.cli.models import benchmark, export, info, train
+from hemascope.cli.evaluate import evaluate
+from hemascope.cli.info import benchmark, info
 from hemascope.cli.study import app as study_app
 from hemascope.cli.terminal import err, print_error
-from hemascope.results import RESEARCH_USE_ONLY
+from hemascope.cli.train import export, train
+from hemascope.records import RESEARCH_USE_ONLY
 
 app = App(
     name="hemascope",

@@ -11,17 +11,27 @@ from cyclopts import App, Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from hemascope.bundle.classifier import Classifier
 from hemascope.classes import BLOOD_CELLS
-from hemascope.cli.site import title_of
-from hemascope.cli.terminal import Force, out, progress_bar, refuse_existing
+from hemascope.cli.options import (
+    Cache,
+    Force,
+    Name,
+    RecipeFile,
+    RecipeSettings,
+    Root,
+    Split,
+    choose_recipe,
+    title_of,
+)
+from hemascope.cli.terminal import out, progress_bar, refuse_existing
 from hemascope.data.check import DataReport, check
 from hemascope.data.manifest import Manifest, write_manifest
-from hemascope.data.opening import below, open_manifest
-from hemascope.data.render import draw_folder
+from hemascope.data.open_manifest import below, open_manifest
 from hemascope.data.splits import check_splits, split_counts, split_fractions, with_hashes
-from hemascope.results import RESEARCH_USE_ONLY
-from hemascope.training.recipe import Recipe, read_recipe
+from hemascope.data.synthetic import draw_folder
+from hemascope.inference.classifier import Classifier
+from hemascope.records import RESEARCH_USE_ONLY
+from hemascope.training.recipe import Recipe
 
 app = App(name="data", help="Check, audit, split and draw sets of images.")
 
@@ -31,7 +41,7 @@ def data_check(
     images: Path,
     *,
     out_file: Annotated[Path | None, Parameter(name="--out")] = None,
-    root: Path | None = None,
+    root: Root = None,
     force: Force = False,
 ) -> int:
     """Look for what is wrong with a set of images, and write its manifest.
@@ -45,10 +55,6 @@ def data_check(
         Folder with one folder a class, manifest CSV, or a BloodMNIST .npz file.
     out_file
         Write the manifest of the images that can be read, with their SHA-256 (.csv).
-    root
-        What a manifest's paths are relative to; by default its own folder.
-    force
-        Replace a manifest that exists.
     """
     refuse_existing(force, out_file)
     with progress_bar("reading") as progress:
@@ -73,7 +79,7 @@ def data_split(
     train_per_class: int = 400,
     test_per_class: int = 125,
     seed: int = 0,
-    root: Path | None = None,
+    root: Root = None,
     force: Force = False,
 ) -> int:
     """Divide images into train, val and test, by class and subtype, copies kept together.
@@ -97,10 +103,6 @@ def data_split(
         Images a class to test on, with --paper.
     seed
         Another seed gives another split.
-    root
-        What a manifest's paths are relative to; by default its own folder.
-    force
-        Replace a manifest that exists.
     """
     refuse_existing(force, out_file)
     manifest = with_hashes(open_manifest(images, root))
@@ -138,8 +140,6 @@ def data_draw(
         Another seed draws other cells.
     size
         Side of the images in pixels.
-    force
-        Replace images that exist.
     """
     draw_folder(folder, per_class, seed, size=size, overwrite=force)
     n = per_class * len(BLOOD_CELLS)
@@ -154,13 +154,13 @@ def data_audit(
     out_folder: Annotated[Path, Parameter(name="--out")],
     bundle: Path | None = None,
     folds: int = 3,
-    recipe_file: Annotated[Path | None, Parameter(name="--recipe")] = None,
-    recipe: Annotated[Recipe | None, Parameter(name="*")] = None,
+    recipe_file: RecipeFile = None,
+    recipe: RecipeSettings = None,
     start_from: Path | None = None,
-    split: str | None = None,
-    root: Path | None = None,
-    name: str | None = None,
-    cache: Path | None = None,
+    split: Split = None,
+    root: Root = None,
+    name: Name = None,
+    cache: Cache = None,
     force: Force = False,
 ) -> int:
     """Find images whose label is probably wrong. Needs 'hemascope[audit]'.
@@ -179,30 +179,17 @@ def data_audit(
         Folder of a model that has seen none of these images, instead of training any.
     folds
         Networks to train, each on all but one part of the images.
-    recipe_file
-        A recipe.json to train by, instead of single settings.
     recipe
         Single settings; the defaults are the study's.
     start_from
         A run to begin each network with that has seen none of these images, or `imagenet`.
-    split
-        Look at the rows of this split only.
-    root
-        What a manifest's paths are relative to; by default its own folder.
-    name
-        Title of the list; by default the manifest's name and the split.
-    cache
-        Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE.
-    force
-        Replace a list that exists.
     """
-    from hemascope.reports.audit import audit, fold_splits, write_audit
+    from hemascope.evaluation.audit import audit, fold_splits
+    from hemascope.reports.write import write_audit
 
     refuse_existing(force, out_folder / "audit.csv")
     if bundle is not None and (recipe or recipe_file or start_from) is not None:
         raise ValueError("--bundle trains nothing; leave the settings of training out")
-    if recipe_file is not None and recipe is not None:
-        raise ValueError("give either --recipe or single settings, not both")
     manifest = open_manifest(images, root)
     manifest = manifest if split is None else manifest.select(split)
     if bundle is not None:
@@ -213,7 +200,7 @@ def data_audit(
     else:
         if folds < 2:
             raise ValueError(f"--folds must be at least 2, not {folds}")
-        chosen = read_recipe(recipe_file) if recipe_file is not None else recipe or Recipe()
+        chosen = choose_recipe(recipe_file, recipe)
         chosen = replace(chosen, val_fraction=0.0)
         judged = []
         for fold, (others, held_out) in enumerate(fold_splits(manifest, folds)):

@@ -9,28 +9,36 @@ from cyclopts import App, Parameter
 from rich.markup import escape
 from rich.table import Table
 
+from hemascope.cli.options import (
+    Cache,
+    ManifestPath,
+    Root,
+)
 from hemascope.cli.terminal import out, print_error, progress_bar
-from hemascope.data.opening import open_manifest
-from hemascope.results import RESEARCH_USE_ONLY
+from hemascope.data.open_manifest import open_manifest
+from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.study.experiments import PROFILES, plan
 
 app = App(name="study", help="Run the paper's experiments, and see whether its claims hold.")
 
+
 ProfileName = Literal["paper", "cpu"]
+
+
 Only = Annotated[list[str] | None, Parameter(name="--only", consume_multiple=True, negative="")]
 
 
 @app.command(name="run")
 def study_run(
-    manifest: Path,
+    manifest: ManifestPath,
     *,
     out_folder: Annotated[Path, Parameter(name="--out")],
     profile: ProfileName = "cpu",
     only: Only = None,
     seeds: str = "",
     ray: Annotated[bool, Parameter(negative="")] = False,
-    root: Path | None = None,
-    cache: Path | None = None,
+    root: Root = None,
+    cache: Cache = None,
 ) -> int:
     """Train and score every experiment of the paper. Needs 'hemascope[study]'.
 
@@ -39,8 +47,6 @@ def study_run(
 
     Parameters
     ----------
-    manifest
-        Manifest CSV with the splits train and test (`data split --paper` makes one).
     out_folder
         Folder of the study.
     profile
@@ -54,10 +60,6 @@ def study_run(
     ray
         Run on a Ray cluster, by RAY_ADDRESS or else one started here; the folders must be on a
         disk that all its machines share. Needs 'hemascope[study,cluster]'.
-    root
-        What the manifest's paths are relative to; by default its own folder.
-    cache
-        Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE.
     """
     runs = plan(PROFILES[profile], only or (), _seeds(seeds))
     from hemascope.study.run import run_here, run_study

@@ -1,13 +1,12 @@
-"""What the commands share: options, two consoles, progress, how errors and shares are printed."""
+"""What the commands print with: two consoles, progress, errors and shares."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -21,14 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from hemascope.bundle.bundle import CARD_FILE
-
 out = Console()
 err = Console(stderr=True)
-
-Force = Annotated[bool, Parameter(name="--force", negative="")]
-TTA = Annotated[bool, Parameter(negative="")]
-BundlePath = Annotated[Path | None, Parameter(name="--bundle")]
 
 
 @contextmanager
@@ -61,10 +54,3 @@ def refuse_existing(force: bool, *paths: Path | None) -> None:
 
 def share(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def bundle_folder(path: Path | None) -> Path | None:
-    """A bundle's folder, or the one inside a run's folder."""
-    if path is not None and not (path / CARD_FILE).exists() and (path / "bundle").is_dir():
-        return path / "bundle"
-    return path

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+
+from hemascope.arrays import ImageArray
 
 GREY = (0.299, 0.587, 0.114)
 
@@ -122,9 +123,7 @@ def augment(frames: Tensor, size: int, inner: float, policy: Policy) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def augmented(
-    frame: NDArray[np.uint8], n: int, size: int, inner: float, policy: Policy
-) -> NDArray[np.uint8]:
+def augmented(frame: ImageArray, n: int, size: int, inner: float, policy: Policy) -> ImageArray:
     """n pictures of one frame (F,F,3) as uint8 (n,size,size,3), the same ones every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

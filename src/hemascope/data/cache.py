@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hemascope.arrays import ImageArray, ProgressCallback
+from hemascope.files import atomic_path, sha256_of
 from hemascope.preprocess import ImageError, InputSpec
-from hemascope.results import from_json, to_json, written_whole
+from hemascope.serialization import from_json, to_json
 
-Progress = Callable[[int, int], None]
 FORMAT = 1
 
 
@@ -38,8 +38,8 @@ def open_cache(
     paths: Sequence[Path],
     spec: InputSpec,
     folder: Path,
-    progress: Progress | None = None,
-) -> NDArray[np.uint8]:
+    progress: ProgressCallback | None = None,
+) -> ImageArray:
     """The images through the spec, (N,S,S,3) uint8, mapped read-only; made first if need be.
 
     Every file is read to hash it; it is decoded only if the cache is missing or stale: of another
@@ -47,16 +47,16 @@ def open_cache(
     file, for an image that cannot be read.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = tuple(pool.map(_sha256, paths))
-    key = hashlib.sha256(to_json((FORMAT, spec, hashes))).hexdigest()[:24]
+        hashes = tuple(pool.map(_hash_file, paths))
+    key = sha256_of(to_json((FORMAT, spec, hashes)))[:24]
     images_path, header_path = folder / f"{key}.npy", folder / f"{key}.json"
     if not _is_whole(images_path, header_path, (len(paths), spec.size, spec.size, 3)):
-        with written_whole(images_path) as temporary:
+        with atomic_path(images_path) as temporary:
             _fill(temporary, paths, spec, progress)
             header = CacheHeader(FORMAT, spec, hashes, _checksum(temporary))
-            with written_whole(header_path) as temporary_header:
+            with atomic_path(header_path) as temporary_header:
                 temporary_header.write_bytes(to_json(header))
-    images: NDArray[np.uint8] = np.load(images_path, mmap_mode="r")
+    images: ImageArray = np.load(images_path, mmap_mode="r")
     return images
 
 
@@ -66,7 +66,9 @@ def default_cache() -> Path:
     return Path(os.environ.get("HEMASCOPE_CACHE") or Path(home) / "hemascope")
 
 
-def _fill(path: Path, paths: Sequence[Path], spec: InputSpec, progress: Progress | None) -> None:
+def _fill(
+    path: Path, paths: Sequence[Path], spec: InputSpec, progress: ProgressCallback | None
+) -> None:
     images = np.lib.format.open_memmap(
         path, mode="w+", dtype=np.uint8, shape=(len(paths), spec.size, spec.size, 3)
     )
@@ -97,8 +99,8 @@ def _checksum(path: Path) -> str:
     return hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of(path.read_bytes())
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}") from None

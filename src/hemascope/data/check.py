@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.data.manifest import Manifest, ManifestRow
+from hemascope.files import sha256_of
 from hemascope.preprocess import ImageError, decode
 
-Progress = Callable[[int, int], None]
 THUMBNAIL = 32  # pixels a side, of what near-duplicates are found by
 
 # How far the hashes of near-duplicates may lie apart, in bits of 64, and their thumbnails, in
@@ -69,10 +69,10 @@ class _Look:
     problem: str = ""
     size: str = ""
     mode: str = ""
-    thumbnail: NDArray[np.uint8] | None = None
+    thumbnail: ImageArray | None = None
 
 
-def check(manifest: Manifest, progress: Progress | None = None) -> DataReport:
+def check(manifest: Manifest, progress: ProgressCallback | None = None) -> DataReport:
     """Reads every image of a manifest once, and compares them all.
 
     Whatever is wrong with an image is reported, not raised.
@@ -107,7 +107,7 @@ def check(manifest: Manifest, progress: Progress | None = None) -> DataReport:
     )
 
 
-def _looks(manifest: Manifest, progress: Progress | None) -> list[_Look]:
+def _looks(manifest: Manifest, progress: ProgressCallback | None) -> list[_Look]:
     looks = []
     with ThreadPoolExecutor() as pool:
         for look in pool.map(_look, (manifest.root / row.path for row in manifest.rows)):
@@ -126,7 +126,7 @@ def _look(path: Path) -> _Look:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         return _Look(problem=getattr(error, "strerror", None) or "cannot be read")
-    sha256 = hashlib.sha256(content).hexdigest()
+    sha256 = sha256_of(content)
     try:
         image = decode(content)
     except ImageError as error:
@@ -148,7 +148,7 @@ def _near_duplicates(seen: Iterable[tuple[ManifestRow, _Look]]) -> tuple[tuple[s
     return tuple(sorted((min(paths[a], paths[b]), max(paths[a], paths[b])) for a, b in pairs))
 
 
-def near_pairs(thumbnails: Sequence[NDArray[np.uint8]]) -> list[tuple[int, int]]:
+def near_pairs(thumbnails: Sequence[ImageArray]) -> list[tuple[int, int]]:
     """Indices (smaller first) of images that look the same, from thumbnails (32,32,3).
 
     Candidates have perceptual hashes within NEAR_BITS. They are kept if the thumbnails, each with
@@ -168,7 +168,7 @@ _FREQUENCIES = np.arange(1, 9)[:, None]
 _COSINES = np.cos(np.pi / THUMBNAIL * (np.arange(THUMBNAIL) + 0.5) * _FREQUENCIES)  # (8,32)
 
 
-def perceptual_hash(thumbnail: NDArray[np.uint8]) -> np.uint64:
+def perceptual_hash(thumbnail: ImageArray) -> np.uint64:
     """A 64-bit hash of a thumbnail (32,32,3): which of its 8×8 low frequencies are strong.
 
     The grey image's discrete cosine transform, without the constant terms, each coefficient

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from hemascope.arrays import ImageArray
 
 Batch = tuple[Tensor, Tensor]  # frames (N,F,F,3) uint8, targets (N,) int64
 
@@ -21,7 +22,7 @@ class CellDataset(Dataset[Batch]):
     keep up with the model. Raises ValueError where the lengths differ.
     """
 
-    def __init__(self, frames: NDArray[np.uint8], targets: Sequence[int]) -> None:
+    def __init__(self, frames: ImageArray, targets: Sequence[int]) -> None:
         if len(frames) != len(targets):
             raise ValueError(f"{len(frames)} frames but {len(targets)} targets")
         self.frames = frames

@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from hemascope.classes import ClassSet
+from hemascope.files import write_atomic
 from hemascope.preprocess import IMAGE_SUFFIXES
-from hemascope.results import write_whole
 
 SPLITS = ("train", "val", "test", "external", "pool")
 SPLIT_FOLDERS = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}
@@ -166,7 +166,7 @@ def write_manifest(manifest: Manifest, path: Path, overwrite: bool = False) -> N
     writer = csv.writer(table)
     writer.writerow(COLUMNS)
     writer.writerows(astuple(row) for row in manifest.rows)
-    write_whole(path, table.getvalue())
+    write_atomic(path, table.getvalue())
 
 
 def manifest_from_folder(folder: Path) -> Manifest:

@@ -3,7 +3,7 @@
 The forms follow Bain, "Blood Cells: A Practical Guide", 5th ed., chapter 3 (morphology of blood
 cells). Sizes, colours and textures were matched to measurements on the PBC data set (CellaVision
 DM96, May-Grünwald-Giemsa): lengths are in pixels of its fields, which are 360 px a side, colours
-are 8-bit RGB. `render.py` draws from these records and knows nothing of its own about a class.
+are 8-bit RGB. `synthetic.py` draws from these records and knows nothing of its own about a class.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from dataclasses import replace
 from itertools import accumulate
 
 from hemascope.data.manifest import SPLITS, Manifest, ManifestError, ManifestRow
+from hemascope.files import sha256_of
 
 Rows = tuple[ManifestRow, ...]
 Stratum = tuple[str, str]  # label, subtype
@@ -35,7 +36,7 @@ def with_hashes(manifest: Manifest) -> Manifest:
             content = path.read_bytes()
         except OSError as error:
             raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
-        return replace(row, sha256=hashlib.sha256(content).hexdigest())
+        return replace(row, sha256=sha256_of(content))
 
     with ThreadPoolExecutor() as pool:
         return replace(manifest, rows=tuple(pool.map(hashed, manifest.rows)))

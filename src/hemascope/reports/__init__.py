@@ -1,1 +1,1 @@
-"""What people look at: evaluations, figures and self-contained pages."""
+"""Records → figures and self-contained pages."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from dataclasses import replace
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from hemascope.results import Calibration, Evaluation, Proportion, TrustFigures
-
-matplotlib.use("Agg")
+from hemascope.evaluation.appearance import effect
+from hemascope.plotting import (
+    BLUE,
+    ORANGE,
+    draw_confusion_matrix,
+    draw_interval,
+    encode_png,
+    interval_reach,
+)
+from hemascope.records import Appearance, Evaluation, Proportion, TrustFigures
 
 
 def draw_confusion(evaluation: Evaluation) -> bytes:
@@ -19,21 +25,12 @@ def draw_confusion(evaluation: Evaluation) -> bytes:
     names, counts = evaluation.class_names, np.array(evaluation.confusion)
     labelled = np.flatnonzero(counts.sum(axis=1))
     counts = counts[labelled]
-    shares = counts / counts.sum(axis=1, keepdims=True)
     width, height = (2.2 + 0.62 * n for n in (len(names), len(labelled)))
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)  # √: single mistakes show
-    for row, column in np.ndindex(counts.shape):
-        if counts[row, column]:
-            tone = "white" if shares[row, column] > 0.4 else "black"
-            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=tone)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(labelled)), [names[k] for k in labelled])
-    axes.set_xlabel("named by the model")
-    axes.set_ylabel("label")
-    axes.set_title(f"{evaluation.name}, n = {evaluation.n}")
-    return png_of(figure)
+    labels = [names[k] for k in labelled]
+    draw_confusion_matrix(axes, counts, labels, names, evaluation.name)
+    return encode_png(figure)
 
 
 def draw_recalls(evaluation: Evaluation, colours: Sequence[str]) -> bytes:
@@ -48,14 +45,13 @@ def draw_recalls(evaluation: Evaluation, colours: Sequence[str]) -> bytes:
     figure = Figure(figsize=(7, 1.2 + 0.32 * len(bars)), layout="constrained")
     axes = figure.add_subplot()
     for place, (_, recall, colour) in enumerate(bars):
-        value, low, high = recall.value or 0.0, recall.low or 0.0, recall.high or 0.0
-        axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
-        axes.plot([value], [place], "o", color=colour, markeredgecolor="black")
+        bounds = (recall.low or 0.0, recall.value or 0.0, recall.high or 0.0)
+        draw_interval(axes, place, bounds, colour)
     axes.set_yticks(range(len(bars)), [f"{name}  (n = {recall.n})" for name, recall, _ in bars])
     axes.invert_yaxis()
     axes.set_xlabel("recall, with its 95 % Wilson interval")
     axes.grid(axis="x", alpha=0.3)
-    return png_of(figure)
+    return encode_png(figure)
 
 
 def draw_trust(trust: TrustFigures) -> bytes:
@@ -64,14 +60,14 @@ def draw_trust(trust: TrustFigures) -> bytes:
     reliability, risk = figure.subplots(1, 2)
     reliability.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
     series = (
-        (trust.uncalibrated, "s", "#D55E00", "as the network gave them"),
-        (trust.calibrated, "o", "#0072B2", "calibrated"),
+        (trust.uncalibrated, "s", ORANGE, "as the network gave them"),
+        (trust.calibrated, "o", BLUE, "calibrated"),
     )
     for found, marker, colour, label in series:
         reliability.errorbar(
             [part.confidence for part in found.bins],
             [part.accuracy.value or 0.0 for part in found.bins],
-            _reach(found),
+            interval_reach([part.accuracy for part in found.bins]),
             fmt=marker,
             color=colour,
             markerfacecolor="white",
@@ -87,27 +83,41 @@ def draw_trust(trust: TrustFigures) -> bytes:
     reliability.set_ylabel("share named as labelled, 95 % interval")
     reliability.legend(frameon=False)
     answered, mistakes = zip(*trust.risk_coverage, strict=True)
-    risk.plot(100 * np.array(answered), 100 * np.array(mistakes), color="#0072B2")
+    risk.plot(100 * np.array(answered), 100 * np.array(mistakes), color=BLUE)
     kept = 100 - 100 * (trust.reviewed.value or 0.0)
     risk.axvline(kept, color="black", linestyle="--", linewidth=0.8, label="not sent to review")
     risk.set_xlabel("images answered in %, most confident first")
     risk.set_ylabel("mistakes among them in %")
     risk.set_ylim(bottom=0)
     risk.legend(frameon=False)
-    return png_of(figure)
+    return encode_png(figure)
 
 
-def _reach(found: Calibration) -> list[list[float]]:
-    """How far each bin's interval reaches below and above its accuracy."""
-    accuracies = [part.accuracy for part in found.bins]
-    return [
-        [max(0.0, (a.value or 0.0) - (a.low or 0.0)) for a in accuracies],
-        [max(0.0, (a.high or 0.0) - (a.value or 0.0)) for a in accuracies],
-    ]
-
-
-def png_of(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+def draw_appearance(rows: Sequence[Appearance], site: str, reference: str) -> bytes:
+    """Each statistic's median and quartiles at the site, where the reference's span one unit."""
+    shown = [row for row in rows if row.effect is not None]
+    figure = Figure(figsize=(8, 1.4 + 0.42 * len(shown)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, row in enumerate(shown):
+        if row.reference is None or row.effect is None:
+            continue
+        middle = row.reference
+        for found, shift, mark, tone in (
+            (row.reference, 0.16, "s", "0.6"),
+            (row.site, -0.16, "o", "black"),
+        ):
+            low, centre, high = (
+                effect(replace(found, median=value), middle, row.unit) or 0.0
+                for value in (found.low, found.median, found.high)
+            )
+            draw_interval(axes, place + shift, (low, centre, high), tone, mark)
+    names = [f"{row.name} ({row.unit})" if row.unit else row.name for row in shown]
+    axes.set_yticks(range(len(shown)), names)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xscale("symlog", linthresh=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("distance from the reference's median, in its interquartile ranges")
+    axes.set_title(f"● {site}   ■ {reference}: median and quartiles", fontsize=10)
+    return encode_png(figure)

@@ -8,18 +8,17 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from numpy.typing import NDArray
 from PIL import Image
 
-from hemascope.bundle.batch import Progress, Tally
+from hemascope.arrays import ImageArray, ProgressCallback
+from hemascope.batch.local import Tally
 from hemascope.bundle.bundle import Bundle
-from hemascope.bundle.classifier import Classifier
-from hemascope.bundle.explain import overlay, sharp_map
-from hemascope.data.sites import LabelledCell
+from hemascope.data.external import LabelledCell
+from hemascope.inference.classifier import Classifier
+from hemascope.inference.explain import overlay, sharp_map
 from hemascope.preprocess import ImageError, View
-from hemascope.results import (
+from hemascope.records import (
     RESEARCH_USE_ONLY,
     Audit,
     Estimate,
@@ -131,7 +130,7 @@ def explanation_page(
     predictions: Sequence[Prediction],
     classifier: Classifier,
     um_per_pixel: float | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> str:
     """Each cell, large, with the sharp maps of its named class and of the runner-up.
 
@@ -170,13 +169,11 @@ def model_card(bundle: Bundle) -> str:
     return _render("model_card.md.j2", card=bundle.card, other=other)
 
 
-Overlays = Callable[[Classifier, NDArray[np.uint8], Prediction], list[NDArray[np.uint8]]]
+Overlays = Callable[[Classifier, ImageArray, Prediction], list[ImageArray]]
 """The maps of the named class and of the runner-up over a preprocessed image."""
 
 
-def _overlays(
-    classifier: Classifier, image: NDArray[np.uint8], answer: Prediction
-) -> list[NDArray[np.uint8]]:
+def _overlays(classifier: Classifier, image: ImageArray, answer: Prediction) -> list[ImageArray]:
     """By the class maps that the answer holds; raises ValueError where it holds none."""
     if answer.class_map is None:
         raise ValueError("the answers were given without class maps")
@@ -186,8 +183,8 @@ def _overlays(
 
 
 def _sharp_overlays(
-    classifier: Classifier, image: NDArray[np.uint8], answer: Prediction
-) -> list[NDArray[np.uint8]]:
+    classifier: Classifier, image: ImageArray, answer: Prediction
+) -> list[ImageArray]:
     names = answer.two_likeliest
     return [overlay(image, sharp_map(classifier, image, answer, name)) for name in names]
 
@@ -221,7 +218,7 @@ def _tiles(
         )
 
 
-def _thumbnail(image: NDArray[np.uint8], side: int) -> str:
+def _thumbnail(image: ImageArray, side: int) -> str:
     small = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)

@@ -14,7 +14,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from hemascope.bundle.session import ray_session
+from hemascope.batch.ray_session import ray_session
 from hemascope.study.results import StudyFolder
 from hemascope.study.run import EXPECTED, Failure, Job, perform
 

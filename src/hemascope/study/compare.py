@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
-from hemascope.results import Estimate
-from hemascope.scoring.statistics import resample
+from hemascope.arrays import BoolArray, FloatArray
+from hemascope.metrics.intervals import resample
+from hemascope.records import Estimate
 
 Verdict = Literal["holds", "contradicted", "cannot be told at this size"]
-Right = NDArray[np.bool_]
 
 RESAMPLES = 10_000
 LEVEL = 0.05
@@ -53,7 +52,7 @@ class Comparison:
         return "cannot be told at this size"
 
 
-def compare(pairs: Sequence[tuple[str, Right, Right]]) -> tuple[Comparison, ...]:
+def compare(pairs: Sequence[tuple[str, BoolArray, BoolArray]]) -> tuple[Comparison, ...]:
     """Comparisons that are reported together: (title, first right, second right), each (S,N).
 
     Raises ValueError where the two of a pair have other shapes.
@@ -76,7 +75,7 @@ def compare(pairs: Sequence[tuple[str, Right, Right]]) -> tuple[Comparison, ...]
     )
 
 
-def paired_difference(first: Right, second: Right, seed: int = 0) -> Estimate:
+def paired_difference(first: BoolArray, second: BoolArray, seed: int = 0) -> Estimate:
     """Difference of accuracies (S,N) - (S,N) with its 95 % percentile bootstrap interval.
 
     Images are resampled in pairs, and seeds as clusters: with one seed the interval speaks of
@@ -92,9 +91,7 @@ def paired_difference(first: Right, second: Right, seed: int = 0) -> Estimate:
     return over_seeds(float(gain.mean()), n, images @ gain.T / n, random)
 
 
-def over_seeds(
-    value: float, n: int, figures: NDArray[np.float64], random: np.random.Generator
-) -> Estimate:
+def over_seeds(value: float, n: int, figures: FloatArray, random: np.random.Generator) -> Estimate:
     """A mean over seeds with its interval, from S seeds' figures in R resamples of n images (R,S).
 
     In each, the seeds are drawn anew, as clusters.
@@ -105,7 +102,7 @@ def over_seeds(
     return Estimate(value, n, low, high)
 
 
-def sign_test(first: Right, second: Right) -> tuple[int, int, float]:
+def sign_test(first: BoolArray, second: BoolArray) -> tuple[int, int, float]:
     """Images on which first was right more often, and less often, than second; two-sided p-value.
 
     With one seed this is McNemar's exact test; with several, each image counts once, by the

@@ -13,16 +13,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from numpy.typing import NDArray
 
-from hemascope.results import Estimate, Proportion, written_whole
-from hemascope.study.architecture import Layer
+from hemascope.files import atomic_path
+from hemascope.models.summary import Layer
+from hemascope.plotting import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    draw_confusion_matrix,
+    interval_reach,
+)
+from hemascope.records import Estimate, Proportion
 from hemascope.training.folder import EpochRecord, best_record
 
 Accuracy = Estimate | Proportion
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-BLUE, ORANGE, GREEN, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7"
 RUNS = tuple(zip((BLUE, ORANGE, GREEN, PURPLE, SKY), "osD^v", strict=True))
 KINDS = {"Conv": SKY, "MBConv": BLUE, "residual": BLUE, "linear": ORANGE}
 OTHER = "#BBBBBB"
@@ -71,7 +78,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     """Writes NAME.svg and NAME.png, the same bytes for the same figure; SVG text stays text."""
     with matplotlib.rc_context({"svg.hashsalt": "hemascope", "svg.fonttype": "none"}):
         for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-            with written_whole(folder / f"{name}.{suffix}") as temporary:
+            with atomic_path(folder / f"{name}.{suffix}") as temporary:
                 figure.savefig(temporary, format=suffix, dpi=150, metadata=metadata)
 
 
@@ -134,7 +141,7 @@ def draw_models(
         Line2D([], [], marker="D", ls="", mfc="white", mec="black", label="the paper's"),
     ]
     left.legend(handles=keys, loc="lower left", ncols=3, bbox_to_anchor=(0, 1), frameon=False)
-    _confusion(right, np.array(confusion), class_names, confusion_title)
+    draw_confusion_matrix(right, np.array(confusion), class_names, class_names, confusion_title)
     return figure
 
 
@@ -237,7 +244,14 @@ def _lying(
         value = 100 * found.value
         axes.barh([place], [value], 0.36, color=colour, hatch=hatch, edgecolor="black", lw=0.8)
         if found.low is not None and found.high is not None:
-            axes.errorbar([value], [place], xerr=_reach(found), color="black", capsize=3, lw=1.2)
+            axes.errorbar(
+                [value],
+                [place],
+                xerr=interval_reach([found], 100),
+                color="black",
+                capsize=3,
+                lw=1.2,
+            )
         text = _numbers(found, " ")
     if paper is not None:
         axes.plot([100 * paper], [place], "D", mfc="white", mec="black", ms=6, clip_on=False)
@@ -256,7 +270,9 @@ def _standing(
     value = 100 * found.value
     axes.bar([place], [value], 0.72, color=colour, hatch=hatch, edgecolor="black", lw=0.8)
     if found.low is not None and found.high is not None:
-        axes.errorbar([place], [value], yerr=_reach(found), color="black", capsize=4, lw=1.2)
+        axes.errorbar(
+            [place], [value], yerr=interval_reach([found], 100), color="black", capsize=4, lw=1.2
+        )
     axes.annotate(
         _numbers(found, "\n"),
         (place, bottom),
@@ -267,12 +283,6 @@ def _standing(
         bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none"},
         zorder=5,
     )
-
-
-def _reach(found: Accuracy) -> list[list[float]]:
-    """How far an interval reaches below and above its value, in %."""
-    value, low, high = found.value or 0.0, found.low or 0.0, found.high or 0.0
-    return [[max(0.0, 100 * (value - low))], [max(0.0, 100 * (high - value))]]
 
 
 def _numbers(found: Accuracy, between: str) -> str:
@@ -323,21 +333,3 @@ def _run_label(title: str, records: Sequence[EpochRecord]) -> str:
     if best.val_accuracy is None:
         return title
     return f"{title}; best: epoch {best.epoch}, {100 * best.val_accuracy:.1f} %"
-
-
-def _confusion(
-    axes: Axes, counts: NDArray[np.int64], class_names: Sequence[str], title: str
-) -> None:
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)  # √: single mistakes show
-    for row, column in np.ndindex(counts.shape):
-        if counts[row, column]:
-            tone = "white" if shares[row, column] > 0.4 else "black"
-            number = str(counts[row, column])
-            axes.text(column, row, number, ha="center", va="center", color=tone, fontsize=9)
-    axes.set_xticks(range(len(class_names)), class_names, rotation=45, ha="right")
-    axes.set_yticks(range(len(class_names)), class_names)
-    axes.set_xlabel("named by the model")
-    axes.set_ylabel("label")
-    axes.set_title(f"{title}, n = {counts.sum()}", fontsize=10)

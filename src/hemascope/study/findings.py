@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hemascope.results import Estimate, Proportion
-from hemascope.scoring.metrics import confusion_matrix, f1, macro_f1
-from hemascope.scoring.statistics import bootstrap, resample, wilson
-from hemascope.study.compare import Comparison, Right, compare, over_seeds, paired_difference
+from hemascope.arrays import BoolArray, FloatArray, IntArray
+from hemascope.metrics.classification import confusion_matrix, f1, macro_f1
+from hemascope.metrics.intervals import bootstrap, resample, wilson
+from hemascope.records import Estimate, Proportion
+from hemascope.study.compare import Comparison, compare, over_seeds, paired_difference
 from hemascope.study.experiments import (
     ABLATIONS,
     MODELS,
@@ -60,7 +60,7 @@ class Study:
     def of(self, experiment: Experiment) -> tuple[Run, ...]:
         return self.runs.get(experiment.name, ())
 
-    def right(self, experiment: Experiment, seeds: Sequence[int]) -> Right:
+    def right(self, experiment: Experiment, seeds: Sequence[int]) -> BoolArray:
         """Which test images were named as labelled, (S,N)."""
         chosen = [run.result for run in self.of(experiment) if run.result.recipe.seed in seeds]
         return np.array([_right(result.test) for result in chosen])
@@ -97,7 +97,7 @@ def comparisons(study: Study) -> dict[str, Comparison]:
 
     The claim is the paper's: the reference is the better one; but for ours, that ours is.
     """
-    pairs: dict[str, tuple[str, Right, Right]] = {}
+    pairs: dict[str, tuple[str, BoolArray, BoolArray]] = {}
     for group in (MODELS, *ABLATIONS):
         for other in group.others:
             title = f"{group.title}: {group.reference} better than {other.title}"
@@ -107,7 +107,7 @@ def comparisons(study: Study) -> dict[str, Comparison]:
 
 
 def _add_pair(
-    pairs: dict[str, tuple[str, Right, Right]],
+    pairs: dict[str, tuple[str, BoolArray, BoolArray]],
     study: Study,
     name: str,
     title: str,
@@ -142,7 +142,7 @@ def accuracy_on_test(study: Study, experiment: Experiment) -> Figure:
     return paired_difference(right, np.zeros_like(right))
 
 
-def confusion_on_test(study: Study, experiment: Experiment) -> NDArray[np.int64]:
+def confusion_on_test(study: Study, experiment: Experiment) -> IntArray:
     """Counts (C,C) of the first seed's answers to the test images."""
     result = study.of(experiment)[0].result
     return _confusion(result.test, len(result.class_names))
@@ -170,15 +170,15 @@ def hours(study: Study) -> float:
     return sum(record.seconds for run in runs for record in run.epochs) / 3600
 
 
-def _right(answers: Answers) -> NDArray[np.bool_]:
+def _right(answers: Answers) -> BoolArray:
     return np.asarray(np.array(answers.targets) == np.array(answers.named))
 
 
-def _confusion(answers: Answers, num_classes: int) -> NDArray[np.int64]:
+def _confusion(answers: Answers, num_classes: int) -> IntArray:
     return confusion_matrix(np.array(answers.targets), np.array(answers.named), num_classes)
 
 
-def _f1s(answers: Answers, num_classes: int, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _f1s(answers: Answers, num_classes: int, weights: FloatArray) -> FloatArray:
     targets, named = np.array(answers.targets), np.array(answers.named)
     return f1(confusion_matrix(targets, named, num_classes, weights))
 
@@ -192,7 +192,7 @@ def macro_f1_on_test(runs: Sequence[Run]) -> Estimate:
     return over_seeds(value, n, scores, random)
 
 
-def _macro_f1s(runs: Sequence[Run], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _macro_f1s(runs: Sequence[Run], weights: FloatArray) -> FloatArray:
     """Each seed's macro F1 with images that count as often as `weights` (R,N) says, (R,S)."""
     scores = []
     for run in runs:

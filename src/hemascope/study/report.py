@@ -10,8 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from hemascope.results import RESEARCH_USE_ONLY, write_whole, written_whole
-from hemascope.study.architecture import layers_of
+from hemascope.files import atomic_path, write_atomic
+from hemascope.models.summary import layers_of
+from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.study.experiments import ABLATIONS, EXPERIMENTS, MODELS, REFERENCE
 from hemascope.study.figures import (
     AblationBar,
@@ -69,8 +70,8 @@ def write_report(folder: Path, out: Path) -> Study:
     study = read_study(results)
     for name, figure in _figures(study).items():
         save(figure, results, name)
-    write_whole(out / "STUDY.md", markdown(study))
-    write_whole(out / "study.html", _page(study, results))
+    write_atomic(out / "STUDY.md", markdown(study))
+    write_atomic(out / "study.html", _page(study, results))
     return study
 
 
@@ -81,7 +82,7 @@ def collect(folder: Path, results: Path) -> None:
         metrics = RunFolder(found.parent).metrics
         names += [found.relative_to(folder), metrics.relative_to(folder)]
     for name in names:
-        with written_whole(results / name) as temporary:
+        with atomic_path(results / name) as temporary:
             shutil.copyfile(folder / name, temporary)
 
 

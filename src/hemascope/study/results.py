@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemascope.results import from_json, to_json, write_whole
+from hemascope.files import write_atomic
+from hemascope.serialization import from_json, to_json
 from hemascope.training.folder import EpochRecord, RunFolder
 from hemascope.training.recipe import Recipe
 
@@ -66,7 +67,7 @@ class StudyFolder:
         return from_json(path.read_bytes(), RunResult) if path.exists() else None
 
     def write_result(self, digest: str, result: RunResult) -> None:
-        write_whole(self.path / digest / RESULT, to_json(result))
+        write_atomic(self.path / digest / RESULT, to_json(result))
 
     def epochs(self, digest: str) -> list[EpochRecord]:
         return self.run(digest).read_metrics()
@@ -79,7 +80,7 @@ class StudyFolder:
         """Makes this the folder of that study. Raises ValueError where it is another's."""
         found = self.facts()
         if found is None:
-            write_whole(self.path / STUDY, to_json(facts))
+            write_atomic(self.path / STUDY, to_json(facts))
         elif found != facts:
             what = "profile" if found.profile != facts.profile else "images"
             raise ValueError(

@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.bundle.bundle import CARD_FILE
-from hemascope.bundle.classifier import Classifier
 from hemascope.data.cache import default_cache, open_cache
 from hemascope.data.manifest import Manifest
 from hemascope.data.splits import check_splits, with_hashes
+from hemascope.inference.classifier import Classifier
+from hemascope.models.summary import multiply_accumulates, parameters_of
 from hemascope.provenance import data_hash, provenance
-from hemascope.results import from_json
-from hemascope.study.architecture import multiply_accumulates, parameters_of
+from hemascope.serialization import from_json
 from hemascope.study.experiments import Planned, Profile
 from hemascope.study.results import Answers, RunResult, StudyFacts, StudyFolder
 from hemascope.training.folder import RunFacts, best_record
@@ -29,8 +27,6 @@ from hemascope.training.images import prepare_data
 from hemascope.training.loop import TrainingError, network_of
 from hemascope.training.run import train
 
-OnEpochs = Callable[[int, int], None]
-"""Called with the epochs done and the epochs in all."""
 TIMED = 40  # images, one after the other
 EXPECTED = (TrainingError, ValueError, OSError)
 """Errors of one run, which are reported and do not stop the others."""
@@ -66,7 +62,7 @@ def run_study(
     *,
     runner: Runner | None = None,
     cache: Path | None = None,
-    on_epochs: OnEpochs | None = None,
+    on_epochs: ProgressCallback | None = None,
 ) -> list[Failure]:
     """Performs the runs that are not finished yet; interrupted ones go on where they were.
 
@@ -155,7 +151,7 @@ def _test_digest(manifest: Manifest) -> str:
     return data_hash((row.sha256, row.label) for row in manifest.select("test").rows)
 
 
-def _named(classifier: Classifier, images: NDArray[np.uint8]) -> tuple[int, ...]:
+def _named(classifier: Classifier, images: ImageArray) -> tuple[int, ...]:
     """The class index of each image (N,S,S,3)."""
     batches = (images[start : start + 64] for start in range(0, len(images), 64))
     return tuple(
@@ -163,7 +159,7 @@ def _named(classifier: Classifier, images: NDArray[np.uint8]) -> tuple[int, ...]
     )
 
 
-def _milliseconds(classifier: Classifier, images: NDArray[np.uint8]) -> float:
+def _milliseconds(classifier: Classifier, images: ImageArray) -> float:
     """Median time of one image, preprocessed and warm."""
     times = []
     for position in range(TIMED + 5):

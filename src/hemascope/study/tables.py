@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hemascope.bundle.bundle import read_bundle
-from hemascope.results import Estimate
+from hemascope.records import Estimate
 from hemascope.study.compare import Comparison
 from hemascope.study.experiments import ABLATIONS, FINAL, MODELS, OURS, REFERENCE, Experiment, Group
 from hemascope.study.findings import (

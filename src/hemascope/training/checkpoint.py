@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hemascope.results import from_json, to_json, written_whole
+from hemascope.files import atomic_path
+from hemascope.serialization import from_json, to_json
 from hemascope.training.optim import WeightAverage
 
 
@@ -44,7 +45,7 @@ def save_checkpoint(
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{name}/{key}"] = value
     contiguous = {name: value.detach().contiguous() for name, value in tensors.items()}
-    with written_whole(path) as temporary:
+    with atomic_path(path) as temporary:
         save_file(contiguous, temporary, {"progress": to_json(progress).decode()})
 
 

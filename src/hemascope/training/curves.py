@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from hemascope.plotting import BLUE, ORANGE, encode_png
 from hemascope.training.folder import EpochRecord, best_record
 
 
@@ -17,23 +17,19 @@ def draw_curves(records: Sequence[EpochRecord], title: str) -> bytes:
     val_epochs = [record.epoch for record in validated]
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     loss, accuracy, rate = figure.subplots(1, 3)
-    loss.plot(epochs, [r.train_loss for r in records], "-", color="#0072B2", label="training")
-    loss.plot(
-        val_epochs, [r.val_loss for r in validated], "--", color="#D55E00", label="validation"
-    )
-    accuracy.plot(epochs, [r.train_accuracy for r in records], "-", color="#0072B2")
-    accuracy.plot(val_epochs, [r.val_accuracy for r in validated], "--", color="#D55E00")
+    loss.plot(epochs, [r.train_loss for r in records], "-", color=BLUE, label="training")
+    loss.plot(val_epochs, [r.val_loss for r in validated], "--", color=ORANGE, label="validation")
+    accuracy.plot(epochs, [r.train_accuracy for r in records], "-", color=BLUE)
+    accuracy.plot(val_epochs, [r.val_accuracy for r in validated], "--", color=ORANGE)
     if validated:
         best = best_record(records)
         accuracy.axvline(best.epoch, color="black", linewidth=0.8, linestyle=":")
         accuracy.set_title(f"best: {best.val_accuracy:.4f} in epoch {best.epoch}", fontsize=10)
-    rate.plot(epochs, [r.learning_rate for r in records], "-", color="#0072B2")
+    rate.plot(epochs, [r.learning_rate for r in records], "-", color=BLUE)
     for axes, name in ((loss, "loss"), (accuracy, "accuracy"), (rate, "learning rate")):
         axes.set_xlabel("epoch")
         axes.set_ylabel(name)
         axes.grid(alpha=0.3)
     loss.legend()
     figure.suptitle(f"{title} (training figures are of augmented images)", fontsize=10)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    return encode_png(figure)

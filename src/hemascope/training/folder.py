@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from hemascope.classes import ClassSet
-from hemascope.results import written_whole
+from hemascope.files import atomic_path
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class RunFolder:
     def write_metrics(self, records: list[EpochRecord]) -> None:
         names = [field.name for field in fields(EpochRecord)]
         with (
-            written_whole(self.metrics) as temporary,
+            atomic_path(self.metrics) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, names)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.classes import ClassSet
-from hemascope.data.cache import Progress, open_cache
+from hemascope.data.cache import open_cache
 from hemascope.data.dataset import Batch, CellDataset, test_loader, train_loader
 from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.data.splits import check_splits, validation_split, with_hashes
@@ -30,10 +29,10 @@ class TrainingData:
     """
 
     classes: ClassSet
-    frames: NDArray[np.uint8]
+    frames: ImageArray
     targets: tuple[int, ...]
     inner: float
-    val_images: NDArray[np.uint8] | None
+    val_images: ImageArray | None
     val_targets: tuple[int, ...]
     digest: str
 
@@ -51,7 +50,7 @@ def prepare_data(
     manifest: Manifest,
     cache: Path,
     classes: ClassSet | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> TrainingData:
     """The manifest's training images for a recipe, decoded into the cache folder.
 
@@ -72,7 +71,7 @@ def prepare_data(
     crop = min(1.0, spec.crop * MARGIN)
     frame_spec = InputSpec(round(spec.size * crop / spec.crop), crop)
 
-    def cached(rows: tuple[ManifestRow, ...], wanted: InputSpec) -> NDArray[np.uint8]:
+    def cached(rows: tuple[ManifestRow, ...], wanted: InputSpec) -> ImageArray:
         return open_cache([manifest.root / row.path for row in rows], wanted, cache, progress)
 
     def targets(rows: tuple[ManifestRow, ...]) -> tuple[int, ...]:

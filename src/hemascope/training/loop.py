@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from hemascope.arrays import ProgressCallback
 from hemascope.data.augment import POLICIES, augment, to_images
 from hemascope.data.dataset import Batch
+from hemascope.files import atomic_path
 from hemascope.models import Switches, build_model
 from hemascope.models.network import CellNetwork
-from hemascope.results import written_whole
 from hemascope.training.allocator import keep_memory, peak_memory
 from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hemascope.training.events import write_events
@@ -30,7 +31,6 @@ from hemascope.training.optim import WeightAverage, build_optimizer, learning_ra
 from hemascope.training.recipe import Recipe
 
 OnEpoch = Callable[[EpochRecord], None]
-OnStep = Callable[[int, int], None]
 
 
 class TrainingError(RuntimeError):
@@ -42,7 +42,7 @@ def fit(
     data: TrainingData,
     folder: RunFolder,
     on_epoch: OnEpoch | None = None,
-    on_step: OnStep | None = None,
+    on_step: ProgressCallback | None = None,
     start: Path | None = None,
 ) -> Progress:
     """Trains until the recipe's last epoch, from the folder's last checkpoint if it has one.
@@ -120,7 +120,7 @@ class Run:
             None if val_loader is None else self.accelerator.prepare(val_loader)
         )
 
-    def train_epoch(self, epoch: int, on_step: OnStep | None) -> tuple[float, float]:
+    def train_epoch(self, epoch: int, on_step: ProgressCallback | None) -> tuple[float, float]:
         """One pass over the training images: mean loss and accuracy."""
         recipe, accelerator = self.recipe, self.accelerator
         size, steps = recipe.size_at(epoch), len(self.train_loader)
@@ -209,7 +209,7 @@ class Run:
     def save_weights(self, path: Path) -> None:
         """The weights that are judged: the average's, if one is kept."""
         state = {name: value.contiguous() for name, value in self.judged.state_dict().items()}
-        with written_whole(path) as temporary:
+        with atomic_path(path) as temporary:
             save_file(state, temporary)
 
 

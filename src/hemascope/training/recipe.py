@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args, get_type_hints
 
+from hemascope.files import sha256_of
 from hemascope.preprocess import InputSpec
-from hemascope.results import from_json, to_json
+from hemascope.serialization import from_json, to_json
 
 ModelName = Literal[
     "simple_cnn",
@@ -148,7 +148,7 @@ class Recipe:
             for field in fields(self)
             if getattr(self, field.name) != field.default
         }
-        return hashlib.sha256(to_json(set_here)).hexdigest()[:12]
+        return sha256_of(to_json(set_here))[:12]
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -11,21 +11,24 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save
 
+from hemascope.arrays import ProgressCallback
 from hemascope.bundle.bundle import Bundle, Card, Figure, write_bundle
 from hemascope.bundle.export import drawn_sample, export
 from hemascope.classes import ClassSet
-from hemascope.data.cache import Progress, default_cache
+from hemascope.data.cache import default_cache
 from hemascope.data.manifest import Manifest
+from hemascope.files import write_atomic
+from hemascope.metrics.intervals import wilson
 from hemascope.models.ensemble import Ensemble
 from hemascope.models.imagenet import BLOCKS, imagenet_state
 from hemascope.models.network import CellNetwork
 from hemascope.provenance import provenance
-from hemascope.results import Evaluation, from_json, to_json, write_whole
-from hemascope.scoring.statistics import wilson
+from hemascope.records import Evaluation
+from hemascope.serialization import from_json, to_json
 from hemascope.training.curves import draw_curves
 from hemascope.training.folder import EpochRecord, RunFacts, RunFolder, best_record
 from hemascope.training.images import prepare_data
-from hemascope.training.loop import OnEpoch, OnStep, TrainingError, fit, network_of
+from hemascope.training.loop import OnEpoch, TrainingError, fit, network_of
 from hemascope.training.recipe import Recipe, read_recipe
 
 IMAGENET = Path("imagenet")
@@ -41,8 +44,8 @@ def train(
     start_from: Path | None = None,
     classes: ClassSet | None = None,
     cache: Path | None = None,
-    on_read: Progress | None = None,
-    on_step: OnStep | None = None,
+    on_read: ProgressCallback | None = None,
+    on_step: ProgressCallback | None = None,
     on_epoch: OnEpoch | None = None,
     on_done: Callable[[RunFolder], None] | None = None,
 ) -> RunFolder:
@@ -71,12 +74,12 @@ def train(
     )
     if is_main:
         if start is not None:
-            write_whole(folder.start, start)
-        write_whole(folder.recipe, to_json(recipe))
-        write_whole(folder.provenance, to_json(facts))
+            write_atomic(folder.start, start)
+        write_atomic(folder.recipe, to_json(recipe))
+        write_atomic(folder.provenance, to_json(facts))
     fit(recipe, data, folder, on_epoch, on_step, folder.start if folder.start.exists() else None)
     if is_main:
-        write_whole(folder.curves, draw_curves(folder.read_metrics(), path.name))
+        write_atomic(folder.curves, draw_curves(folder.read_metrics(), path.name))
         write_bundle(bundle_of(folder), folder.bundle)
         if on_done is not None:
             on_done(folder)

@@ -1,0 +1,1 @@
+"""Any number of images → one table, here or on a Ray cluster."""

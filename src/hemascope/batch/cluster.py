@@ -1,0 +1,144 @@
+"""Images by the million, classified by the workers of a Ray cluster, from and to any storage.
+
+What is to be done is cut into parts of 5,000 images. A worker takes a part, classifies it, and
+writes it, whole or not at all, as one Parquet file; where that file is there already, it only
+counts it. So a part may be begun by any number of workers, in any order: nothing but its file has
+to be kept, and no two parts meet.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePath
+
+import ray
+import ray.data
+from ray.exceptions import RayError
+
+from hemascope.arrays import ProgressCallback
+from hemascope.batch.cluster_inputs import Sources
+from hemascope.batch.local import Tally
+from hemascope.batch.parquet_images import Slice, slices_of
+from hemascope.batch.ray_session import ray_session
+from hemascope.batch.shards import SHARD_ROWS, Shards, job_of
+from hemascope.batch.storage import Folder
+from hemascope.batch.worker import READERS, Attempts, Part, Settings, Worker
+from hemascope.bundle.bundle import Bundle, read_bundle
+from hemascope.inference.classifier import Classifier
+
+RETRIES = 3  # how often a part is taken up again after its worker died
+
+
+def classify_on_cluster(
+    out: str,
+    bundle: Path | Bundle | None,
+    sources: Sources,
+    *,
+    um_per_pixel: float | None = None,
+    tta: bool = False,
+    resume: bool = False,
+    force: bool = False,
+    address: str | None = None,
+    workers: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Tally:
+    """Classifies the images on a Ray cluster into Parquet files of 5,000 rows in the folder `out`.
+
+    The rows are those of classify_to, and their order is that of the images in `sources`.
+    `out` may be an address, such as s3://bucket/cells. There are as many workers, of one processor
+    each, as the cluster has processors, or `workers`; `address` is as in ray_session. For paths,
+    all machines must see the same disk.
+
+    An image that cannot be read costs one row. When a worker dies, another takes up its part. A
+    run that was stopped in whatever way goes on with `resume`; only the missing parts are done.
+    Raises ValueError where `out` has a suffix, or holds a table and neither `resume` nor
+    `force` is set; where a run to go on with is of other images, another model or other settings;
+    for storage that refuses; and for a part whose workers all died.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers must be at least 1, not {workers}")
+    if PurePath(out).suffix:
+        raise ValueError(
+            f"{out}: a cluster writes a folder of Parquet files; give --out a name without a suffix"
+        )
+    if not isinstance(bundle, Bundle):
+        bundle = read_bundle(bundle)
+    classifier = Classifier(bundle, threads=1, tta=tta)  # a bad bundle is told before all else
+    slices = _slices(sources.tables)
+    images = len(sources.images) + sum(found.rows for found in slices)
+    if images == 0:
+        raise ValueError("no images were named")
+    names = [*sources.images, *(f"{s.file}#{s.group}:{s.rows}" for s in slices)]
+    folder = Folder(out)
+    shards = Shards(folder, out)
+    counts: Counter[str | None] = Counter()
+    job = job_of(classifier, names, images, um_per_pixel)
+    with shards.working_on(job, resume, force):
+        with ray_session(address, workers):
+            options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+            attempts = ray.remote(**options)(Attempts).remote()
+            settings = Settings(
+                ray.put(bundle), tta, um_per_pixel, folder.absolute, os.getcwd(), attempts, RETRIES
+            )
+            for found in _done(_parts(sources.images, slices), settings, workers):
+                counts.update(found)
+                if progress is not None:
+                    progress(counts.total(), images)
+        shards.finish()
+    unreadable = counts.pop(None, 0)
+    per_class = {name: counts[name] for name in classifier.card.classes.names}
+    return Tally(counts.total(), unreadable, per_class)
+
+
+def _slices(tables: Sequence[str]) -> list[Slice]:
+    with ThreadPoolExecutor(READERS) as pool:
+        return [found for slices in pool.map(slices_of, tables) for found in slices]
+
+
+def _parts(images: Sequence[str], slices: Sequence[Slice]) -> list[Part]:
+    """Parts of SHARD_ROWS images; of slices, as many as do not make more, but at least one."""
+    parts: list[Part] = []
+    for first in range(0, len(images), SHARD_ROWS):
+        parts.append(Part(len(parts), images=tuple(images[first : first + SHARD_ROWS])))
+    chosen: list[Slice] = []
+    for found in slices:
+        if chosen and sum(each.rows for each in chosen) + found.rows > SHARD_ROWS:
+            parts.append(Part(len(parts), slices=tuple(chosen)))
+            chosen = []
+        chosen.append(found)
+    if chosen:
+        parts.append(Part(len(parts), slices=tuple(chosen)))
+    return parts
+
+
+def _done(
+    parts: Sequence[Part], settings: Settings, workers: int | None
+) -> Iterator[Counter[str | None]]:
+    """Each part's counts by label, as they come. Raises ValueError and RuntimeError as said."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = -1  # a part may take as long as it takes
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told by ourselves
+    size = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    # One block a part, and one part at a time for a worker: what is lost with it is that part.
+    rows = [{"part": pickle.dumps(part)} for part in parts]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        Worker,
+        fn_constructor_args=(settings,),
+        compute=ray.data.ActorPoolStrategy(
+            size=min(size, len(rows)), max_tasks_in_flight_per_actor=1
+        ),
+        num_cpus=1,
+    )
+    try:
+        for found in dataset.iter_rows():
+            if found["problem"]:
+                raise ValueError(found["problem"])
+            yield pickle.loads(found["counts"])
+    except RayError as error:
+        raise RuntimeError(f"the cluster failed: {str(error).strip().splitlines()[-1]}") from None

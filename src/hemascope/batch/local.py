@@ -1,0 +1,120 @@
+"""Any number of images, classified by this machine alone into one table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hemascope.arrays import ProgressCallback
+from hemascope.batch.shards import SHARD_ROWS, DiskFolder, Shards, job_of, shard_file
+from hemascope.batch.table import KINDS, join, labels, row, table
+from hemascope.inference.classifier import Classifier
+from hemascope.records import Prediction
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many images were classified, how many of each class, and how many could not be read."""
+
+    classified: int
+    unreadable: int
+    per_class: dict[str, int]
+
+
+def classify_to(
+    out: Path,
+    classifier: Classifier,
+    paths: list[str],
+    each: Callable[[Prediction], None] | None = None,
+    progress: ProgressCallback | None = None,
+    um_per_pixel: float | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+) -> Tally:
+    """Classifies the images and writes one row each to `out`: .csv, .jsonl or .parquet.
+
+    The columns are COLUMNS, and p_<class> in the model's order. `each` is handed every
+    Prediction, with its class map; `um_per_pixel` is as in Classifier.stream. A path without a
+    suffix is a folder of Parquet files, of 5,000 rows each.
+
+    Rows are written in shards, in a hidden folder beside `out`, and the table appears whole at
+    the end. A run that was stopped in whatever way goes on with `resume` after its last full
+    shard. Raises ValueError for an unknown suffix, where a table is there, whole or begun, and
+    neither `resume` nor `force` is set, or where the begun one is of other images, another model
+    or other settings.
+    """
+    folder, kind = shard_folder(out)
+    shards = Shards(DiskFolder(folder), str(out))
+    job = job_of(classifier, paths, len(paths), um_per_pixel)
+    if out.suffix and out.exists() and not (force or shards.is_begun()):
+        raise ValueError(f"{out}: exists already; use --force to replace it")
+    counts: Counter[str | None] = Counter()
+    names = classifier.card.classes.names
+
+    def count(prediction: Prediction) -> None:
+        counts[prediction.label] += 1
+        if each is not None:
+            each(prediction)
+        if progress is not None:
+            progress(counts.total(), len(paths))
+
+    try:
+        with shards.working_on(job, resume, force):
+            done = shards.written()
+            for name in done:
+                counts.update(labels(folder / name))
+            for number in range(-(-len(paths) // SHARD_ROWS)):
+                path = folder / shard_file(number, kind)
+                if path.name not in done:
+                    chosen = paths[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
+                    predictions = classifier.stream(
+                        chosen, class_maps=each is not None, um_per_pixel=um_per_pixel
+                    )
+                    _write_shard(path, predictions, names, count)
+            if out.suffix:
+                _join(shards, folder, out)
+            shards.finish()
+    finally:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    unreadable = counts.pop(None, 0)
+    return Tally(len(paths) - unreadable, unreadable, {name: counts[name] for name in names})
+
+
+def shard_folder(out: Path) -> tuple[Path, str]:
+    """Where the shards of a table lie, and their suffix: in `out` itself, or hidden beside it.
+
+    Raises ValueError for a suffix that no kind of table has.
+    """
+    kind = out.suffix.lower()
+    if not kind:
+        return out, ".parquet"
+    if kind not in KINDS:
+        raise ValueError(
+            f"{out}: unknown kind of table; use .csv, .jsonl or .parquet, or a name without a "
+            "suffix for a folder of Parquet files"
+        )
+    return out.with_name(f".{out.name}.parts"), kind
+
+
+def _write_shard(
+    path: Path,
+    predictions: Iterable[Prediction],
+    names: tuple[str, ...],
+    on_prediction: Callable[[Prediction], None],
+) -> None:
+    with table(path, names) as write:
+        for prediction in predictions:
+            write(row(prediction, names))
+            on_prediction(prediction)
+
+
+def _join(shards: Shards, folder: Path, out: Path) -> None:
+    """Makes one table of the shards, and removes them."""
+    names = shards.written()
+    join([folder / name for name in names], out)
+    for name in reversed(names):  # so that those left are always the first
+        shards.folder.remove(name)

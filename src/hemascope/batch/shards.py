@@ -1,0 +1,150 @@
+"""Shards: the files that a table is written in, so that a run that was stopped goes on.
+
+A shard holds up to 5,000 rows and appears whole or not at all. A job file beside the shards says
+what the table is of; it is there as long as the table is unfinished, and a run goes on only with
+the very same job. One process and a cluster's workers follow the same protocol, so that either
+can finish what the other began.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hemascope.files import sha256_of, write_atomic
+from hemascope.inference.classifier import Classifier
+from hemascope.serialization import from_json, to_json
+
+SHARD_ROWS = 5_000
+SHARD_FILE = re.compile(r"part\d{6,}(\.csv|\.jsonl|\.parquet)")
+JOB_FILE = "_job.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a table is of: a run goes on only with the very same."""
+
+    card_sha256: str
+    tta: bool
+    um_per_pixel: float | None
+    images: int
+    paths_sha256: str
+    shard_rows: int = SHARD_ROWS
+
+
+def job_of(
+    classifier: Classifier, names: Iterable[str], images: int, um_per_pixel: float | None
+) -> Job:
+    """The Job of classifying so many images, which lie in what the names name."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(os.fsencode(name) + b"\0")
+    return Job(
+        card_sha256=sha256_of(to_json(classifier.card)),
+        tta=classifier.tta,
+        um_per_pixel=um_per_pixel,
+        images=images,
+        paths_sha256=digest.hexdigest(),
+    )
+
+
+def shard_file(number: int, kind: str = ".parquet") -> str:
+    """The name of a shard, counted from 0."""
+    return f"part{number:06d}{kind}"
+
+
+class ShardFolder(Protocol):
+    """Where shards lie: a folder on a disk, or what lies under an address of an object store."""
+
+    def names(self) -> list[str]: ...
+    def read(self, name: str) -> bytes: ...
+    def write(self, name: str, content: bytes) -> None: ...
+    def remove(self, name: str) -> None: ...
+
+
+class DiskFolder:
+    """A ShardFolder on a disk, without pyarrow; it need not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.path.glob("*") if path.is_file())
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+    def write(self, name: str, content: bytes) -> None:
+        write_atomic(self.path / name, content)
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+
+class Shards:
+    """The shards of one table; `table` is what the user calls it, for messages."""
+
+    def __init__(self, folder: ShardFolder, table: str) -> None:
+        self.folder, self.table = folder, table
+
+    def written(self) -> list[str]:
+        """The names of the shards that are there, in order."""
+        return [name for name in self.folder.names() if SHARD_FILE.fullmatch(name)]
+
+    def is_begun(self) -> bool:
+        """Whether a table was begun here and not finished."""
+        return JOB_FILE in self.folder.names()
+
+    @contextmanager
+    def working_on(self, job: Job, resume: bool, force: bool) -> Iterator[None]:
+        """Begins a job, and leaves no job file where it fails before any shard is written."""
+        self.begin(job, resume, force)
+        try:
+            yield
+        except BaseException:
+            if not self.written() and self.is_begun():
+                self.folder.remove(JOB_FILE)
+            raise
+
+    def begin(self, job: Job, resume: bool, force: bool) -> None:
+        """Makes ready for a job: with `resume` keeps the shards of the very same, if begun.
+
+        Raises ValueError where a begun table is there and neither flag is set, where a finished
+        one is and `force` is not, and where the begun one is of another job.
+        """
+        begun = self.is_begun()
+        if begun and not (resume or force):
+            raise ValueError(
+                f"{self.table}: was begun and stopped; --resume goes on with it, "
+                "--force starts over"
+            )
+        if not begun and not force and self.written():
+            raise ValueError(f"{self.table}: exists already; use --force to replace it")
+        self._remove_torn()
+        if begun and resume:
+            if from_json(self.folder.read(JOB_FILE), Job) != job:
+                raise ValueError(
+                    f"{self.table}: was begun with other images, another model or other settings; "
+                    "go on with the same ones, or start over with --force"
+                )
+            return
+        for name in self.written():
+            self.folder.remove(name)
+        self.folder.write(JOB_FILE, to_json(job))
+
+    def finish(self) -> None:
+        """Takes the job file away: the table is whole."""
+        self._remove_torn()
+        self.folder.remove(JOB_FILE)
+
+    def _remove_torn(self) -> None:
+        """Removes what processes that were killed had begun to write on a disk."""
+        for name in self.folder.names():
+            if name.startswith(".part"):
+                self.folder.remove(name)

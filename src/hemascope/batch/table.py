@@ -1,0 +1,157 @@
+"""Tables of Predictions, one row an image: CSV, JSON Lines or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from hemascope.files import atomic_path
+from hemascope.records import Prediction
+
+Write = Callable[[dict[str, Any]], None]
+KINDS = (".csv", ".jsonl", ".parquet")
+PARQUET_ROWS = 10_000
+
+# The columns of a table before those of the classes' probabilities, which are p_<class>.
+COLUMNS: dict[str, type] = {
+    "path": str,
+    "label": str,
+    "probability": float,
+    "status": str,
+    "prediction_set": str,
+    "ood_score": float,
+    "in_distribution": bool,
+    "review": bool,
+    "review_reasons": str,
+}
+
+
+def row(prediction: Prediction, names: tuple[str, ...]) -> dict[str, Any]:
+    """A Prediction as a table's row; what does not apply is None."""
+    path = (prediction.path or "").encode("utf-8", "backslashreplace").decode()
+    chosen = prediction.prediction_set
+    values = (
+        path,
+        prediction.label,
+        prediction.probability,
+        prediction.status,
+        None if chosen is None else "|".join(chosen),
+        prediction.ood_score,
+        prediction.in_distribution,
+        prediction.review,
+        "|".join(prediction.review_reasons) or None,
+    )
+    probabilities = {f"p_{name}": prediction.probabilities.get(name) for name in names}
+    return dict(zip(COLUMNS, values, strict=True)) | probabilities
+
+
+@contextmanager
+def table(out: Path, names: tuple[str, ...]) -> Iterator[Write]:
+    """Gives a function that writes a row; the file's kind follows from its suffix.
+
+    Raises ValueError for .parquet without pyarrow.
+    """
+    kind = out.suffix.lower()
+    if kind == ".parquet":
+        with atomic_path(out) as temporary, parquet_rows(temporary, names) as write:
+            yield write
+    else:
+        with (
+            atomic_path(out) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            yield _csv(file, names) if kind == ".csv" else _jsonl(file)
+
+
+def _csv(file: TextIO, names: tuple[str, ...]) -> Write:
+    writer = csv.DictWriter(file, [*COLUMNS, *(f"p_{name}" for name in names)])
+    writer.writeheader()
+
+    def write(values: dict[str, Any]) -> None:
+        writer.writerow({name: _text(value) for name, value in values.items()})
+
+    return write
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6f}" if isinstance(value, float) else value
+
+
+def _jsonl(file: TextIO) -> Write:
+    def write(values: dict[str, Any]) -> None:
+        file.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+    return write
+
+
+@contextmanager
+def parquet_rows(out: Path | BinaryIO, names: tuple[str, ...]) -> Iterator[Write]:
+    """Gives a function that writes a row of a Parquet table. Raises ValueError without pyarrow."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise ValueError(
+            "a Parquet table needs pyarrow; pip install 'hemascope[parquet]', or write .csv"
+        ) from None
+    kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
+    columns = COLUMNS | {f"p_{name}": float for name in names}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    rows: list[dict[str, Any]] = []
+    with pq.ParquetWriter(out, schema) as writer:
+
+        def flush() -> None:
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+            rows.clear()
+
+        def write(values: dict[str, Any]) -> None:
+            rows.append(values)
+            if len(rows) == PARQUET_ROWS:
+                flush()
+
+        yield write
+        flush()
+
+
+def labels(path: Path) -> Iterator[str | None]:
+    """The labels in a table that `table` wrote, None of images that could not be read."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        yield from pq.read_table(path, columns=["label"]).column("label").to_pylist()
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        if path.suffix == ".jsonl":
+            yield from (json.loads(line)["label"] for line in file)
+        else:
+            yield from (values["label"] or None for values in csv.DictReader(file))
+
+
+def join(parts: Sequence[Path], out: Path) -> None:
+    """One table of several of its kind, in their order; it appears whole or not at all."""
+    with atomic_path(out) as temporary:
+        if out.suffix.lower() == ".parquet":
+            _join_parquet(parts, temporary)
+            return
+        with temporary.open("wb") as whole:
+            for place, part in enumerate(parts):
+                with part.open("rb") as file:
+                    if place > 0 and out.suffix.lower() == ".csv":
+                        file.readline()  # the header
+                    shutil.copyfileobj(file, whole)
+
+
+def _join_parquet(parts: Sequence[Path], out: Path) -> None:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(out, pq.read_schema(parts[0])) as writer:
+        for part in parts:
+            for batch in pq.ParquetFile(part).iter_batches():
+                writer.write_batch(batch)

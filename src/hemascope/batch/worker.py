@@ -1,0 +1,160 @@
+"""Worker: what classifies the images of one part and writes them as one file of the table."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import pyarrow.parquet as pq
+import ray
+
+from hemascope.batch.inputs import is_address
+from hemascope.batch.parquet_images import Slice, images_of
+from hemascope.batch.shards import shard_file
+from hemascope.batch.storage import Folder, read, reason
+from hemascope.batch.table import parquet_rows, row
+from hemascope.bundle.bundle import Bundle
+from hemascope.inference.classifier import Classifier
+from hemascope.preprocess import ImageError
+from hemascope.records import Prediction
+
+T = TypeVar("T")
+
+READERS = 16  # files that a worker asks an object store for at once
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of one file of the table: their paths, or the slices that they are in."""
+
+    number: int
+    images: tuple[str, ...] = ()
+    slices: tuple[Slice, ...] = ()
+
+    @property
+    def file(self) -> str:
+        return shard_file(self.number)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all workers of a run share; `home` is the folder that relative paths start from.
+
+    They run elsewhere, so that what this process's modules hold is not theirs.
+    """
+
+    bundle: ray.ObjectRef[Bundle]
+    tta: bool
+    um_per_pixel: float | None
+    out: str
+    home: str
+    attempts: Any  # handle of an Attempts
+    retries: int
+
+
+class Attempts:
+    """How often each part was begun, so that one whose images kill workers comes to an end.
+
+    Ray Data itself takes a part up again for ever.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+
+    def begin(self, part: int) -> int:
+        self._counts[part] += 1
+        return self._counts[part]
+
+
+class Worker:
+    """Classifies one part after the other; Ray holds one in each process of the pool."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.classifier = Classifier(ray.get(settings.bundle), threads=1, tta=settings.tta)
+        self.folder = Folder(settings.out)
+
+    def __call__(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The part's counts by label, or in a sentence why there are none."""
+        part: Part = pickle.loads(given["part"])
+        problem, counts = "", Counter[str | None]()
+        deaths = ray.get(self.settings.attempts.begin.remote(part.number)) - 1
+        if deaths > self.settings.retries:
+            where = part.images[0] if part.images else part.slices[0].file
+            problem = (
+                f"{part.file}: {deaths} workers died while they worked on it, one after the other; "
+                f"its images begin with {where}"
+            )
+        else:
+            try:
+                counts = self.counts(part)
+            except (OSError, ValueError) as error:
+                problem = f"{part.file}: {error}"
+        return {"counts": pickle.dumps(counts), "problem": problem}
+
+    def counts(self, part: Part) -> Counter[str | None]:
+        """The part's counts by label; its file is written, unless it is there already."""
+        if self.folder.has(part.file):
+            written = io.BytesIO(self.folder.read(part.file))
+            return Counter(pq.read_table(written, columns=["label"])["label"].to_pylist())
+        counts: Counter[str | None] = Counter()
+        names, buffer = self.classifier.card.classes.names, io.BytesIO()
+        with parquet_rows(buffer, names) as write:
+            for prediction in self.predictions(part):
+                write(row(prediction, names))
+                counts[prediction.label] += 1
+        self.folder.write(part.file, buffer.getvalue())
+        return counts
+
+    def predictions(self, part: Part) -> Iterator[Prediction]:
+        names: list[str] = []
+        failures: dict[int, str] = {}
+
+        def contents() -> Iterator[str | bytes]:
+            for name, content in self._images(part):
+                if isinstance(content, ImageError):
+                    failures[len(names)] = str(content)
+                names.append(name)
+                yield b"" if isinstance(content, ImageError) else content
+
+        answers = self.classifier.stream(contents(), um_per_pixel=self.settings.um_per_pixel)
+        for place, answer in enumerate(answers):
+            status = failures.get(place, answer.status)
+            yield replace(answer, path=names[place], status=status)
+
+    def _images(self, part: Part) -> Iterator[tuple[str, str | bytes | ImageError]]:
+        with ThreadPoolExecutor(READERS) as pool:
+            yield from zip(part.images, _ahead(pool, self._content, part.images), strict=True)
+        for found in part.slices:
+            yield from images_of(found, self._absolute(found.file))
+
+    def _content(self, name: str) -> str | bytes | ImageError:
+        """The path of an image on a disk, the bytes of another; or why it cannot be read."""
+        if not is_address(name):
+            return self._absolute(name)
+        try:
+            return read(name)
+        except OSError as error:
+            return ImageError(reason(error))
+
+    def _absolute(self, name: str) -> str:
+        return name if is_address(name) else os.path.join(self.settings.home, name)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, read_one: Callable[[str], T], names: Sequence[str]
+) -> Iterator[T]:
+    """What `read_one` gives for each name, in order, read by the pool a little ahead."""
+    pending: deque[Future[T]] = deque()
+    for name in names:
+        pending.append(pool.submit(read_one, name))
+        if len(pending) > 2 * READERS:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

@@ -1,0 +1,117 @@
+"""`hemascope calibrate` and `adapt`: a model and labelled images → another model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.markup import escape
+
+from hemascope.bundle.bundle import CARD_FILE, read_bundle, write_bundle
+from hemascope.cli.options import (
+    BundlePath,
+    Force,
+    ManifestPath,
+    Name,
+    Root,
+    Split,
+    UmPerPixel,
+    bundle_folder,
+    select_images,
+    title_of,
+)
+from hemascope.cli.terminal import out, progress_bar, refuse_existing, share
+from hemascope.data.external import cells_of
+from hemascope.records import RESEARCH_USE_ONLY
+
+
+def calibrate(
+    manifest: ManifestPath,
+    *,
+    out_folder: Annotated[Path, Parameter(name="--out")],
+    bundle: BundlePath = None,
+    elsewhere: Path | None = None,
+    split: Split = None,
+    root: Root = None,
+    name: Name = None,
+    int8: Annotated[bool, Parameter(negative="")] = False,
+    force: Force = False,
+) -> int:
+    """Teach a model how far to trust its answers. Needs 'hemascope[evaluate]'.
+
+    Writes a bundle with the same network, whose probabilities are calibrated and whose
+    predictions carry a set of possible classes, an out-of-distribution score, and whether
+    somebody should look at the image. All of it is fitted on labelled images that training
+    never saw, at least 20 of each class.
+
+    Parameters
+    ----------
+    out_folder
+        Folder of the calibrated bundle.
+    elsewhere
+        Another bundle, or run, for the same classes and input, whose network is to name the
+        cells that are unlike those of the manifest; by default the one that the bundle has.
+    int8
+        Let the network compute in eight-bit integers, which is up to twice as fast; needs
+        'hemascope[train]'. Refused where it would name more than 1 % of cells otherwise.
+    """
+    from hemascope.post_training.calibrate import calibrate as fit
+
+    refuse_existing(force, out_folder / CARD_FILE)
+    found = read_bundle(bundle_folder(bundle))
+    images = select_images(manifest, root, split, found.card)
+    title = name or title_of(manifest, split)
+    with progress_bar("calibrating") as progress:
+        other = None if elsewhere is None else read_bundle(bundle_folder(elsewhere))
+        calibrated = fit(found, images, title, progress, other, int8)
+    write_bundle(calibrated, out_folder)
+    trust = calibrated.card.trust
+    assert trust is not None
+    out.print(
+        f"temperature {calibrated.card.temperature:.3f}, from {trust.images} images of "
+        f"{len(images.rows)}; bundle written to {escape(str(out_folder))}. {RESEARCH_USE_ONLY}",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def adapt(
+    manifest: ManifestPath,
+    *,
+    out_folder: Annotated[Path, Parameter(name="--out")],
+    bundle: BundlePath = None,
+    split: Split = None,
+    root: Root = None,
+    name: Name = None,
+    um_per_pixel: UmPerPixel = None,
+    force: Force = False,
+) -> int:
+    """Fit a model to another laboratory, by ten labelled cells a class. Needs 'hemascope[train]'.
+
+    Writes a bundle whose last layers are fitted to these cells, at least five of each class:
+    those of the networks for unlike cells, where the model has one. It is for that laboratory's
+    pictures only; classify them with the same --um-per-pixel. It flags nothing until `calibrate`
+    has seen other cells of them.
+
+    Parameters
+    ----------
+    out_folder
+        Folder of the adapted bundle.
+    """
+    from hemascope.post_training.adapt import adapt as fit
+
+    refuse_existing(force, out_folder / CARD_FILE)
+    found = read_bundle(bundle_folder(bundle))
+    cells = cells_of(select_images(manifest, root, split, found.card), um_per_pixel)
+    with progress_bar("adapting") as progress:
+        adapted = fit(found, cells, name or title_of(manifest, split), progress)
+    write_bundle(adapted, out_folder)
+    held_out = adapted.card.figures[0].result
+    out.print(
+        f"{share(held_out.value)} ({share(held_out.low)} – {share(held_out.high)}) of "
+        f"{held_out.n} cells right when held out; bundle written to {escape(str(out_folder))}. "
+        f"{RESEARCH_USE_ONLY}",
+        soft_wrap=True,
+    )
+    return 0

@@ -1,0 +1,176 @@
+"""`hemascope evaluate`: how a model does on labelled images, also of another laboratory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.markup import escape
+from rich.table import Table
+
+from hemascope.bundle.bundle import Card
+from hemascope.cli.options import (
+    BundlePath,
+    Force,
+    ManifestPath,
+    Name,
+    Root,
+    Split,
+    Tta,
+    UmPerPixel,
+    bundle_folder,
+    select_images,
+    title_of,
+)
+from hemascope.cli.terminal import out, progress_bar, refuse_existing, share
+from hemascope.data.external import SITES, LabelledCell, Site, cells_of, read_site
+from hemascope.inference.classifier import Classifier
+from hemascope.metrics.class_subset import AT_LEAST
+from hemascope.records import RESEARCH_USE_ONLY, Estimate, Evaluation, Proportion, SiteScores
+
+
+@dataclass(frozen=True)
+class SiteOptions:
+    """What `evaluate` is told of a site."""
+
+    site: str | None = None
+    """A public data set of another laboratory, jiangxi or bccd: MANIFEST is its folder."""
+    um_per_pixel: UmPerPixel = None
+    against: Path | None = None
+    """Manifest or folder of labelled images, such as the training laboratory's, to compare the
+    site's images with: stain, ground, sharpness, size."""
+    against_split: str | None = None
+    """Compare with the rows of this split only, such as pool."""
+
+    def __post_init__(self) -> None:
+        if self.site is not None and self.um_per_pixel is not None:
+            raise ValueError("--site knows its own scale; leave --um-per-pixel out")
+        if self.against is not None and self.site is None and self.um_per_pixel is None:
+            raise ValueError("--against compares a site's images; add --site or --um-per-pixel")
+        if self.against_split is not None and self.against is None:
+            raise ValueError("--against-split is the split of --against; add that")
+
+    @property
+    def known(self) -> Site | None:
+        """The record of the site, if it is a known one."""
+        return None if self.site is None else SITES.get(self.site)
+
+    def cells(
+        self, path: Path, root: Path | None, split: str | None, card: Card
+    ) -> list[LabelledCell]:
+        """The labelled cells in the site's folder, a manifest, or a folder with one a class."""
+        if self.site is not None:
+            if root is not None or split is not None:
+                raise ValueError("--site reads the site's own files; leave --root and --split out")
+            return read_site(self.site, path)
+        return cells_of(select_images(path, root, split, card), self.um_per_pixel)
+
+    def with_appearance(
+        self, found: Evaluation, cells: Sequence[LabelledCell], card: Card, progress: Any
+    ) -> Evaluation:
+        """The evaluation of a site with its images' statistics; any other as it is."""
+        from hemascope.evaluation.appearance import compared, matched, measured
+
+        if found.site is None:
+            return found
+        ours = measured(cells, card.input, progress)
+        if self.against is None:
+            return replace(found, site=replace(found.site, appearance=compared(ours)))
+        others = cells_of(select_images(self.against, None, self.against_split, card))
+        theirs = measured(matched(cells, others), card.input, progress)
+        site = replace(
+            found.site,
+            appearance=compared(ours, theirs),
+            reference=title_of(self.against, self.against_split),
+        )
+        return replace(found, site=site)
+
+
+def evaluate(
+    manifest: ManifestPath,
+    *,
+    out_folder: Annotated[Path, Parameter(name="--out")],
+    bundle: BundlePath = None,
+    split: Split = None,
+    root: Root = None,
+    name: Name = None,
+    tta: Tta = False,
+    elsewhere: Annotated[SiteOptions | None, Parameter(name="*")] = None,
+    force: Force = False,
+) -> int:
+    """Measure a model on labelled images. Needs 'hemascope[evaluate]'.
+
+    Writes evaluation.json, figures and report.html; every figure has its 95 % interval. For
+    another laboratory's images, --site or --um-per-pixel brings them to the model's scale and
+    adds what is fair to ask there: the figures among the classes that it has, and how its images
+    differ.
+
+    Parameters
+    ----------
+    out_folder
+        Where the results go.
+    elsewhere
+        What is known of another laboratory's images.
+    """
+    from hemascope.evaluation.evaluate import evaluate as measure
+    from hemascope.reports.write import write_evaluation
+
+    refuse_existing(force, out_folder / "evaluation.json")
+    classifier = Classifier(bundle_folder(bundle), tta=tta)
+    options = elsewhere or SiteOptions()
+    cells = options.cells(manifest, root, split, classifier.card)
+    title = name or options.site or title_of(manifest, split)
+    with progress_bar("evaluating") as progress:
+        found = measure(classifier, cells, title, progress, options.known)
+    with progress_bar("measuring images") as progress:
+        found = options.with_appearance(found, cells, classifier.card, progress)
+    write_evaluation(found, classifier, cells, out_folder)
+    _print_evaluation(found)
+    if found.site is not None:
+        _print_site(found.site)
+    out.print(f"written to {escape(str(out_folder))}. {RESEARCH_USE_ONLY}", soft_wrap=True)
+    return 0
+
+
+def _print_evaluation(found: Evaluation) -> None:
+    table = Table("figure", "value", "95 % interval", title=f"{escape(found.name)}, n = {found.n}")
+    figures: dict[str, Proportion | Estimate] = {
+        "accuracy": found.accuracy,
+        "balanced accuracy": found.balanced_accuracy,
+        "macro F1": found.macro_f1,
+        "macro AUROC": found.macro_auroc,
+        "expected calibration error": found.expected_calibration_error,
+    }
+    for name, figure in figures.items():
+        interval = f"{share(figure.low)} – {share(figure.high)}"
+        table.add_row(name, share(figure.value), interval)
+    out.print(table)
+    classes = Table("class", "n", "precision", "recall", "F1")
+    for scores in found.per_class:
+        values = (scores.precision.value, scores.recall.value, scores.f1.value)
+        classes.add_row(escape(scores.label), str(scores.recall.n), *map(share, values))
+    out.print(classes)
+    if found.unreadable:
+        out.print(f"{len(found.unreadable)} images could not be read and are left out")
+
+
+def _print_site(site: SiteScores) -> None:
+    """Accuracy, balanced accuracy and calibration on the cells of the shared classes."""
+    names = ", ".join(site.shared) or "none"
+    out.print(f"{site.n} cells of the classes with {AT_LEAST} or more: {escape(names)}")
+    table = Table("named among", "accuracy", "balanced accuracy", "calibration error")
+    rows = {"all classes of the model": site.among_all, "these classes only": site.among_shared}
+    for title, scores in rows.items():
+        figures = (
+            scores.accuracy,
+            scores.balanced_accuracy,
+            scores.expected_calibration_error,
+        )
+        table.add_row(
+            title,
+            *(f"{share(f.value)} ({share(f.low)} – {share(f.high)})" for f in figures),
+        )
+    out.print(table)

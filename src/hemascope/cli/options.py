@@ -1,0 +1,94 @@
+"""The options that several commands share: each with its help, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+from cyclopts import Parameter
+
+from hemascope.bundle.bundle import CARD_FILE, Card
+from hemascope.data.manifest import Manifest
+from hemascope.data.open_manifest import open_manifest
+from hemascope.training.recipe import Recipe, read_recipe
+
+ManifestPath: TypeAlias = Annotated[
+    Path, Parameter(help="Manifest CSV, or a folder with one folder a class.")
+]
+ImageList: TypeAlias = Annotated[list[str], Parameter(allow_leading_hyphen=True, negative="")]
+BundleFolder: TypeAlias = Annotated[
+    Path | None,
+    Parameter(
+        help="Folder of the model, or of a run; by default the model that comes with the package."
+    ),
+]
+BundlePath: TypeAlias = Annotated[BundleFolder, Parameter(name="--bundle")]
+Force: TypeAlias = Annotated[
+    bool, Parameter(name="--force", negative="", help="Replace files that exist.")
+]
+Tta: TypeAlias = Annotated[
+    bool,
+    Parameter(
+        name="--tta",
+        negative="",
+        help="Look at each image in the eight symmetries of the square; takes eight times as long.",
+    ),
+]
+Split: TypeAlias = Annotated[
+    str | None, Parameter(help="Use the rows of this split only, such as test or pool.")
+]
+Root: TypeAlias = Annotated[
+    Path | None,
+    Parameter(help="What a manifest's paths are relative to; by default its own folder."),
+]
+Name: TypeAlias = Annotated[
+    str | None,
+    Parameter(
+        help="What these images are called in the results and on the card; by default the "
+        "manifest's name and the split."
+    ),
+]
+UmPerPixel: TypeAlias = Annotated[
+    float | None,
+    Parameter(
+        help="How many micrometres a pixel of these images is wide; by default they look like the "
+        "training images."
+    ),
+]
+Cache: TypeAlias = Annotated[
+    Path | None,
+    Parameter(
+        help="Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE."
+    ),
+]
+RecipeFile: TypeAlias = Annotated[
+    Path | None,
+    Parameter(name="--recipe", help="A recipe.json to train by, instead of single settings."),
+]
+RecipeSettings: TypeAlias = Annotated[Recipe | None, Parameter(name="*")]
+
+
+def bundle_folder(path: Path | None) -> Path | None:
+    """A bundle's folder, or the one inside a run's folder."""
+    if path is not None and not (path / CARD_FILE).exists() and (path / "bundle").is_dir():
+        return path / "bundle"
+    return path
+
+
+def choose_recipe(file: Path | None, settings: Recipe | None) -> Recipe:
+    """The recipe in the file, or of the settings. Raises ValueError where both are given."""
+    if file is not None and settings is not None:
+        raise ValueError("give either --recipe or single settings, not both")
+    return read_recipe(file) if file is not None else settings or Recipe()
+
+
+def select_images(path: Path, root: Path | None, split: str | None, card: Card) -> Manifest:
+    """The labelled images that a user names, or those of a split, in the model's spelling."""
+    manifest = open_manifest(path, root, card.classes)
+    return manifest if split is None else manifest.select(split)
+
+
+def title_of(path: Path, split: str | None) -> str:
+    """What a set of images is called: its folder, and the split."""
+    full = path.resolve()
+    return " ".join(filter(None, [full.name if full.is_dir() else full.parent.name, split]))

@@ -1,0 +1,152 @@
+"""`hemascope train` and `export`: how a model comes to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.markup import escape
+
+from hemascope.bundle.bundle import CARD_FILE, write_bundle
+from hemascope.cli.options import (
+    Cache,
+    Force,
+    ManifestPath,
+    RecipeFile,
+    RecipeSettings,
+    Root,
+    choose_recipe,
+)
+from hemascope.cli.terminal import out, progress_bar, refuse_existing
+from hemascope.data.open_manifest import open_manifest
+from hemascope.records import Evaluation
+from hemascope.serialization import from_json
+
+if TYPE_CHECKING:
+    from hemascope.training.folder import EpochRecord
+
+
+def train(
+    manifest: ManifestPath,
+    *,
+    out_folder: Annotated[Path, Parameter(name="--out")],
+    recipe_file: RecipeFile = None,
+    recipe: RecipeSettings = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    start_from: Path | None = None,
+    root: Root = None,
+    cache: Cache = None,
+) -> int:
+    """Train a network and make a bundle of it. Needs 'hemascope[train]'.
+
+    Rows of split `train` are trained on and rows of split `val` validate; without splits, all
+    rows are trained on. Stopped or killed, a run goes on with --resume from its last full epoch.
+
+    Parameters
+    ----------
+    out_folder
+        The run's folder: recipe, curves, checkpoints and the bundle.
+    recipe
+        Single settings; the defaults are the study's.
+    resume
+        Go on with the run in the folder.
+    start_from
+        Another run, of the same architecture, whose best weights this one begins with; a last
+        layer for other classes begins fresh. Or `imagenet`, for efficientnet_lite0 and
+        efficientnet_mini; needs 'hemascope[imagenet]'.
+    """
+    from hemascope.training.run import leave_process_group
+    from hemascope.training.run import train as run_training
+
+    chosen = choose_recipe(recipe_file, recipe)
+    images = open_manifest(manifest, root)
+
+    def print_epoch(record: EpochRecord) -> None:
+        val = "" if record.val_accuracy is None else f", validation {record.val_accuracy:.4f}"
+        out.print(
+            f"epoch {record.epoch}/{chosen.epochs}: loss {record.train_loss:.4f}{val}, "
+            f"{record.images_per_second:.0f} images/s"
+        )
+
+    with progress_bar("reading") as on_read, progress_bar("training") as on_step:
+        run_training(
+            chosen,
+            images,
+            out_folder,
+            resume=resume,
+            start_from=start_from,
+            cache=cache,
+            on_read=on_read,
+            on_step=on_step,
+            on_epoch=print_epoch,
+            on_done=lambda run: out.print(
+                f"bundle written to {escape(str(run.bundle))}", soft_wrap=True
+            ),
+        )
+    leave_process_group()
+    return 0
+
+
+def export(
+    runs: Annotated[list[Path], Parameter(negative="")],
+    *,
+    out_folder: Annotated[Path, Parameter(name="--out")],
+    name: str | None = None,
+    snapshots: Annotated[bool, Parameter(negative="")] = False,
+    evaluation: Path | None = None,
+    trained_on: str | None = None,
+    image_microns: float | None = None,
+    half: Annotated[bool, Parameter(negative="")] = False,
+    force: Force = False,
+) -> int:
+    """Make a bundle of a run's best weights, or an ensemble of several. Needs 'hemascope[train]'.
+
+    Nothing is written where torch's and onnxruntime's answers differ.
+
+    Parameters
+    ----------
+    runs
+        Folders that `train` made; several become one model that answers with their mean.
+    out_folder
+        Folder of the bundle.
+    name
+        Name of the model; by default the run folder's.
+    snapshots
+        Make an ensemble of one run's snapshots, of a recipe with several cycles.
+    evaluation
+        An evaluation.json of this very model, whose figures go on the card.
+    trained_on
+        What the images were, in words, for the card.
+    image_microns
+        How many micrometres the shorter side of a training image shows; with it the model takes
+        images of any scale, by --um-per-pixel.
+    half
+        Keep the weights in half precision: half the file, and answers that differ by a rounding.
+    """
+    from hemascope.training.folder import RunFolder
+    from hemascope.training.run import (
+        bundle_of,
+        ensemble_of,
+        snapshots_of,
+        with_evaluation,
+    )
+
+    refuse_existing(force, out_folder / CARD_FILE)
+    folders = [RunFolder(run) for run in runs]
+    if snapshots:
+        if len(folders) > 1:
+            raise ValueError("--snapshots makes one run's ensemble; name one run")
+        bundle = snapshots_of(folders[0], name, trained_on, image_microns, half)
+    elif len(folders) == 1:
+        bundle = bundle_of(folders[0], name, trained_on, image_microns, half)
+    else:
+        bundle = ensemble_of(folders, name, trained_on, image_microns, half)
+    if evaluation is not None:
+        bundle = with_evaluation(bundle, from_json(evaluation.read_bytes(), Evaluation))
+    write_bundle(bundle, out_folder)
+    out.print(
+        f"bundle written to {escape(str(out_folder))}, {len(bundle.model) / 1e6:.1f} MB",
+        soft_wrap=True,
+    )
+    return 0

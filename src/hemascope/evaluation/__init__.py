@@ -1,0 +1,1 @@
+"""A classifier and labelled images → records; draws nothing."""

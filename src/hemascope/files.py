@@ -1,0 +1,45 @@
+"""Files that appear whole or not at all, and the hash of a file's content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Writes a file, text in UTF-8, that appears whole or not at all; see `atomic_path`."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it on success and removed on any failure.
+
+    A full disk, an error or Ctrl-C thus never leaves half a file, nor harms the one before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{path.suffix}"
+    _create(temporary)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say which file it met
+        raise
+
+
+def _create(path: Path) -> None:
+    """An empty new file, with the rights that the umask leaves."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+
+
+def sha256_of(content: bytes) -> str:
+    """The SHA-256 of a file's content, as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,1 @@
+"""Images → Predictions, and where in an image a Prediction comes from."""

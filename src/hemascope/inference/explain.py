@@ -1,0 +1,79 @@
+"""What an answer rests on: class activation maps, sharpened, and laid over the image."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+from PIL import Image
+
+from hemascope.arrays import Float32Array, FloatArray, ImageArray
+from hemascope.inference.classifier import Classifier
+from hemascope.inference.mask_search import sharpened
+from hemascope.preprocess import ground_colour
+from hemascope.records import Prediction
+from hemascope.uncertainty.temperature import softmax
+
+# Dark to bright through red and orange, so that it reads in black and white as well.
+HEAT = np.array([(0, 0, 0), (120, 28, 109), (237, 105, 37), (252, 255, 164)], dtype=np.float32)
+
+
+def evidence(class_map: Float32Array) -> Float32Array:
+    """One class's map (h,w) → its positive part scaled to 0..1: where the image speaks for it."""
+    positive: Float32Array = np.maximum(class_map, np.float32(0))
+    top = max(float(positive.max()), 1e-12)
+    return np.asarray(positive / np.float32(top), dtype=np.float32)
+
+
+def enlarged(class_map: Float32Array, size: int, offset: float = 0.0) -> Float32Array:
+    """One class's map (h,w) → its evidence at each pixel of the image, (S,S) in 0..1.
+
+    `offset` is the card's `map_offset`: so many places further left and up lies what a place of
+    the map shows. Of what then no place shows, at the right and below, there is no evidence.
+    """
+    margin = ceil(offset)
+    coarse = Image.fromarray(np.pad(evidence(class_map), ((0, margin), (0, margin))))
+    height, width = class_map.shape
+    box = (offset, offset, width + offset, height + offset)
+    fine = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return np.asarray(np.clip(fine, 0, 1), dtype=np.float32)
+
+
+def overlay(
+    image: ImageArray,
+    class_map: Float32Array,
+    offset: float = 0.0,
+    opacity: float = 0.5,
+) -> ImageArray:
+    """The map (h,w) over the image (S,S,3) that it was computed from, as (S,S,3) uint8.
+
+    `offset` is as in `enlarged`. The stronger the evidence, the more of the heat colour covers the
+    cell.
+    """
+    heat = enlarged(class_map, len(image), offset)  # (S,S)
+    stops = np.linspace(0, 1, len(HEAT))
+    colours = np.stack([np.interp(heat, stops, HEAT[:, channel]) for channel in range(3)], axis=2)
+    share = opacity * heat[:, :, None]
+    blended: FloatArray = image * (1 - share) + colours * share
+    return np.rint(blended).astype(np.uint8)
+
+
+def sharp_map(
+    classifier: Classifier, image: ImageArray, answer: Prediction, name: str
+) -> Float32Array:
+    """Where the preprocessed image (S,S,3) of an answer speaks for a class, (S,S).
+
+    The mean class activation map of the eight symmetries, made more faithful by `sharpened`, which
+    takes some 1,900 looks at the image with the network that gave the answer.
+    """
+    judge = classifier.judge(answer)
+    of = judge.card.classes.index(name)
+
+    def probability(images: ImageArray) -> FloatArray:
+        logits = judge.scores(images).logits
+        return np.asarray(softmax(logits, judge.card.temperature)[:, of])
+
+    ground = np.empty_like(image)
+    ground[:] = ground_colour(Image.fromarray(image))
+    start = enlarged(judge.engine.eight_looks(image[None]).class_map[0, of], len(image))
+    return sharpened(image, ground, start, probability).astype(np.float32)

@@ -1,0 +1,65 @@
+"""A search for the map whose strongest places best bring and undo a class."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hemascope.arrays import AnyFloatArray, FloatArray, ImageArray
+from hemascope.metrics.faithfulness import Probability
+
+SHARES = np.array([2, 4, 8, 16, 32]) / 64  # of the picture, given or taken away
+WIDTHS = np.array([2, 3, 6, 12, 24]) / 64  # of the curve about each, by the trapezoid rule
+ROUNDS, TRIED, KEPT = 6, 32, 8
+NODES = 8  # a side, of the smooth noise that a map is varied with
+STRENGTH, FADING = 2.0, 0.85  # of that noise at first, in the map's own spread; left each round
+
+
+def sharpened(
+    image: ImageArray,
+    ground: ImageArray,
+    start: AnyFloatArray,
+    probability: Probability,
+    rounds: int = ROUNDS,
+) -> FloatArray:
+    """A map (S,S) of the same class that is more faithful than `start`, the class activation map.
+
+    In each round variations of the map are tried out: smooth noise is added, the more the stronger
+    the map is there, and the mean of the best becomes the map: of those with the greatest insertion
+    area less the deletion area. That takes ROUNDS × TRIED × 10 pictures. It is the cross-entropy
+    method (Rubinstein 1999) on the masks of Fong, Patrick and Vedaldi, "Understanding deep networks
+    via extremal perturbations and smooth masks", ICCV 2019. The same picture gives the same map, in
+    units of the start's spread about its mean.
+    """
+    random = np.random.default_rng(0)
+    best = (start - start.mean()) / max(float(start.std()), 1e-12)
+    room = np.sqrt((best - best.min()) / max(float(np.ptp(best)), 1e-12))
+    nodes = np.linspace(0, len(start) - 1, NODES)
+    spread = np.stack(
+        [np.interp(np.arange(len(start)), nodes, node) for node in np.eye(NODES)], axis=1
+    )  # (S,NODES), linear between the nodes
+    for turn in range(rounds):
+        noise = random.standard_normal((TRIED, NODES, NODES))
+        noise[0] = 0  # the map itself is tried as well
+        tried = best + STRENGTH * FADING**turn * room * (spread @ noise @ spread.T)  # (TRIED,S,S)
+        worth = [_worth(image, ground, weights, probability) for weights in tried]
+        best = tried[np.argsort(worth)[-KEPT:]].mean(axis=0)
+    return np.asarray(best)
+
+
+def _worth(
+    image: ImageArray,
+    ground: ImageArray,
+    weights: AnyFloatArray,
+    probability: Probability,
+) -> float:
+    """The insertion area less the deletion area, measured at SHARES only.
+
+    Of the square roots of the odds: probabilities close to 0 or 1 would hardly tell maps apart.
+    """
+    limits = np.quantile(weights, 1 - SHARES)
+    strong = (weights >= limits[:, None, None])[..., None]  # (L,S,S,1)
+    pictures = np.concatenate([np.where(strong, image, ground), np.where(strong, ground, image)])
+    chance = np.clip(probability(pictures), 0, 1)
+    flat = np.sqrt(chance) / (np.sqrt(chance) + np.sqrt(1 - chance))
+    given, left = np.split(flat, 2)
+    return float((given - left) @ WIDTHS)

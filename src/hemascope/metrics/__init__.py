@@ -1,0 +1,1 @@
+"""Predictions and labels → figures with intervals. numpy and scipy only."""

@@ -1,0 +1,135 @@
+"""Bundle + a few labelled cells of another laboratory → a bundle for that laboratory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hemascope.arrays import Float32Array, FloatArray, IntArray, ProgressCallback
+from hemascope.bundle.bundle import Bundle, Figure
+from hemascope.bundle.heads import Heads, read_heads, with_heads
+from hemascope.data.augment import POLICIES, augmented
+from hemascope.data.external import LabelledCell
+from hemascope.data.manifest import ManifestError, check_labels
+from hemascope.inference.classifier import Classifier
+from hemascope.metrics.intervals import wilson
+from hemascope.post_training.fit_heads import fit_heads
+from hemascope.preprocess import ImageError, InputSpec
+from hemascope.uncertainty.temperature import fit_temperature
+
+VIEWS = 16  # of each cell; the first is how it will be seen later, the others are augmented
+FRAME = 1.42  # √2: what the corners of a turned square reach for
+FOLDS = 5
+LEAST_PER_CLASS = 5
+
+
+def adapt(
+    bundle: Bundle,
+    cells: Sequence[LabelledCell],
+    name: str,
+    progress: ProgressCallback | None = None,
+) -> Bundle:
+    """A bundle whose last layers, one a member, are fitted to the cells, each seen in 16 ways.
+
+    Of a bundle with a network for unlike cells, it is that network's. The card's figure is the
+    accuracy on each fifth of the cells when the other four are fitted to, which also gives the
+    temperature. Raises ManifestError where there are fewer than two classes, or a class has fewer
+    than five cells that can be read, and BundleError for a graph without such layers.
+    """
+    source = bundle.elsewhere or bundle
+    classes = source.card.classes
+    old = read_heads(source)
+    check_labels(((cell.path, cell.label) for cell in cells), classes)
+    features, read = seen(Classifier(source), cells, progress)  # (N,V,F)
+    _check_counts(read, name)
+    targets = np.array([classes.index(cell.label) for cell in read])
+
+    heads, held_out = _fitted(features, targets, old)
+    adapted = with_heads(source, heads)
+    right = int((held_out.argmax(axis=1) == targets).sum())
+    card = replace(
+        adapted.card,
+        name=f"{source.card.name}, adapted to {name}",
+        training_data=f"{source.card.training_data}; last layers: {len(read)} cells, {name}",
+        temperature=fit_temperature(held_out, targets),
+        figures=(
+            Figure(
+                f"{name}, each fifth of the cells held out", "accuracy", wilson(right, len(read))
+            ),
+        ),
+    )
+    return replace(adapted, card=card)
+
+
+def _fitted(features: Float32Array, targets: IntArray, old: Heads) -> tuple[Heads, FloatArray]:
+    """The layers fitted to views (N,V,F) of all cells, and logits (N,C) when each is held out.
+
+    Those are of the cell as it will be seen later.
+    """
+    folds, held_out = folds_of(targets), np.empty((len(targets), len(old.members[0].bias)))
+    with threadpool_limits(1):  # on busy processors two, waiting for one another, take minutes
+        for fold in range(FOLDS):
+            out = folds == fold
+            heads = fit_heads(*flat(features[~out], targets[~out]), old)
+            held_out[out] = heads(features[out, 0])
+        return fit_heads(*flat(features, targets), old), held_out
+
+
+def flat(features: Float32Array, targets: IntArray) -> tuple[Float32Array, IntArray]:
+    """Views (N,V,F) of cells and their classes (N,), as (NV,F) and (NV,)."""
+    return features.reshape(-1, features.shape[2]), targets.repeat(features.shape[1])
+
+
+def folds_of(targets: IntArray) -> IntArray:
+    """The part (N,) that each cell is held out with: of each class, every fifth."""
+    folds = np.empty(len(targets), dtype=np.int64)
+    for k in np.unique(targets):
+        rows = np.flatnonzero(targets == k)
+        folds[rows] = np.arange(len(rows)) % FOLDS
+    return folds
+
+
+def seen(
+    classifier: Classifier, cells: Sequence[LabelledCell], progress: ProgressCallback | None = None
+) -> tuple[Float32Array, list[LabelledCell]]:
+    """Features (N,V,F) of the cells that can be read, VIEWS ways each, and these cells.
+
+    The first way is how the classifier sees the cell, the others are turned, moved and recoloured.
+    """
+    spec = classifier.card.input
+    wide = _widened(spec)
+    parts, read = [], []
+    for done, cell in enumerate(cells, 1):
+        try:
+            image, frame = spec.load(cell.view), wide.load(cell.view)
+        except ImageError:
+            continue
+        views = augmented(frame, VIEWS - 1, spec.size, spec.size / wide.size, POLICIES["round"])
+        parts.append(classifier.scores(np.concatenate([image[None], views])).features)
+        read.append(cell)
+        if progress is not None:
+            progress(done, len(cells))
+    return np.stack(parts) if parts else np.empty((0, 1, 1), dtype=np.float32), read
+
+
+def _widened(spec: InputSpec) -> InputSpec:
+    """The spec that also sees what is around the input, as far as the image goes."""
+    scale = min(FRAME, 1 / spec.crop)
+    microns = None if spec.microns is None else spec.microns * scale
+    return InputSpec(round(spec.size * scale), spec.crop * scale, microns)
+
+
+def _check_counts(cells: Sequence[LabelledCell], name: str) -> None:
+    counts = Counter(cell.label for cell in cells)
+    if len(counts) < 2:
+        raise ManifestError(f"{name}: adapting needs readable cells of at least two classes")
+    label, fewest = min(counts.items(), key=lambda item: item[1])
+    if fewest < LEAST_PER_CLASS:
+        raise ManifestError(
+            f"{name}: {fewest} readable cells of class '{label}'; adapting needs at least "
+            f"{LEAST_PER_CLASS} of each class, and ten are better"
+        )

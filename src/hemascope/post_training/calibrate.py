@@ -1,0 +1,138 @@
+"""Bundle + labelled images that training never saw → a bundle that knows how far to be trusted."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+
+from hemascope.arrays import ImageArray, ProgressCallback
+from hemascope.bundle.bundle import Bundle, with_elsewhere
+from hemascope.bundle.engine import Scores
+from hemascope.data.manifest import Manifest, ManifestError, ManifestRow, check_labels
+from hemascope.inference.classifier import Classifier
+from hemascope.post_training.quantise import quantised
+from hemascope.preprocess import ImageError
+from hemascope.uncertainty.image_quality import QualityMeasures, measure_quality
+from hemascope.uncertainty.model import fit_trust
+from hemascope.uncertainty.ood import Seen
+
+Loaded = ImageArray | None
+BATCH = 32
+INT8_PER_CLASS = 32  # images from which the ranges of eight bits are taken
+
+
+def calibrate(
+    bundle: Bundle,
+    manifest: Manifest,
+    name: str,
+    progress: ProgressCallback | None = None,
+    elsewhere: Bundle | None = None,
+    int8: bool = False,
+) -> Bundle:
+    """The bundle with a temperature and Trust fitted on every image of the manifest.
+
+    So is `elsewhere`, whose network then names the cells that are unlike these images; by default
+    the one that the bundle has. With `int8`, the bundle's own network computes in eight bits from
+    then on, their ranges taken from 32 of the images of each class.
+
+    The images must be images that neither training nor the final score uses. Images that cannot be
+    read are passed over. Raises ManifestError for rows of split train or test, for a label that
+    the model does not know, and where a class has fewer than 20 images, and BundleError
+    as `quantised` does.
+    """
+    _check_splits(manifest)
+    other = elsewhere or bundle.elsewhere
+    if int8:
+        bundle = quantised(bundle, _some_of_each(manifest, Classifier(bundle)))
+    calibrated = _fitted(bundle, manifest, name, progress)
+    if other is None:
+        return calibrated
+    return with_elsewhere(calibrated, _fitted(other, manifest, name, progress))
+
+
+def _fitted(
+    bundle: Bundle, manifest: Manifest, name: str, progress: ProgressCallback | None
+) -> Bundle:
+    classes = bundle.card.classes
+    check_labels(((row.path, row.label) for row in manifest.rows), classes)
+    classifier = Classifier(bundle)
+    targets: list[int] = []
+    parts: list[Scores] = []
+    measures: list[QualityMeasures] = []
+    for done, (rows, images) in enumerate(_batches(manifest, classifier)):
+        parts.append(classifier.scores(images))
+        measures.append(measure_quality(images))
+        targets += [classes.index(row.label) for row in rows]
+        if progress is not None:
+            progress(min((done + 1) * BATCH, len(manifest.rows)), len(manifest.rows))
+    if not parts:
+        raise _none_read(manifest)
+    try:
+        temperature, trust = fit_trust(joined(parts, targets), measures, classes.names, name)
+    except ValueError as error:
+        raise ManifestError(f"{manifest.root}: {error}") from None
+    card = replace(bundle.card, temperature=temperature, trust=trust, elsewhere_sha256=None)
+    return Bundle(card, bundle.model)
+
+
+def _some_of_each(manifest: Manifest, classifier: Classifier) -> ImageArray:
+    """Preprocessed images (N,S,S,3) of the first 32 rows of each class."""
+    taken: Counter[str] = Counter()
+    rows = []
+    for row in manifest.rows:
+        taken[row.label] += 1
+        if taken[row.label] <= INT8_PER_CLASS:
+            rows.append(row)
+    parts = [images for _, images in _batches(replace(manifest, rows=tuple(rows)), classifier)]
+    if not parts:
+        raise _none_read(manifest)
+    return np.concatenate(parts)
+
+
+def _none_read(manifest: Manifest) -> ManifestError:
+    return ManifestError(f"{manifest.root}: none of {len(manifest.rows)} images could be read")
+
+
+def joined(parts: Sequence[Scores], targets: Sequence[int]) -> Seen:
+    """What the graph says of batch after batch, with the images' class indices, as one."""
+    return Seen(
+        logits=np.concatenate([part.logits for part in parts]),
+        features=np.concatenate([part.features for part in parts]),
+        texture=np.concatenate([part.texture for part in parts]),
+        targets=np.array(targets),
+    )
+
+
+def _check_splits(manifest: Manifest) -> None:
+    for row in manifest.rows:
+        if row.split in ("train", "test"):
+            raise ManifestError(
+                f"{row.path} is of split {row.split}; calibrate on images that neither training "
+                "nor the final score uses, chosen by --split, such as pool or val"
+            )
+
+
+def _batches(
+    manifest: Manifest, classifier: Classifier
+) -> Iterator[tuple[list[ManifestRow], ImageArray]]:
+    """Readable rows and their preprocessed images (N,S,S,3)."""
+
+    def load(row: ManifestRow) -> Loaded:
+        try:
+            return classifier.card.input.load(manifest.root / row.path)
+        except ImageError:
+            return None
+
+    with ThreadPoolExecutor(classifier.threads) as pool:
+        for start in range(0, len(manifest.rows), BATCH):
+            rows = manifest.rows[start : start + BATCH]
+            loaded = list(pool.map(load, rows))
+            images = [image for image in loaded if image is not None]
+            if images:
+                read = [image is not None for image in loaded]
+                yield list(itertools.compress(rows, read)), np.stack(images)

@@ -1,0 +1,265 @@
+"""What Hemascope hands back: frozen dataclasses that become JSON and come back from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hemascope.arrays import Float32Array
+
+RESEARCH_USE_ONLY = "For research use only. Not for use in diagnostic procedures."
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's answer.
+
+    `status` is "ok", or what was wrong with the image; then `label` is None and the
+    probabilities are empty. The probabilities are calibrated where the model is.
+
+    Of a model that `hemascope calibrate` has seen, `prediction_set` holds the right class for
+    95 % of cells like those it was calibrated on, and can be empty; `class_conditional_set` does
+    so for 95 % of each class. `ood_score` is above 1 for a picture unlike the training cells.
+    `review` says that somebody should look, and `review_reasons` why. Of other models, and for
+    an image that could not be read, all of these are None or empty.
+
+    `disagreement` is that of an ensemble's members, or of the views of test-time augmentation,
+    in nats. `class_map` is (C,h,w) float32, one map a class, whose mean over
+    the image is the class's logit up to the bias; it is kept only where it was asked for.
+    """
+
+    path: str | None
+    label: str | None
+    probability: float | None
+    probabilities: dict[str, float]
+    status: str = "ok"
+    prediction_set: tuple[str, ...] | None = None
+    class_conditional_set: tuple[str, ...] | None = None
+    ood_score: float | None = None
+    in_distribution: bool | None = None
+    review: bool | None = None
+    review_reasons: tuple[str, ...] = ()
+    disagreement: float | None = None
+    class_map: Float32Array | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def two_likeliest(self) -> list[str]:
+        """The named class and the runner-up; none of an image that could not be read."""
+        chances = self.probabilities
+        return sorted(chances, key=lambda name: -chances[name])[:2]
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """`successes` of `n`, with its 95 % Wilson interval. The value is None where n is 0."""
+
+    successes: int
+    n: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure measured on n images, with its 95 % bootstrap interval; None where undefined."""
+
+    value: float | None
+    n: int
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One class's figures. `auroc` is one against the rest."""
+
+    label: str
+    precision: Proportion
+    recall: Proportion
+    f1: Estimate
+    auroc: Estimate
+
+
+@dataclass(frozen=True)
+class SubtypeScores:
+    """Recall among the images of one subtype, such as the band neutrophils."""
+
+    label: str
+    subtype: str
+    recall: Proportion
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image whose named class is not its label."""
+
+    path: str
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Images of like confidence: their mean confidence, and how many of them were right."""
+
+    confidence: float
+    accuracy: Proportion
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether probabilities mean what they say; the bins hold equally many images."""
+
+    expected_calibration_error: Estimate
+    brier: Estimate
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True)
+class SetFigures:
+    """How often prediction sets held the label, over all and by class, and how large they were."""
+
+    coverage: Proportion
+    per_class: tuple[Proportion, ...]
+    mean_size: Estimate
+    empty: Proportion
+
+
+@dataclass(frozen=True)
+class TrustFigures:
+    """How far a calibrated model's own judgement of its answers held.
+
+    `uncalibrated` is of the probabilities as the network gave them. `accuracy_of_rest` is of the
+    images that were not sent to review. `risk_coverage` are points (share of the images that is
+    answered, most confident first; share of mistakes among them).
+    """
+
+    calibrated_on: str
+    uncalibrated: Calibration
+    calibrated: Calibration
+    sets: SetFigures
+    class_conditional_sets: SetFigures
+    reviewed: Proportion
+    review_reasons: dict[str, Proportion]
+    accuracy_of_rest: Proportion
+    in_distribution: Proportion
+    accuracy_in_distribution: Proportion
+    risk_coverage: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class ChoiceScores:
+    """How a bundle did on cells of the shared classes, when it chose among `classes`.
+
+    `confusion` counts labels (rows, the shared classes) against named classes (columns).
+    """
+
+    classes: tuple[str, ...]
+    accuracy: Proportion
+    balanced_accuracy: Estimate
+    mean_confidence: Estimate
+    expected_calibration_error: Estimate
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """A statistic of n images: their median, between the lower and the upper quartile."""
+
+    low: float
+    median: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """One image statistic of a site, and of the reference laboratory's images if there are any.
+
+    `effect` is the difference of the medians in units of the reference's interquartile range
+    (of at least one grey level).
+    """
+
+    name: str
+    unit: str
+    site: Quartiles
+    reference: Quartiles | None = None
+    effect: float | None = None
+
+
+@dataclass(frozen=True)
+class SiteScores:
+    """How a bundle did at a site, whose cells may be of some of its classes only.
+
+    `shared` are the bundle's classes with enough cells there, and `n` counts the cells of these;
+    `cells` counts all, by label. `um_per_pixel` is the median over the cells. `appearance` is
+    compared with that of the `reference`, if one is named.
+    """
+
+    title: str
+    address: str
+    scale: str
+    um_per_pixel: float
+    cells: dict[str, int]
+    shared: tuple[str, ...]
+    n: int
+    among_all: ChoiceScores
+    among_shared: ChoiceScores
+    appearance: tuple[Appearance, ...] = ()
+    reference: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a bundle did on labelled images; `site` where these are of another laboratory.
+
+    `trust` is there for a calibrated one. `confusion` is (C,C) counts, row = label, column =
+    predicted. `mistakes` come most confident first. `unreadable` holds "path: reason" for the
+    images left out of every figure.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    n: int
+    accuracy: Proportion
+    balanced_accuracy: Estimate
+    macro_f1: Estimate
+    macro_auroc: Estimate
+    expected_calibration_error: Estimate
+    per_class: tuple[ClassScores, ...]
+    per_subtype: tuple[SubtypeScores, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    mistakes: tuple[Mistake, ...]
+    unreadable: tuple[str, ...]
+    provenance: dict[str, Any]
+    trust: TrustFigures | None = None
+    site: SiteScores | None = None
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An image whose label is probably wrong, and what a network that never saw it says."""
+
+    path: str
+    label: str
+    suggested: str
+    probability_of_label: float
+    probability_of_suggested: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Suspects among n labelled images, the likeliest first; `agreed` have their label named.
+
+    `pairs` counts the suspects by "label → suggested". `unreadable` holds "path: reason".
+    """
+
+    name: str
+    n: int
+    agreed: int
+    suspects: tuple[Suspect, ...]
+    pairs: dict[str, int]
+    unreadable: tuple[str, ...]
+    provenance: dict[str, str]

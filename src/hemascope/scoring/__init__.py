@@ -1,1 +1,0 @@
-"""Logits → numbers that can be trusted: metrics with their intervals. numpy and scipy only."""

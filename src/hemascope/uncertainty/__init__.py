@@ -1,0 +1,1 @@
+"""Logits → probabilities, sets, an out-of-distribution score; image quality. numpy only."""
