@@ -7,6 +7,7 @@ import sys
 from itertools import product
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from hemascope.decoding import ImageError, decode, decoded
+from hemascope.decoding import ImageError, decode, decoded, optional
 
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH = 40, 48
@@ -311,7 +312,7 @@ def test_both_readers_turn_tiffs_upright(orientation: int) -> None:
     assert eight.shape == ((WIDTH, HEIGHT, 3) if orientation > 4 else RGB.shape)
 
 
-# DICOM and HEIC
+# DICOM
 
 
 def dicom(array: Array, photometric: str, bits: int, **more: Any) -> bytes:
@@ -368,3 +369,37 @@ def test_compressed_dicom(syntax: str) -> None:
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     assert pixels(file.getvalue()) == pytest.approx(SMOOTH.astype(float), abs=1 if lossless else 40)
+
+
+def test_a_strip_that_says_it_is_larger_than_the_page_is_refused() -> None:
+    large = np.zeros((1200, 1000, 3), np.uint8)
+    for compression, encode in (
+        ("jpeg2000", imagecodecs.jpeg2k_encode),
+        ("jpegxl", imagecodecs.jpegxl_encode),
+        ("webp", imagecodecs.webp_encode),
+        ("lerc", imagecodecs.lerc_encode),
+    ):
+        file = tiff(RGB, photometric="rgb", compression=compression)
+        page = tifffile.TiffFile(io.BytesIO(file)).pages[0]
+        tags = {tag.name: tag.valueoffset for tag in page.tags}
+        lying = bytearray(file + encode(large))
+        for name, value in (
+            ("StripOffsets", len(file)),
+            ("StripByteCounts", len(lying) - len(file)),
+        ):
+            lying[tags[name] : tags[name] + 4] = value.to_bytes(4, "little")
+        refused(bytes(lying), "a strip or tile of 1000×1200 pixels instead of 48×40")
+
+
+def test_the_sizes_in_the_headers_of_codecs() -> None:
+    for width, height in ((1, 1), (8, 16), (37, 500), (300, 200), (640, 640), (700, 400)):
+        image = np.zeros((height, width, 3), np.uint8)
+        for sizes, encoded in (
+            (optional._size_of_jpeg, imagecodecs.jpeg_encode(image)),
+            (optional._size_of_jpeg_2000, imagecodecs.jpeg2k_encode(image)),
+            (optional._size_of_jpeg_xl, imagecodecs.jpegxl_encode(image)),
+            (optional._size_of_webp, imagecodecs.webp_encode(image, lossless=True)),
+            (optional._size_of_webp, imagecodecs.webp_encode(image, lossless=False)),
+            (optional._size_of_lerc, imagecodecs.lerc_encode(image)),
+        ):
+            assert sizes(encoded) == (width, height), sizes.__name__

@@ -124,18 +124,26 @@ class Classifier:
         self, batch: list[ImageSource | View], class_maps: bool, um_per_pixel: float | None
     ) -> list[Prediction]:
         loaded: list[ImageArray] = []
+        notices: list[str] = []
         failures: dict[int, str] = {}
         for position, image in enumerate(batch):
             try:
-                loaded.append(self.card.input.load(image, um_per_pixel))
+                pixels, notice = self.card.input.read(image, um_per_pixel)
             except ImageError as error:
                 failures[position] = str(error)
+            else:
+                loaded.append(pixels)
+                notices.append(notice)
         paths = [_path(image) for position, image in enumerate(batch) if position not in failures]
-        answers = iter(self._referred(paths, np.stack(loaded), class_maps) if loaded else ())
+        answers = self._referred(paths, np.stack(loaded), class_maps) if loaded else []
+        noted = (
+            replace(answer, notice=notice) if notice else answer
+            for answer, notice in zip(answers, notices, strict=True)
+        )
         return [
             Prediction(_path(image), None, None, {}, failures[position])
             if position in failures
-            else next(answers)
+            else next(noted)
             for position, image in enumerate(batch)
         ]
 
