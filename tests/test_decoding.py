@@ -120,6 +120,25 @@ def test_a_jpeg_that_says_it_is_higher_than_it_is_is_refused() -> None:
     refused(bytes(jpeg), "lower part is missing")
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_thumbnail_in_the_metadata_is_not_the_picture(progressive: bool) -> None:
+    """It is a JPEG with scans and an end marker of its own."""
+    plain = np.full((120, 160, 3), 240, np.uint8)
+    plain[:100] = SMOOTH[:100]
+    jpeg = encoded(plain, "JPEG", progressive=progressive)
+    body = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + encoded(
+        NOISE, "JPEG", progressive=not progressive
+    )
+    whole = jpeg[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[2:]
+    assert np.array_equal(pixels(whole), pixels(jpeg))
+    assert np.array_equal(pixels(whole + whole), pixels(jpeg))
+    assert np.array_equal(pixels(whole[:-2]), pixels(jpeg))
+    assert np.array_equal(pixels(whole[:-2] + bytes(5000)), pixels(jpeg))
+    half = whole[: len(whole) - len(jpeg) // 2]
+    for damaged in (half, half + b"\xff\xd9", half + bytes(len(jpeg) // 2)):
+        refused(damaged, "damaged")
+
+
 def test_a_white_jpeg_is_whole() -> None:
     assert (pixels(encoded(Image.new("RGB", (40, 40), "white"), "JPEG")) == 255).all()
     assert (pixels(encoded(Image.new("L", (41, 33), 255), "JPEG")) == 255).all()
@@ -191,6 +210,18 @@ def test_a_turned_photograph_with_an_odd_tag_is_turned() -> None:
     odd = whole[: at + 2] + struct.pack(order + "H", 77) + whole[at + 4 :]
     expected = np.rot90(pixels(encoded(SMOOTH, "JPEG")), -1)
     assert np.array_equal(pixels(odd), expected)
+
+
+def test_a_png_is_turned_wherever_its_exif_stands() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = exif.tobytes().removeprefix(b"Exif\0\0")
+    png, expected = encoded(NOISE), np.rot90(NOISE, -1)
+    assert np.array_equal(pixels(with_png_chunk(png, b"eXIf", data)), expected)
+    assert np.array_equal(pixels(png[:-12] + png_chunk(b"eXIf", data) + png[-12:]), expected)
+    text = f"\nexif\n{len(data) + 6}\n{(b'Exif' + bytes(2) + data).hex()}\n".encode()
+    raw = b"Raw profile type exif\0\0" + zlib.compress(text)
+    assert np.array_equal(pixels(with_png_chunk(png, b"zTXt", raw)), expected)
 
 
 def test_a_jpeg_with_a_broken_segment_keeps_its_pixels() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import sys
 from itertools import product
@@ -312,7 +313,7 @@ def test_both_readers_turn_tiffs_upright(orientation: int) -> None:
     assert eight.shape == ((WIDTH, HEIGHT, 3) if orientation > 4 else RGB.shape)
 
 
-# DICOM
+# DICOM and HEIC
 
 
 def dicom(array: Array, photometric: str, bits: int, **more: Any) -> bytes:
@@ -369,6 +370,29 @@ def test_compressed_dicom(syntax: str) -> None:
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     assert pixels(file.getvalue()) == pytest.approx(SMOOTH.astype(float), abs=1 if lossless else 40)
+
+
+# 16×8 pixels by libheif with x265, which the reader's package does not have: the left half is
+# (200, 90, 140), the right (30, 160, 60).
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAXxtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAA"
+    "AAAAAAAAACJpbG9jAAAAAERAAAEAAQAAAAABoAABAAAAAAAAAJUAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABo"
+    "dmMxAAAAAA5waXRtAAAAAAABAAAA/GlwcnAAAADcaXBjbwAAAHVodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEA"
+    "GEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQApQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbqrprm4CGgwIAAAAyAAAAD"
+    "AIRiAAEABkQBwXPBiQAAABNjb2xybmNseAABAA0ABoAAAAAUaXNwZQAAAAAAAABAAAAAQAAAAChjbGFwAAAAEAAAAAEA"
+    "AAAIAAAAAf///9AAAAAC////yAAAAAIAAAAQcGl4aQAAAAADCAgIAAAAGGlwbWEAAAAAAAAAAQABBYECAwWEAAAAnW1k"
+    "YXQAAACRKAGvBjIaehCAXUOHi/71rey7xNEtXQ4f/haf/3XbU/iaLBjLu/eZMi/3GINS1BhPoKAO6Lg0iNhovVdTYT3V"
+    "5X4pfRhearB0QJXEaFIYsTEDpFhlBSLgIeL0aH6z8++7YRuFJ6gxeUfoY9CXhh9L6Ec2IupQ1wF4BS4LspylJfnl5NsJ"
+    "yx0osbMZfmr8x/yUvA=="
+)
+
+
+def test_heic() -> None:
+    assert pixels(HEIC).shape == (8, 16, 3)
+    assert pixels(HEIC)[4, 3] == pytest.approx((200, 90, 140), abs=4)
+    assert pixels(HEIC)[4, 12] == pytest.approx((30, 160, 60), abs=4)
+    refused(HEIC[:400], "damaged")
+    refused(HEIC[:60], "damaged")
 
 
 def test_a_strip_that_says_it_is_larger_than_the_page_is_refused() -> None:

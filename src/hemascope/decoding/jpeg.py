@@ -13,6 +13,7 @@ from hemascope.decoding.errors import ImageError
 
 END = b"\xff\xd9"
 SCAN = b"\xff\xda"
+PROGRESSIVE = b"\xff\xc2"  # its frame's header
 MAX_PASSES = 1_000_000_000  # scans × pixels; a photograph has about ten scans
 TWICE = 4_000_000  # pixels of a progressive JPEG that is decoded again to see its end
 ROWS = 256
@@ -30,11 +31,11 @@ def coefficient_bytes(file: IO[bytes], image: Image.Image) -> int:
     file.seek(0)
     content = file.read()
     file.seek(0)
-    scans = content.count(SCAN)
+    first = find_scan(content)
+    scans = content.count(SCAN, max(first, 0))
     pixels = image.width * image.height
     if scans > 1 and scans * pixels > MAX_PASSES:
         raise ImageError(f"too costly: {scans} scans of {image.width}×{image.height} pixels")
-    first = content.find(SCAN)
     one = not image.info.get("progressive") and content[first + 4 : first + 5] == bytes(
         [len(image.getbands())]
     )
@@ -52,9 +53,20 @@ def check_whole(file: IO[bytes], image: Image.Image) -> None:
         return
     file.seek(0)
     content = file.read()
-    end = content.rfind(END) if progressive else content.find(END, content.find(SCAN))
+    end = content.find(END, find_scan(content))
     if end >= 0 and not _same_however_it_goes_on(content[:end], progressive):
         raise ImageError("damaged image: its lower part is missing")
+
+
+def find_scan(content: bytes) -> int:
+    """Where the first scan begins, behind the metadata, which may hold a JPEG of its own; or -1."""
+    at = 2
+    while at + 4 <= len(content) and content[at] == 0xFF:
+        if content[at : at + 2] == SCAN:
+            return at
+        fill = content[at + 1] == 0xFF  # any number of these may stand before a marker
+        at += 1 if fill else 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return -1
 
 
 def _is_small(image: Image.Image) -> bool:
@@ -76,13 +88,16 @@ def _ends_flat(image: Image.Image) -> bool:
 
 
 def complete(content: bytes) -> bytes | None:
-    """A JPEG file that lacks its end marker, with one; None where it lacks pixels too."""
-    if content.find(SCAN) < 0:
+    """A JPEG file without metadata that lacks its end marker, with one; None if pixels lack too.
+
+    Zeros at the end are a disk's or a memory card's, not the picture's.
+    """
+    if find_scan(content) < 0:
         return None
-    progressive = b"\xff\xc2" in content
+    progressive = PROGRESSIVE in content
     if progressive and not _all_bits_sent(content):
         return None
-    content = content.rstrip(b"\xff")
+    content = content.rstrip(b"\xff\0")
     return content + END if _same_however_it_goes_on(content, progressive) else None
 
 
@@ -109,7 +124,7 @@ def _pixels(content: bytes, progressive: bool) -> bytes:
 
 def _all_bits_sent(content: bytes) -> bool:
     """Whether a progressive JPEG has scans of every coefficient down to its last bit."""
-    frame = content.find(b"\xff\xc2")
+    frame = content.find(PROGRESSIVE)
     components = content[frame + 10 : frame + 10 + 3 * content[frame + 9] : 3]
     missing = set(product(components, range(64)))
     at = content.find(SCAN)

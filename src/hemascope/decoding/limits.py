@@ -45,6 +45,16 @@ def check_size(width: int, height: int) -> None:
         )
 
 
+def check_cost(cost: int) -> None:
+    """Raises ImageError for more bytes than one image may take."""
+    limit = BYTES_PER_PIXEL * max_pixels()
+    if cost > limit:
+        raise ImageError(
+            f"too large: it takes about {cost / 1e6:,.0f} MB to decode, the limit is "
+            f"{limit / 1e6:,.0f} MB; raise it with --max-pixels"
+        )
+
+
 class _Budget:
     """The bytes that all threads' decoding may take together."""
 
@@ -77,14 +87,9 @@ def share_memory() -> Iterator[Reserve]:
     with ExitStack() as held:
 
         def reserve(cost: int) -> None:
-            limit = BYTES_PER_PIXEL * max_pixels()
-            if cost > limit:
-                raise ImageError(
-                    f"too large: it takes about {cost / 1e6:,.0f} MB to decode, the limit is "
-                    f"{limit / 1e6:,.0f} MB; raise it with --max-pixels"
-                )
+            check_cost(cost)
             budget = _budget
-            budget.take(cost, limit)
+            budget.take(cost, BYTES_PER_PIXEL * max_pixels())
             held.callback(budget.give_back, cost)
 
         yield reserve

@@ -28,7 +28,7 @@ from PIL import (
 from hemascope.decoding import jpeg, optional
 from hemascope.decoding.colour import orientation_of, to_rgb
 from hemascope.decoding.errors import ImageError
-from hemascope.decoding.limits import Reserve, check_size, share_memory
+from hemascope.decoding.limits import Reserve, check_cost, check_size, share_memory
 from hemascope.decoding.metadata import without_metadata
 from hemascope.decoding.pixels import image_from, refuse_dark
 from hemascope.decoding.tiff_pages import read_tiff
@@ -67,6 +67,7 @@ OF_FORMAT = {"WEBP": 13, "AVIF": 14, "JPEG2000": 20, "GIF": 4}
 OF_MODE = {"RGB": 0, "L": 1, "1": 1, "P": 1, "CMYK": 4, "RGBA": 13}
 OTHER_MODE = 16
 TURNED = 4  # a copy
+WHERE_ORIENTATION = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 MAX_SLOW = 1_500_000  # pixels of decoders written in Python: 2.7 s for a million of 16-bit PPM
 
 UNKNOWN = {
@@ -219,7 +220,8 @@ def _load(file: IO[bytes], kind: str, reserve: Reserve) -> tuple[Image.Image, in
     check_size(*image.size)
     if getattr(image, "is_animated", False):
         raise ImageError("an animation of several frames; save the one to classify as a file")
-    orientation = orientation_of(image) if "exif" in image.info or "xmp" in image.info else 1
+    known = "exif" in image.info if kind == "PNG" else bool(WHERE_ORIENTATION & image.info.keys())
+    orientation = orientation_of(image) if known else 1
     beside = OF_FORMAT.get(kind, 0) + OF_MODE.get(image.mode, OTHER_MODE)
     cost = image.width * image.height * (4 + beside + (TURNED if orientation > 1 else 0))
     if kind == "JPEG":
@@ -234,6 +236,9 @@ def _load(file: IO[bytes], kind: str, reserve: Reserve) -> tuple[Image.Image, in
     image.load()
     if kind == "JPEG":
         jpeg.check_whole(file, image)
+    if not known and WHERE_ORIENTATION & image.info.keys():  # a PNG's may stand behind its pixels
+        orientation = orientation_of(image)
+        check_cost(cost + (TURNED * image.width * image.height if orientation > 1 else 0))
     if deep:
         refuse_dark(image)
     return image, orientation
