@@ -10,6 +10,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -365,6 +366,24 @@ def test_a_16_bit_colour_png_that_is_nearly_black_is_refused() -> None:
             refused(png, reason)
         else:
             assert np.array_equal(pixels(png), wide // 256)
+
+
+def test_a_png_that_says_its_bits_is_scaled() -> None:
+    twelve = RNG.integers(0, 4096, (40, 56), dtype=np.uint16)
+    said = with_png_chunk(encoded(twelve), b"sBIT", b"\x0c")
+    assert np.array_equal(pixels(said)[:, :, 0], twelve >> 4)
+    full = with_png_chunk(encoded(twelve * 16), b"sBIT", b"\x0c")
+    assert np.array_equal(pixels(full)[:, :, 0], twelve >> 4)
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_jpeg_2000_of_more_bits(bits: int) -> None:
+    colours = RNG.integers(0, 1 << bits, (40, 56, 3), dtype=np.uint16)
+    for array in (colours, colours[:, :, 0]):
+        file = imagecodecs.jpeg2k_encode(array, level=0, bitspersample=bits)
+        expected = np.broadcast_to((array >> (bits - 8)).reshape(40, 56, -1), (40, 56, 3))
+        assert pixels(file).astype(int) == pytest.approx(expected.astype(int), abs=1)
+    refused(imagecodecs.jpeg2k_encode(colours >> (bits - 8), level=0, bitspersample=16), "black")
 
 
 def test_a_pgm_is_scaled_by_its_largest_value() -> None:

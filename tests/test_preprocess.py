@@ -260,7 +260,7 @@ def test_a_file_with_wrong_bytes_is_an_image_error_or_an_image(kind: str) -> Non
 def test_whatever_a_decoder_raises_is_an_image_error(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    def fail(image: Image.Image, orientation: int) -> Image.Image:
+    def fail(image: Image.Image, orientation: int, bits: int | None) -> Image.Image:
         raise error("wrong tag")
 
     monkeypatch.setattr("hemascope.decoding.sources.to_rgb", fail)

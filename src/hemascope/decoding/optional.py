@@ -159,6 +159,19 @@ _SIZES: dict[int, Callable[[bytes], tuple[int, int]]] = {
 }
 
 
+def read_jpeg_2000(file: IO[bytes], bits: int, reserve: Reserve) -> Image.Image:
+    """A JPEG 2000 of colours of more than 8 bits."""
+    try:
+        import imagecodecs
+    except ImportError:
+        raise ImageError(f"a JPEG 2000 of {bits}-bit colours: reading it needs {INSTALL}") from None
+    content = file.read()
+    width, height = _size_of_jpeg_2000(content)
+    check_size(width, height)
+    reserve(width * height * 34 + len(content))
+    return image_from(np.asarray(imagecodecs.jpeg2k_decode(content)), bits)
+
+
 def read_dicom(file: IO[bytes], reserve: Reserve) -> Image.Image:
     """The photograph in a DICOM file: one frame of visible light, RGB, YCbCr, palette or grey."""
     try:

@@ -158,7 +158,10 @@ def _from_file(file: IO[bytes], reserve: Reserve) -> Decoded:
         return Decoded(to_rgb(optional.read_heif(file, reserve)))
     if kind not in DECODERS:
         raise ImageError(f"this version of Pillow has no decoder for {kind}")
+    bits = _bits_said(file, kind)
     try:
+        if kind == "JPEG2000" and bits is not None and not _is_grey(file):
+            return Decoded(to_rgb(optional.read_jpeg_2000(file, bits, reserve)))
         image, orientation = _load(file, kind, reserve)
     except ImageError:
         raise
@@ -171,7 +174,32 @@ def _from_file(file: IO[bytes], reserve: Reserve) -> Decoded:
         image, orientation = _load(io.BytesIO(content), kind, lambda cost: None)
         if profile:
             image.info["icc_profile"] = profile
-    return Decoded(to_rgb(image, orientation))
+    if bits is not None and image.mode in ("RGB", "RGBA"):
+        refuse_dark(image)  # of more than 8 bits, of which Pillow gives the upper ones
+    return Decoded(to_rgb(image, orientation, bits))
+
+
+def _is_grey(file: IO[bytes]) -> bool:
+    """Whether a JPEG 2000 has no colours; those of more than 8 bits Pillow wraps around."""
+    image = DECODERS["JPEG2000"](file)
+    check_size(*image.size)
+    file.seek(0)
+    return image.mode.startswith(("L", "I"))
+
+
+def _bits_said(file: IO[bytes], kind: str) -> int | None:
+    """Bits of a sample that a PNG or JPEG 2000 says it uses; None for up to eight."""
+    if kind not in ("PNG", "JPEG2000"):
+        return None
+    head = file.read(1024)
+    file.seek(0)
+    if kind == "JPEG2000":
+        at = head.find(b"\xff\x4f\xff\x51")  # after 40 bytes of sizes comes the first sample's
+        bits = (head[at + 42] & 127) + 1 if 0 <= at < len(head) - 42 else 8
+    else:
+        at = head.find(b"sBIT")
+        bits = head[24] if at < 0 else head[at + 4] if head[24] == 16 else 8
+    return bits if bits > 8 else None
 
 
 def _identify(head: bytes, file: IO[bytes]) -> str:
@@ -231,7 +259,6 @@ def _load(file: IO[bytes], kind: str, reserve: Reserve) -> tuple[Image.Image, in
             f"too slow: {image.width}×{image.height} pixels in a form that takes seconds for a "
             "million; save it as PNG or TIFF"
         )
-    deep = kind == "PNG" and "16" in str(image.tile[0].args) and image.mode in ("RGB", "RGBA")
     reserve(cost)
     image.load()
     if kind == "JPEG":
@@ -239,8 +266,6 @@ def _load(file: IO[bytes], kind: str, reserve: Reserve) -> tuple[Image.Image, in
     if not known and WHERE_ORIENTATION & image.info.keys():  # a PNG's may stand behind its pixels
         orientation = orientation_of(image)
         check_cost(cost + (TURNED * image.width * image.height if orientation > 1 else 0))
-    if deep:
-        refuse_dark(image)
     return image, orientation
 
 

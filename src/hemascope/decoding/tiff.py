@@ -129,7 +129,7 @@ class Page:
     def used_bits(self) -> int | None:
         """Bits of a sample that the camera filled, where a 16-bit page or its text says so."""
         if self.bits != 16:
-            return self.bits if self.bits == 12 else None
+            return self.bits if 8 < self.bits < 16 else None
         if self.sample_format == SIGNED:
             return 15
         if self.sample_format == SIGNED:
