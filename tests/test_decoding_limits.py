@@ -22,7 +22,7 @@ from PIL import Image
 from hemascope import Classifier
 from hemascope.batch.local import classify_to
 from hemascope.decoding import ImageError, decode, limits
-from hemascope.decoding.tiff import MAX_PAGES
+from hemascope.decoding.tiff_header import MAX_PAGES
 
 MEGABYTE = 1_000_000
 MEASURE = """

@@ -6,8 +6,8 @@ refused with the reason. Metadata never costs an image whose pixels are there.
 """
 
 from hemascope.decoding.errors import ImageError
+from hemascope.decoding.kinds import IMAGE_SUFFIXES
 from hemascope.decoding.sources import (
-    IMAGE_SUFFIXES,
     Decoded,
     ImageSource,
     decode,

@@ -12,7 +12,8 @@ from PIL import Image
 from hemascope.decoding.errors import ImageError
 from hemascope.decoding.limits import Reserve, check_size
 from hemascope.decoding.pixels import Pixels, image_from, narrow
-from hemascope.decoding.tiff import FLOAT, GREY, JPEG, RGB, YCBCR, Page, check_segments
+from hemascope.decoding.tiff import FLOAT, GREY, JPEG, RGB, YCBCR, Page
+from hemascope.decoding.tiff_header import check_segments
 
 INSTALL = "pip install 'hemascope[formats]'"
 JPEG_2000, WEBP, JPEG_XL, LERC = (33003, 33005, 34712), (34927, 50001), (50002, 52546), (34887,)

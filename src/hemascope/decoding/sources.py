@@ -28,6 +28,7 @@ from PIL import (
 from hemascope.decoding import jpeg, optional
 from hemascope.decoding.colour import orientation_of, to_rgb
 from hemascope.decoding.errors import ImageError
+from hemascope.decoding.kinds import identify
 from hemascope.decoding.limits import Reserve, check_cost, check_size, share_memory
 from hemascope.decoding.metadata import without_metadata
 from hemascope.decoding.pixels import image_from, refuse_dark
@@ -54,14 +55,6 @@ DECODERS: dict[str, type[ImageFile.ImageFile]] = {
 if AvifImagePlugin is not None:
     DECODERS["AVIF"] = AvifImagePlugin.AvifImageFile
 
-# fmt: off
-IMAGE_SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp",
-    ".tif", ".tiff", ".btf", ".tf8", ".jp2", ".j2k", ".jpf", ".jpx", ".jpc", ".j2c", ".ppm",
-    ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".avifs", ".dcm", ".heic", ".heif", ".hif",
-})
-# fmt: on
-
 # Bytes per pixel that a decoder takes beside an RGB image's four, and a mode beside RGB.
 OF_FORMAT = {"WEBP": 13, "AVIF": 14, "JPEG2000": 20, "GIF": 4}
 OF_MODE = {"RGB": 0, "L": 1, "1": 1, "P": 1, "CMYK": 4, "RGBA": 13}
@@ -69,27 +62,6 @@ OTHER_MODE = 16
 TURNED = 4  # a copy
 WHERE_ORIENTATION = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 MAX_SLOW = 1_500_000  # pixels of decoders written in Python: 2.7 s for a million of 16-bit PPM
-
-UNKNOWN = {
-    b"%PDF": "a PDF document",
-    b"%!PS": "a PostScript file",
-    b"\xc5\xd0\xd3\xc6": "a PostScript file",
-    b"8BPS": "a Photoshop file",
-    b"ZISRAWFILE": "a Zeiss CZI file",
-    b"\xda\xce\xbe\x0a": "a Nikon ND2 file",
-    b"\x70\x00\x00\x00\x2a": "a Leica LIF file",
-    b"\xd0\xcf\x11\xe0": "an Olympus OIB, Zeiss ZVI or Office file",
-    b"\x89HDF": "an HDF5 file",
-    b"\xff\x0a": "a JPEG XL file",
-    b"\x00\x00\x00\x0cJXL ": "a JPEG XL file",
-    b"II\xbc": "a JPEG XR file",
-    b"PK\x03\x04": "a ZIP archive",
-    b"\x1f\x8b": "a gzip archive",
-    b"<svg": "an SVG drawing",
-    b"<?xml": "an XML file",
-    b"version https://git-lfs": "a Git LFS pointer, not the image itself",
-}
-AVIF_BRANDS, HEIF_BRANDS = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"mif1")
 
 
 @dataclass(frozen=True)
@@ -148,7 +120,7 @@ def _decode(source: ImageSource, reserve: Reserve) -> Decoded:
 
 
 def _from_file(file: IO[bytes], reserve: Reserve) -> Decoded:
-    kind = _identify(file.read(64), file)
+    kind = identify(file)
     file.seek(0)
     if kind == "TIFF":
         return Decoded(*read_tiff(file, reserve))
@@ -200,46 +172,6 @@ def _bits_said(file: IO[bytes], kind: str) -> int | None:
         at = head.find(b"sBIT")
         bits = head[24] if at < 0 else head[at + 4] if head[24] == 16 else 8
     return bits if bits > 8 else None
-
-
-def _identify(head: bytes, file: IO[bytes]) -> str:
-    """The kind of a file by its first bytes. Raises ImageError for those that are never opened."""
-    if not head:
-        raise ImageError("empty file")
-    for start, kind in _KINDS.items():
-        if head.startswith(start):
-            return kind
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[:1] == b"P" and head[1:2] in b"123456f" and head[2:3].isspace():
-        return "PPM"
-    if head[4:8] == b"ftyp":
-        brands = {head[at : at + 4] for at in range(8, min(len(head), head[3]) - 3, 4)}
-        if brands & set(AVIF_BRANDS):
-            return "AVIF"
-        if brands & set(HEIF_BRANDS):
-            return "HEIF"
-    file.seek(128)
-    if file.read(4) == b"DICM":
-        return "DICOM"
-    for start, name in UNKNOWN.items():
-        if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(start):
-            raise ImageError(f"{name}; save the image as PNG, TIFF or JPEG")
-    raise ImageError("not an image in a known format")
-
-
-_KINDS = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"BM": "BMP",
-    b"GIF8": "GIF",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
-    b"\xff\x4f\xff\x51": "JPEG2000",
-    b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG2000",
-}
 
 
 def _load(file: IO[bytes], kind: str, reserve: Reserve) -> tuple[Image.Image, int]:

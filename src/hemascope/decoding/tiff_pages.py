@@ -21,10 +21,8 @@ from hemascope.decoding.tiff import (
     RGB,
     SUB_DIRECTORIES,
     Page,
-    check_segments,
-    hide_metadata,
-    read_pages,
 )
+from hemascope.decoding.tiff_header import check_segments, hide_metadata, read_pages
 
 BLANK = 8  # levels: a page whose channels span no more shows nothing
 LARGER = 2.0  # times the pixels of every other page: what makes a page the picture
