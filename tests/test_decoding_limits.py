@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -155,7 +156,7 @@ def test_memory_is_free_again_after_an_error() -> None:
 def test_the_limit_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.BytesIO()
     Image.new("1", (20_000, 20_000), 1).save(file, "PNG")
-    with pytest.raises(ImageError, match=r"20000×20000 pixels, the limit is 100 million"):
+    with pytest.raises(ImageError, match=r"20000×20000 pixels, the limit is 100,000,000"):
         decode(file.getvalue())
     monkeypatch.setenv("HEMASCOPE_MAX_PIXELS", "500000000")
     with limits.share_memory() as reserve:
@@ -164,6 +165,30 @@ def test_the_limit_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HEMASCOPE_MAX_PIXELS", wrong)
         with pytest.raises(ValueError, match="positive whole number"):
             limits.max_pixels()
+
+
+def test_the_limit_on_the_command_line(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "cell.png")
+
+    def classify(*options: str, **variables: str) -> tuple[subprocess.CompletedProcess[str], str]:
+        out = tmp_path / "out.csv"
+        command = [sys.executable, "-m", "hemascope", "classify", str(tmp_path / "cell.png")]
+        done = subprocess.run(
+            [*command, "--out", str(out), "--force", *options],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | variables,
+        )
+        return done, next(csv.DictReader(out.open()))["status"] if out.exists() else ""
+
+    assert "too large: 20×20 pixels, the limit is 399;" in classify("--max-pixels", "399")[1]
+    assert classify("--max-pixels", "400")[1] == "ok"
+    assert "the limit is 9;" in classify(HEMASCOPE_MAX_PIXELS="9")[1]
+    assert classify("--max-pixels", "400", HEMASCOPE_MAX_PIXELS="9")[1] == "ok"
+    for wrong in (classify("--max-pixels", "0"), classify(HEMASCOPE_MAX_PIXELS="many")):
+        assert wrong[0].returncode == 1
+        assert "must be a positive whole number" in wrong[0].stderr
 
 
 def test_a_tiff_of_very_many_pages_is_refused() -> None:

@@ -34,13 +34,20 @@ def max_pixels() -> int:
     return int(text)
 
 
+def set_max_pixels(number: int) -> None:
+    """Sets the limit for this process and those that it starts. Raises ValueError below 1."""
+    if number < 1:
+        raise ValueError(f"--max-pixels must be a positive whole number, not {number}")
+    os.environ[MAX_PIXELS_VARIABLE] = str(number)
+
+
 def check_size(width: int, height: int) -> None:
     """Raises ImageError for an image without pixels, or with more than the limit."""
     if width <= 0 or height <= 0:
         raise ImageError(f"damaged image: its header says {width}×{height} pixels")
     if width * height > max_pixels():
         raise ImageError(
-            f"too large: {width}×{height} pixels, the limit is {max_pixels() / 1e6:g} million; "
+            f"too large: {width}×{height} pixels, the limit is {max_pixels():,}; "
             "raise it with --max-pixels"
         )
 
@@ -82,14 +89,15 @@ def share_memory() -> Iterator[Reserve]:
     """Gives a Reserve; what it reserved is free again at the end.
 
     Reserving waits for other threads' images, and raises ImageError for more than one image may
-    cost.
+    cost. Raises ValueError as `max_pixels` does.
     """
+    limit = BYTES_PER_PIXEL * max_pixels()
     with ExitStack() as held:
 
         def reserve(cost: int) -> None:
             check_cost(cost)
             budget = _budget
-            budget.take(cost, BYTES_PER_PIXEL * max_pixels())
+            budget.take(cost, limit)
             held.callback(budget.give_back, cost)
 
         yield reserve
