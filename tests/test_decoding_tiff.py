@@ -403,6 +403,18 @@ def test_heic() -> None:
     refused(HEIC[:60], "damaged")
 
 
+@pytest.mark.parametrize("form", [{"rowsperstrip": 8}, {"tile": (16, 16)}])
+@pytest.mark.parametrize("compression", [None, "lzw", "jpeg2000"])
+def test_a_tiff_with_too_few_strips_or_tiles_is_refused(form: Any, compression: Any) -> None:
+    file = bytearray(tiff(RGB, photometric="rgb", compression=compression, **form))
+    page = tifffile.TiffFile(io.BytesIO(file)).pages[0]
+    for name in ("StripOffsets", "StripByteCounts", "TileOffsets", "TileByteCounts"):
+        if name in page.tags:
+            at = page.tags[name].offset + 4
+            file[at : at + 4] = (4).to_bytes(4, "little")
+    refused(bytes(file), "strips or tiles are missing")
+
+
 def test_a_strip_that_says_it_is_larger_than_the_page_is_refused() -> None:
     large = np.zeros((1200, 1000, 3), np.uint8)
     for compression, encode in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable
 from typing import IO, Any
 
@@ -41,6 +42,9 @@ def read_tiff_page(file: IO[bytes], page: Page) -> Image.Image:
     except ImportError:
         raise ImageError(f"{what}: reading it needs {INSTALL}") from None
     _check_sizes(file, page)
+    log = logging.getLogger("tifffile")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())  # its doubts about a header are not for the terminal
     file.seek(0)
     with tifffile.TiffFile(file) as opened:
         array = np.asarray(opened.pages[page.index].asarray(maxworkers=1))

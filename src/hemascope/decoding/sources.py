@@ -112,11 +112,16 @@ def _decode(source: ImageSource, reserve: Reserve) -> Decoded:
     except OSError as error:  # Pillow's own have no number
         if error.errno is not None:
             raise ImageError(f"cannot be read: {error.strerror}") from None
-        raise ImageError(f"damaged image: {error}") from None
+        raise ImageError(f"damaged image: {_brief(error)}") from None
     except MemoryError:
         raise ImageError("too large for the memory that is left") from None
     except Exception as error:  # decoders raise nearly anything for damaged files
-        raise ImageError(f"damaged image: {error}") from None
+        raise ImageError(f"damaged image: {_brief(error)}") from None
+
+
+def _brief(error: Exception) -> str:
+    """A decoder's own words in one line, of which the first are enough."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _from_file(file: IO[bytes], reserve: Reserve) -> Decoded:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 from hemascope.decoding.errors import ImageError
@@ -145,8 +146,17 @@ class Page:
         check_size(self.width, self.height)
         if self.segments > MAX_SEGMENTS:
             raise ImageError(f"{self.segments:,} strips or tiles; the limit is {MAX_SEGMENTS:,}")
+        if self.segments < self._segments_needed():
+            raise ImageError("damaged image: some of its strips or tiles are missing")
         if self.metadata_bytes > MAX_METADATA:
             raise ImageError("damaged image: its header says it has more metadata than pixels")
+
+    def _segments_needed(self) -> int:
+        across, rows = 1, min(max(1, self.first(278, self.height)), self.height)
+        if TILES in self.places:
+            across = ceil(self.width / max(1, self.first(322, self.width)))
+            rows = max(1, self.first(323, self.height))
+        return across * ceil(self.height / rows) * (self.samples if self.planar else 1)
 
     def pillow_reads_right(self) -> bool:
         """Whether Pillow gives this kind of page's pixels as they are, as measured on each kind."""
