@@ -150,8 +150,28 @@ def test_jpeg_in_tiff() -> None:
     refused(file[: page.dataoffsets[0] + length // 2], "damaged|cannot")
 
 
+@pytest.mark.parametrize("compression", [None, "lzw", "packbits", "deflate"])
+def test_ycbcr_in_tiff(compression: str | None) -> None:
+    stored = Image.fromarray(SMOOTH).convert("YCbCr")
+    file = tiff(np.asarray(stored), photometric="ycbcr", compression=compression)
+    expected = np.asarray(stored.convert("RGB"))
+    assert pixels(file).astype(int) == pytest.approx(expected.astype(int), abs=1)
+
+
+@pytest.mark.parametrize("kind", ["assocalpha", "unassalpha"])
+def test_grey_with_alpha(kind: str) -> None:
+    half = np.dstack([GREY // 2, np.full_like(GREY, 128)])
+    share = half[:, :, 0] / 128 if kind == "assocalpha" else half[:, :, 0] / 255
+    file = tiff(half, photometric="minisblack", planarconfig="contig", extrasamples=[kind])
+    expected = 255 * (np.clip(share, 0, 1) * 128 / 255 + 127 / 255)
+    assert pixels(file).astype(float) == pytest.approx(three(expected), abs=2)
+
+
 def test_kinds_whose_meaning_is_not_sure_are_refused() -> None:
-    refused(tiff(RGB, photometric="ycbcr", compression="lzw"), "save it as 8-bit RGB")
+    subsampled = tiff(RGB, photometric="ycbcr").replace(
+        b"\x12\x02\3\0\2\0\0\0\1\0\1\0", b"\x12\x02\3\0\2\0\0\0\2\0\2\0"
+    )
+    refused(subsampled, "save it as 8-bit RGB")
     refused(tiff(planes(RGB), photometric="cielab", planarconfig="separate"), "save it as")
     refused(tiff(WIDE, photometric="cielab"), "save it as")
     refused(tiff((RGB / 255.0 * 300).astype(np.float32), photometric="rgb"), "between 0 and 1")

@@ -54,6 +54,8 @@ def to_rgb(
         image = image_from(
             narrow(pixels) if pixels.dtype.kind == "i" else pixels, bits, min_is_white
         )
+    if image.mode == "La":  # grey multiplied by its alpha, which Pillow converts to this only
+        image = image.convert("LA")
     if transparent:
         image = image.convert("RGBA")
     elif image.mode == "P":

@@ -179,8 +179,8 @@ class Page:
         if photometric == INK:
             return samples == 4
         if photometric == YCBCR:
-            plain = self.compression == RAW and tuple(self.tags.get(530, (2, 2))) == (1, 1)
-            return samples == 3 and not self.planar and (plain or self.compression == JPEG)
+            whole = tuple(self.tags.get(530, (2, 2))) == (1, 1)  # colours at full resolution
+            return samples == 3 and not self.planar and (whole or self.compression == JPEG)
         return photometric == LAB and samples == 3 and not self.planar and self.compression != JPEG
 
     def _reads_right_more_bits(self) -> bool:
