@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
@@ -42,15 +43,17 @@ def write(folder: Path, **cells: Image.Image) -> None:
 def test_a_folder_is_described(tmp_path: Path) -> None:
     write(tmp_path, ne__BNE_1=cell(1), ne__SNE_2=cell(2), ne__SNE_3=cell(3, 48), ig__x=cell(4))
     cell(5).convert("L").save(tmp_path / "ig" / "grey.png")
+    wide = np.full((192, 192, 3), 0.5, np.float32)
+    tifffile.imwrite(tmp_path / "ig" / "wide.tif", wide, photometric="rgb")
     (tmp_path / ".DS_Store").touch()
     seen: list[tuple[int, int]] = []
     report = check(manifest_from_folder(tmp_path), lambda done, total: seen.append((done, total)))
-    assert report.per_class == {"ig": 2, "ne": 3}
+    assert report.per_class == {"ig": 3, "ne": 3}
     assert report.per_subtype == {("ne", "BNE"): 1, ("ne", "SNE"): 2}
-    assert report.sizes == {"192×192": 4, "48×48": 1}
-    assert report.modes == {"RGB": 4, "L": 1}
+    assert report.sizes == {"192×192": 5, "48×48": 1}
+    assert report.modes == {"RGB": 4, "L": 1, "other": 1}
     assert report.hidden == 1
-    assert seen == [(done, 5) for done in range(1, 6)]
+    assert seen == [(done, 6) for done in range(1, 7)]
     problems = (report.unreadable, report.changed, report.identical, report.near_duplicates)
     assert problems == ((), (), (), ())
     assert [replace(row, sha256="") for row in report.manifest.rows] == list(

@@ -14,8 +14,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from hemascope.decoding import decode
+from hemascope.decoding.limits import MAX_PIXELS
 from hemascope.errors import ImageError
-from hemascope.preprocess import MAX_PIXELS, InputSpec, decode
+from hemascope.preprocess import InputSpec
 
 Pixels = NDArray[np.uint8]
 
@@ -226,9 +228,9 @@ def test_arrays_that_are_no_images_are_refused(array: NDArray[np.generic], reaso
 
 def test_the_limit_is_on_pixels_not_on_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_PIXELS == 100_000_000
-    monkeypatch.setattr("hemascope.preprocess.MAX_PIXELS", 35)
+    monkeypatch.setenv("HEMASCOPE_MAX_PIXELS", "35")
     assert pixels(encoded(Image.fromarray(RGB))).shape == (5, 7, 3)
-    monkeypatch.setattr("hemascope.preprocess.MAX_PIXELS", 34)
+    monkeypatch.setenv("HEMASCOPE_MAX_PIXELS", "34")
     with pytest.raises(ImageError, match="7×5 pixels"):
         decode(encoded(Image.fromarray(RGB)))
 
@@ -259,10 +261,10 @@ def test_a_file_with_wrong_bytes_is_an_image_error_or_an_image(kind: str) -> Non
 def test_whatever_a_decoder_raises_is_an_image_error(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    def fail(image: Image.Image) -> Image.Image:
+    def fail(image: Image.Image, orientation: int, bits: int | None) -> Image.Image:
         raise error("wrong tag")
 
-    monkeypatch.setattr("hemascope.preprocess.ImageOps.exif_transpose", fail)
+    monkeypatch.setattr("hemascope.decoding.sources.to_rgb", fail)
     with pytest.raises(ImageError, match="damaged image: wrong tag"):
         decode(encoded(Image.fromarray(RGB)))
 

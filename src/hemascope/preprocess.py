@@ -7,26 +7,26 @@ Normalisation is not done here: it is inside the model's graph.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from hemascope.decoding import IMAGE_SUFFIXES, ImageSource, decode, decoded
 from hemascope.errors import ImageError
 
-ImageSource: TypeAlias = "str | Path | bytes | Image.Image | NDArray[np.generic]"
-"""What can be read as an image: a path, an encoded file's bytes, a PIL image, or an array."""
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageSource",
+    "InputSpec",
+    "View",
+    "decode",
+    "ground_colour",
+]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-MAX_PIXELS = 100_000_000
 UM_PER_PIXEL = (0.02, 2.0)  # a microscope's pixels; beyond, the number is of another unit
-
-Image.MAX_IMAGE_PIXELS = None  # decode() refuses by the header, with a message of our own
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,16 @@ class InputSpec:
         A view's own scale goes before `um_per_pixel`. Raises ImageError, and ValueError
         as `side` does.
         """
-        if not isinstance(source, View):
-            return self.apply(decode(source), um_per_pixel)
-        own = source.um_per_pixel
-        return self.apply(decode(source.image), um_per_pixel if own is None else own, source.centre)
+        return self.read(source, um_per_pixel)[0]
+
+    def read(
+        self, source: ImageSource | View, um_per_pixel: float | None = None
+    ) -> tuple[NDArray[np.uint8], str]:
+        """The same, with what must be said of the image, such as which page of a file it is."""
+        view = source if isinstance(source, View) else View(source, um_per_pixel)
+        own = um_per_pixel if view.um_per_pixel is None else view.um_per_pixel
+        with decoded(view.image) as found:
+            return self.apply(found.image, own, view.centre), found.notice
 
 
 def ground_colour(image: Image.Image) -> NDArray[np.float64]:
@@ -134,99 +140,3 @@ def _framed(image: Image.Image, margin: int) -> Image.Image:
     framed = Image.new("RGB", size, (red, green, blue))
     framed.paste(image, (margin, margin))
     return framed
-
-
-def decode(source: ImageSource) -> Image.Image:
-    """An image source as an upright 8-bit RGB image.
-
-    Arrays are (H,W), (H,W,1), (H,W,3) or (H,W,4), of uint8, uint16, bool, or floats in 0..1.
-    Grey, palette, alpha (laid on white), CMYK, 16-bit and EXIF-rotated images are converted.
-    Raises ImageError where that cannot be done.
-    """
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
-    try:
-        return _to_rgb(source) if isinstance(source, Image.Image) else _from_file(source)
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError("no such file") from None
-    except PermissionError:
-        raise ImageError("no permission to read it") from None
-    except IsADirectoryError:
-        raise ImageError("a folder, not an image") from None
-    except OSError as error:  # Pillow's own have no number
-        if error.errno is not None:
-            raise ImageError(f"cannot be read: {error.strerror}") from None
-        raise ImageError(f"damaged image: {error}") from None
-    except Exception as error:  # Pillow's decoders raise nearly anything for damaged files
-        raise ImageError(f"damaged image: {error}") from None
-
-
-def _from_file(source: str | Path | bytes) -> Image.Image:
-    try:
-        opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except UnidentifiedImageError:
-        raise ImageError(_why_unidentified(source)) from None
-    with opened as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ImageError(
-                f"too large: {image.width}×{image.height} pixels, the limit is "
-                f"{MAX_PIXELS // 1_000_000} million"
-            )
-        return _to_rgb(image)
-
-
-def _why_unidentified(source: str | Path | bytes) -> str:
-    size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
-    return "empty file" if size == 0 else "not an image in a known format"
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    upright = ImageOps.exif_transpose(image)
-    mode = upright.mode
-    if mode == "RGB" and "transparency" not in upright.info:
-        upright.load()
-        return upright
-    if mode.startswith("I") or mode == "F":
-        return _from_array(_narrowed(np.asarray(upright)))
-    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
-        coloured = upright.convert("RGBA")
-        ground = Image.new("RGBA", coloured.size, "white")
-        return Image.alpha_composite(ground, coloured).convert("RGB")
-    return upright.convert("RGB")
-
-
-def _narrowed(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """16-bit grey that Pillow holds in 32-bit integers, as 16-bit integers; others as they are."""
-    if array.dtype.kind != "i":
-        return array
-    wide = array.astype(np.int64)
-    if wide.min() < 0 or wide.max() > 65535:
-        raise ImageError(f"pixel values from {wide.min()} to {wide.max()}; expected 0 to 65535")
-    return wide.astype(np.uint16)
-
-
-def _from_array(array: NDArray[np.generic]) -> Image.Image:
-    """An array as an RGB image; see `decode` for what it may hold."""
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
-        raise ImageError(f"an array of shape {array.shape}; expected (H,W), (H,W,3) or (H,W,4)")
-    return _to_rgb(Image.fromarray(_to_uint8(array)))
-
-
-def _to_uint8(array: NDArray[np.generic]) -> NDArray[np.uint8]:
-    kind, values = array.dtype.kind, np.asarray(array)
-    if values.dtype == np.uint8:
-        return values.astype(np.uint8, copy=False)
-    if kind == "b":
-        return values.astype(np.uint8) * np.uint8(255)
-    if kind == "u" and values.dtype.itemsize == 2:
-        return (values >> 8).astype(np.uint8)
-    if kind == "f":
-        real = values.astype(np.float64)
-        if not np.isfinite(real).all() or real.min() < 0 or real.max() > 1:
-            raise ImageError("floating-point pixels must lie between 0 and 1")
-        return np.rint(real * 255).astype(np.uint8)
-    raise ImageError(f"pixels of type {array.dtype}; expected uint8, uint16 or floats in 0..1")

@@ -23,6 +23,7 @@ class Prediction:
     `review` says that somebody should look, and `review_reasons` why. Of other models, and for
     an image that could not be read, all of these are None or empty.
 
+    `notice` says which of a file's pages was read; it is empty for a file of one image.
     `disagreement` is that of an ensemble's members, or of the views of test-time augmentation,
     in nats. `class_map` is (C,h,w) float32, one map a class, whose mean over
     the image is the class's logit up to the bias; it is kept only where it was asked for.
@@ -39,6 +40,7 @@ class Prediction:
     in_distribution: bool | None = None
     review: bool | None = None
     review_reasons: tuple[str, ...] = ()
+    notice: str = ""
     disagreement: float | None = None
     class_map: Float32Array | None = field(default=None, compare=False, repr=False)
 

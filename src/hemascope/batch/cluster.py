@@ -29,6 +29,7 @@ from hemascope.batch.shards import SHARD_ROWS, Shards, job_of
 from hemascope.batch.storage import Folder
 from hemascope.batch.worker import READERS, Attempts, Settings, Shard, Worker
 from hemascope.bundle.bundle import Bundle, read_bundle
+from hemascope.decoding.limits import max_pixels
 from hemascope.inference.classifier import Classifier
 
 RETRIES = 3  # how often a part is taken up again after its worker died
@@ -83,7 +84,14 @@ def classify_on_cluster(
             options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
             attempts = ray.remote(**options)(Attempts).remote()
             settings = Settings(
-                ray.put(bundle), tta, um_per_pixel, folder.absolute, os.getcwd(), attempts, RETRIES
+                ray.put(bundle),
+                tta,
+                um_per_pixel,
+                max_pixels(),
+                folder.absolute,
+                os.getcwd(),
+                attempts,
+                RETRIES,
             )
             for entry in _run_shards(_plan_shards(sources.images, slices), settings, workers):
                 counts.update(entry)

@@ -28,6 +28,7 @@ COLUMNS: dict[str, type] = {
     "in_distribution": bool,
     "review": bool,
     "review_reasons": str,
+    "notice": str,
 }
 
 
@@ -45,6 +46,7 @@ def row(prediction: Prediction, names: tuple[str, ...]) -> dict[str, Any]:
         prediction.in_distribution,
         prediction.review,
         "|".join(prediction.review_reasons) or None,
+        prediction.notice or None,
     )
     probabilities = {f"p_{name}": prediction.probabilities.get(name) for name in names}
     return dict(zip(COLUMNS, values, strict=True)) | probabilities

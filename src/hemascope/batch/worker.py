@@ -20,6 +20,7 @@ from hemascope.batch.shards import shard_file
 from hemascope.batch.storage import Folder, read, reason
 from hemascope.batch.table import parquet_rows, row
 from hemascope.bundle.bundle import Bundle
+from hemascope.decoding.limits import set_max_pixels
 from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
 from hemascope.records import Prediction
@@ -52,6 +53,7 @@ class Settings:
     bundle: ray.ObjectRef[Bundle]
     tta: bool
     um_per_pixel: float | None
+    max_pixels: int
     out: str
     home: str
     attempts: Any  # handle of an Attempts
@@ -77,6 +79,7 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        set_max_pixels(settings.max_pixels)
         self.classifier = Classifier(ray.get(settings.bundle), threads=1, tta=settings.tta)
         self.folder = Folder(settings.out)
 

@@ -13,11 +13,13 @@ from hemascope.cli.options import (
     BundlePath,
     Force,
     ManifestPath,
+    MaxPixels,
     Name,
     Root,
     Split,
     UmPerPixel,
     bundle_folder,
+    limit_pixels,
     select_images,
     title_of,
 )
@@ -36,6 +38,7 @@ def calibrate(
     root: Root = None,
     name: Name = None,
     int8: Annotated[bool, Parameter(negative="")] = False,
+    max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
     """Teach a model how far to trust its answers. Needs 'hemascope[evaluate]'.
@@ -56,6 +59,7 @@ def calibrate(
         Let the network compute in eight-bit integers, which is up to twice as fast; needs
         'hemascope[train]'. Refused where it would name more than 1 % of cells otherwise.
     """
+    limit_pixels(max_pixels)
     from hemascope.post_training.calibrate import calibrate as fit
 
     refuse_existing(force, out_folder / CARD_FILE)
@@ -85,6 +89,7 @@ def adapt(
     root: Root = None,
     name: Name = None,
     um_per_pixel: UmPerPixel = None,
+    max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
     """Fit a model to another laboratory, by ten labelled cells a class. Needs 'hemascope[train]'.
@@ -99,6 +104,7 @@ def adapt(
     out_folder
         Folder of the adapted bundle.
     """
+    limit_pixels(max_pixels)
     from hemascope.post_training.adapt import adapt as fit
 
     refuse_existing(force, out_folder / CARD_FILE)

@@ -12,7 +12,16 @@ from rich.table import Table
 
 from hemascope.batch.inputs import find_images, is_address
 from hemascope.batch.local import Tally, classify_to
-from hemascope.cli.options import BundlePath, Force, ImageList, Tta, UmPerPixel, bundle_folder
+from hemascope.cli.options import (
+    BundlePath,
+    Force,
+    ImageList,
+    MaxPixels,
+    Tta,
+    UmPerPixel,
+    bundle_folder,
+    limit_pixels,
+)
 from hemascope.cli.terminal import out, progress_bar, refuse_existing, share
 from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
@@ -35,6 +44,7 @@ def classify(
     resume: Annotated[bool, Parameter(negative="")] = False,
     cluster: Annotated[bool, Parameter(negative="")] = False,
     workers: int | None = None,
+    max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
     """Name the cell in every image.
@@ -62,6 +72,7 @@ def classify(
     workers
         With --cluster, the number of processes; by default one for each of its processors.
     """
+    limit_pixels(max_pixels)
     if workers is not None and not cluster:
         raise ValueError("--workers is a number of processes for --cluster")
     if report is not None and (cluster or resume):
@@ -119,6 +130,7 @@ def explain(
     out_file: Annotated[Path, Parameter(name="--out")] = Path("explanation.html"),
     bundle: BundlePath = None,
     um_per_pixel: UmPerPixel = None,
+    max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
     """Show what in an image speaks for the named class, and for the runner-up.
@@ -135,6 +147,7 @@ def explain(
     out_file
         The page.
     """
+    limit_pixels(max_pixels)
     refuse_existing(force, out_file)
     paths = find_images(images)
     if len(paths) > GALLERY:

@@ -14,12 +14,14 @@ from hemascope.classes import BLOOD_CELLS
 from hemascope.cli.options import (
     Cache,
     Force,
+    MaxPixels,
     Name,
     RecipeFile,
     RecipeSettings,
     Root,
     Split,
     choose_recipe,
+    limit_pixels,
     title_of,
 )
 from hemascope.cli.terminal import out, progress_bar, refuse_existing
@@ -41,6 +43,7 @@ def data_check(
     *,
     out_file: Annotated[Path | None, Parameter(name="--out")] = None,
     root: Root = None,
+    max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
     """Look for what is wrong with a set of images, and write its manifest.
@@ -55,6 +58,7 @@ def data_check(
     out_file
         Write the manifest of the images that can be read, with their SHA-256 (.csv).
     """
+    limit_pixels(max_pixels)
     refuse_existing(force, out_file)
     with progress_bar("reading") as progress:
         report = check(open_manifest(images, root), progress)
@@ -160,6 +164,7 @@ def data_audit(
     root: Root = None,
     name: Name = None,
     cache: Cache = None,
+    max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
     """Find images whose label is probably wrong. Needs 'hemascope[audit]'.
@@ -183,6 +188,7 @@ def data_audit(
     start_from
         A run to begin each network with that has seen none of these images, or `imagenet`.
     """
+    limit_pixels(max_pixels)
     from hemascope.evaluation.audit import audit, train_folds
     from hemascope.reports.write import write_audit
 

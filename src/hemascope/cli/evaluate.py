@@ -16,12 +16,14 @@ from hemascope.cli.options import (
     BundlePath,
     Force,
     ManifestPath,
+    MaxPixels,
     Name,
     Root,
     Split,
     Tta,
     UmPerPixel,
     bundle_folder,
+    limit_pixels,
     select_images,
     title_of,
 )
@@ -105,6 +107,7 @@ def evaluate(
     name: Name = None,
     tta: Tta = False,
     site_options: Annotated[SiteOptions | None, Parameter(name="*")] = None,
+    max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
     """Measure a model on labelled images. Needs 'hemascope[evaluate]'.
@@ -121,6 +124,7 @@ def evaluate(
     elsewhere
         What is known of another laboratory's images.
     """
+    limit_pixels(max_pixels)
     from hemascope.evaluation.evaluate import evaluate as measure
     from hemascope.reports.write import write_evaluation
 

@@ -12,7 +12,15 @@ from rich.table import Table
 
 from hemascope.batch.inputs import find_images
 from hemascope.bundle.bundle import read_bundle
-from hemascope.cli.options import BundleFolder, BundlePath, Force, ImageList, bundle_folder
+from hemascope.cli.options import (
+    BundleFolder,
+    BundlePath,
+    Force,
+    ImageList,
+    MaxPixels,
+    bundle_folder,
+    limit_pixels,
+)
 from hemascope.cli.terminal import out, progress_bar, refuse_existing, share
 from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
@@ -73,6 +81,7 @@ def benchmark(
     out_file: Annotated[Path, Parameter(name="--out")] = Path("benchmark.json"),
     bundle: BundlePath = None,
     turns: int = 3,
+    max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
     """Measure the speed on this machine, beside the plain way. Needs 'hemascope[benchmark]'.
@@ -90,6 +99,7 @@ def benchmark(
     turns
         How often each way is measured, in turns.
     """
+    limit_pixels(max_pixels)
     from hemascope.evaluation.speed import benchmark as measure
 
     refuse_existing(force, out_file)

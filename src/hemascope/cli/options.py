@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from hemascope.bundle.bundle import CARD_FILE, Card
 from hemascope.data.manifest import Manifest
 from hemascope.data.open_manifest import open_manifest
+from hemascope.decoding.limits import set_max_pixels
 from hemascope.training.recipe import Recipe, read_recipe
 
 ManifestPath: TypeAlias = Annotated[
@@ -55,6 +56,14 @@ UmPerPixel: TypeAlias = Annotated[
         "training images."
     ),
 ]
+MaxPixels: TypeAlias = Annotated[
+    int | None,
+    Parameter(
+        name="--max-pixels",
+        help="Read images of up to this many pixels, by default 100 million, or "
+        "HEMASCOPE_MAX_PIXELS; decoding may take five bytes of memory for each.",
+    ),
+]
 Cache: TypeAlias = Annotated[
     Path | None,
     Parameter(
@@ -66,6 +75,12 @@ RecipeFile: TypeAlias = Annotated[
     Parameter(name="--recipe", help="A recipe.json to train by, instead of single settings."),
 ]
 RecipeSettings: TypeAlias = Annotated[Recipe | None, Parameter(name="*")]
+
+
+def limit_pixels(number: int | None) -> None:
+    """Sets how large images may be, here and in the processes that are started from here."""
+    if number is not None:
+        set_max_pixels(number)
 
 
 def bundle_folder(path: Path | None) -> Path | None:

@@ -10,11 +10,7 @@ from cyclopts import App, Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from hemascope.cli.options import (
-    Cache,
-    ManifestPath,
-    Root,
-)
+from hemascope.cli.options import Cache, ManifestPath, MaxPixels, Root, limit_pixels
 from hemascope.cli.terminal import out, print_error, progress_bar
 from hemascope.data.open_manifest import open_manifest
 from hemascope.records import RESEARCH_USE_ONLY
@@ -42,6 +38,7 @@ def study_run(
     ray: Annotated[bool, Parameter(negative="")] = False,
     root: Root = None,
     cache: Cache = None,
+    max_pixels: MaxPixels = None,
 ) -> int:
     """Train and score every experiment of the paper. Needs 'hemascope[study]'.
 
@@ -68,6 +65,7 @@ def study_run(
         Run on a Ray cluster, by RAY_ADDRESS or else one started here; the folders must be on a
         disk that all its machines share. Needs 'hemascope[study,cluster]'.
     """
+    limit_pixels(max_pixels)
     runs = plan(PROFILES[profile], only or (), _seeds(seeds))
     from hemascope.study.run import Runner, run_here, run_study
 

@@ -13,10 +13,12 @@ from hemascope.cli.options import (
     Cache,
     Force,
     ManifestPath,
+    MaxPixels,
     RecipeFile,
     RecipeSettings,
     Root,
     choose_recipe,
+    limit_pixels,
 )
 from hemascope.cli.terminal import out, progress_bar, refuse_existing
 from hemascope.data.open_manifest import open_manifest
@@ -38,6 +40,7 @@ def train(
     start_from: StartFrom | None = None,
     root: Root = None,
     cache: Cache = None,
+    max_pixels: MaxPixels = None,
 ) -> int:
     """Train a network and make a bundle of it. Needs 'hemascope[train]'.
 
@@ -57,6 +60,7 @@ def train(
         layer for other classes begins fresh. Or `imagenet`, for efficientnet_lite0 and
         efficientnet_mini; needs 'hemascope[imagenet]'.
     """
+    limit_pixels(max_pixels)
     from hemascope.training.run import leave_process_group
     from hemascope.training.run import train as run_training
 

@@ -140,12 +140,22 @@ def _inspect(path: Path) -> _Inspection:
         image = decode(content)
     except ImageError as error:
         return _Inspection(sha256, problem=str(error))
-    with Image.open(io.BytesIO(content)) as stored:
-        mode = stored.mode
     small = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     return _Inspection(
-        sha256, size=f"{image.width}×{image.height}", mode=mode, thumbnail=np.asarray(small)
+        sha256,
+        size=f"{image.width}×{image.height}",
+        mode=_stored_mode(content),
+        thumbnail=np.asarray(small),
     )
+
+
+def _stored_mode(content: bytes) -> str:
+    """How the pixels are stored; "other" in files that Pillow does not read itself."""
+    try:
+        with Image.open(io.BytesIO(content)) as stored:
+            return stored.mode
+    except Exception:  # such as a TIFF that is read by the extra `formats`
+        return "other"
 
 
 def _near_duplicates(

@@ -126,20 +126,28 @@ class Classifier:
         self, batch: list[ImageSource | View], class_maps: bool, um_per_pixel: float | None
     ) -> list[Prediction]:
         loaded: list[ImageArray] = []
+        notices: list[str] = []
         failures: dict[int, str] = {}
         for position, image in enumerate(batch):
             try:
-                loaded.append(self.card.input.load(image, um_per_pixel))
+                pixels, notice = self.card.input.read(image, um_per_pixel)
             except ImageError as error:
                 failures[position] = str(error)
+            else:
+                loaded.append(pixels)
+                notices.append(notice)
         paths = [_path(image) for position, image in enumerate(batch) if position not in failures]
         predictions = iter(
             self._predict_with_fallback(paths, np.stack(loaded), class_maps) if loaded else ()
         )
+        noted = (
+            replace(prediction, notice=notice) if notice else prediction
+            for prediction, notice in zip(predictions, notices, strict=True)
+        )
         return [
             Prediction(_path(image), None, None, {}, failures[position])
             if position in failures
-            else next(predictions)
+            else next(noted)
             for position, image in enumerate(batch)
         ]
 

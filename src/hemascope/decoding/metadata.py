@@ -1,0 +1,92 @@
+"""PNG, WebP and JPEG files without what is not pixels, for files that Pillow refuses for it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+from hemascope.decoding import jpeg
+from hemascope.decoding.colour import MAX_PROFILE
+
+PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+WEBP_KEPT = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH")
+JPEG_KEPT = (0xE0, 0xEE)  # JFIF, and Adobe's, which says what the colours are
+ICC_PROFILE, EXIF, XMP = 0x20, 0x08, 0x04  # WebP's flags of what it holds
+
+
+def without_metadata(kind: str, content: bytes) -> tuple[bytes, bytes | None] | None:
+    """The file with its pixels only, and its colour profile; None for kinds that have no way."""
+    strip = _STRIP.get(kind)
+    return strip(content) if strip else None
+
+
+def _strip_png(content: bytes) -> tuple[bytes, bytes | None]:
+    kept, profile, at = [PNG_HEAD], None, len(PNG_HEAD)
+    while at + 12 <= len(content):
+        length = int.from_bytes(content[at : at + 4], "big")
+        name, end = content[at + 4 : at + 8], at + 12 + length
+        if name in PNG_KEPT:
+            kept.append(content[at:end])
+        elif name == b"iCCP":
+            profile = _inflate(content[at + 8 : end - 4].partition(b"\0")[2][1:])
+        at = end
+    return b"".join(kept), profile
+
+
+def _inflate(data: bytes) -> bytes | None:
+    inflater = zlib.decompressobj()
+    try:
+        profile = inflater.decompress(data, MAX_PROFILE)
+    except zlib.error:
+        return None
+    return profile if inflater.eof else None
+
+
+def _strip_webp(content: bytes) -> tuple[bytes, bytes | None]:
+    kept, profile, at = [], None, 12
+    while at + 8 <= len(content):
+        name = content[at : at + 4]
+        length = int.from_bytes(content[at + 4 : at + 8], "little")
+        end = at + 8 + length + length % 2
+        chunk = content[at:end]
+        if name == b"VP8X":
+            flags = chunk[8] & ~(ICC_PROFILE | EXIF | XMP) if len(chunk) > 8 else 0
+            chunk = chunk[:8] + bytes([flags]) + chunk[9:]
+        if name in WEBP_KEPT:
+            kept.append(chunk)
+        elif name == b"ICCP":
+            profile = chunk[8 : 8 + length]
+        at = end
+    body = b"WEBP" + b"".join(kept)
+    return b"RIFF" + len(body).to_bytes(4, "little") + body, profile
+
+
+def _strip_jpeg(content: bytes) -> tuple[bytes, bytes | None] | None:
+    """Also with an end marker, if that is all that is missing; None if pixels are missing."""
+    kept, profile, at = [content[:2]], [], 2
+    while content[at : at + 2] != jpeg.SCAN:
+        if content[at : at + 1] != b"\xff" or at + 4 > len(content):
+            return None
+        marker = content[at + 1]
+        if marker == 0xFF:  # fill bytes before a marker
+            at += 1
+            continue
+        end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or marker in JPEG_KEPT:
+            kept.append(content[at:end])
+        elif marker == 0xE2 and content[at + 4 : at + 16] == b"ICC_PROFILE\0":
+            profile.append(content[at + 16 : end])
+        at = end
+    pixels = b"".join(kept) + content[at:]
+    whole = pixels if jpeg.END in content[at:] else jpeg.complete(pixels)
+    if whole is None:
+        return None
+    return whole, b"".join(part[2:] for part in sorted(profile)) or None
+
+
+_STRIP: dict[str, Callable[[bytes], tuple[bytes, bytes | None] | None]] = {
+    "PNG": _strip_png,
+    "WEBP": _strip_webp,
+    "JPEG": _strip_jpeg,
+}
