@@ -135,6 +135,7 @@ def _ablations(study: Study, found: dict[str, Comparison]) -> Table:
             "group",
             "setting",
             "seeds",
+            "paper, validation",
             "validation",
             "test",
             *COMPARED,
