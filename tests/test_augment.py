@@ -27,7 +27,7 @@ from hemascope.data.augment import colour_matrices as matrices
 from hemascope.data.cache import open_cache
 from hemascope.data.dataset import CellDataset, EpochShuffle, train_loader
 from hemascope.errors import ImageError
-from hemascope.preprocess import InputSpec
+from hemascope.preprocess import InputSpec, View
 
 
 def frames(n: int = 4, size: int = 32) -> torch.Tensor:
@@ -134,23 +134,27 @@ def files(tmp_path: Path) -> list[Path]:
     return paths
 
 
+def whole_images(files: list[Path]) -> list[View]:
+    return [View(file) for file in files]
+
+
 def test_cache_is_made_once_and_again_when_stale(files: list[Path], tmp_path: Path) -> None:
     folder, spec = tmp_path / "cache", InputSpec(16)
-    images = open_cache(files, spec, folder)
+    images = open_cache(whole_images(files), spec, folder)
     assert [int(image[0, 0, 0]) for image in images] == [0, 40, 80, 120, 160]
     (stored,) = folder.glob("*.npy")
     made = stored.stat().st_mtime_ns
-    open_cache(files, spec, folder)
+    open_cache(whole_images(files), spec, folder)
     assert stored.stat().st_mtime_ns == made
     Image.new("RGB", (20, 20), (7, 0, 0)).save(files[0])  # an image that changed
-    assert int(open_cache(files, spec, folder)[0, 0, 0, 0]) == 7
-    assert open_cache(files, InputSpec(18), folder).shape == (5, 18, 18, 3)
+    assert int(open_cache(whole_images(files), spec, folder)[0, 0, 0, 0]) == 7
+    assert open_cache(whole_images(files), InputSpec(18), folder).shape == (5, 18, 18, 3)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "headless"])
 def test_damaged_cache_is_made_again(files: list[Path], tmp_path: Path, damage: str) -> None:
     folder, spec = tmp_path / "cache", InputSpec(16)
-    whole = np.array(open_cache(files, spec, folder))
+    whole = np.array(open_cache(whole_images(files), spec, folder))
     (stored,) = folder.glob("*.npy")
     content = bytearray(stored.read_bytes())
     if damage == "truncated":
@@ -160,13 +164,13 @@ def test_damaged_cache_is_made_again(files: list[Path], tmp_path: Path, damage: 
     else:
         next(folder.glob("*.json")).unlink()
     stored.write_bytes(content)
-    assert np.array_equal(open_cache(files, spec, folder), whole)
+    assert np.array_equal(open_cache(whole_images(files), spec, folder), whole)
 
 
 def test_cache_names_the_file_that_cannot_be_read(files: list[Path], tmp_path: Path) -> None:
     files[2].write_bytes(files[2].read_bytes()[:60])
     with pytest.raises(ImageError, match=r"2\.png: "):
-        open_cache(files, InputSpec(16), tmp_path / "cache")
+        open_cache(whole_images(files), InputSpec(16), tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
 
 

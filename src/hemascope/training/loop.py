@@ -100,6 +100,8 @@ class Run:
             load_start(network, start)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: nn.Module = network.to(self.accelerator.device)
+        self.targets = target_table(len(data.classes), recipe.label_smoothing)
+        self.targets = self.targets.to(self.accelerator.device)
         self.eval_model: nn.Module = self.network  # what is validated and kept
         self.average: WeightAverage | None = None
         if recipe.ema_decay > 0:
@@ -143,9 +145,7 @@ class Run:
         """One step of the optimiser; the batch's summed loss, correct answers and size."""
         with self.accelerator.autocast():
             logits = self.model(images).float()
-        loss = nn.functional.cross_entropy(
-            logits, targets, label_smoothing=self.recipe.label_smoothing
-        )
+        loss = nn.functional.cross_entropy(logits, self.targets[targets])
         self.accelerator.backward(loss)
         if self.recipe.clip_norm > 0:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
@@ -221,6 +221,12 @@ def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:
         normalise_stain=recipe.normalise_stain,
         input_upscale=recipe.input_upscale,
     )
+
+
+def target_table(num_classes: int, label_smoothing: float) -> Tensor:
+    """Target probabilities (C+1,C) by class index; the last row, also -1, is of no class."""
+    table = torch.eye(num_classes) * (1 - label_smoothing) + label_smoothing / num_classes
+    return torch.cat([table, torch.full((1, num_classes), 1 / num_classes)])
 
 
 def load_start(network: CellNetwork, path: Path) -> None:
