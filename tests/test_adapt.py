@@ -36,6 +36,7 @@ from hemascope.post_training.adapt import (
     folds_of,
 )
 from hemascope.post_training.fit_heads import fit_head, fit_heads
+from hemascope.preprocess import View
 from hemascope.uncertainty.temperature import softmax
 
 NAMES = ("eosinophil", "lymphocyte", "monocyte")
@@ -160,6 +161,10 @@ def test_the_first_way_a_cell_is_seen_is_how_it_will_be(tinted: Path, shipped: B
     assert features.shape[:2] == (2, VIEWS)
     images = np.stack([classifier.card.input.load(row.view(root)) for row in read])
     assert features[:, 0] == pytest.approx(classifier.outputs(images).features, abs=1e-4)
+    placed = replace(one, um_per_pixel=0.05, x=150.0, y=170.0)
+    elsewhere, _ = extract_features(classifier, Manifest(root, (placed,)))
+    image = classifier.card.input.load(View(root / "0.png", 0.05, (150, 170)))
+    assert elsewhere[:, 0] == pytest.approx(classifier.outputs(image[None]).features, abs=1e-4)
     assert np.abs(features[:, 1:] - features[:, :1]).max(axis=2).min() > 0.01
     rows, classes = flatten_views(features, np.array([3, 5]))
     assert np.array_equal(rows[VIEWS], features[1, 0])

@@ -216,3 +216,37 @@ def test_defocus_keeps_the_mean_and_takes_the_detail() -> None:
     assert torch.allclose(blurred.mean((2, 3)), images.mean((2, 3)), atol=0.01)
     assert (blurred.var((2, 3)) <= images.var((2, 3)) + 1e-6).all()
     assert blurred.var() < 0.7 * images.var()
+
+
+def test_the_cache_of_whole_images_keeps_its_name(tmp_path: Path) -> None:
+    """The name that it had before views had scales: caches that are there stay valid."""
+    views = []
+    for number in range(2):
+        path = tmp_path / f"{number}.ppm"
+        path.write_bytes(b"P6 4 4 255\n" + bytes([number]) * 48)
+        views.append(View(path))
+    open_cache(views, InputSpec(16), tmp_path / "cache")
+    (stored,) = (tmp_path / "cache").glob("*.npy")
+    assert stored.stem == "89e290365c453015c70aed0d"
+
+
+def test_the_cache_holds_views(tmp_path: Path) -> None:
+    """Two cells of one field, one of them at two scales, each in its own frame."""
+    field = np.zeros((60, 100, 3), np.uint8)
+    field[10:30, 10:30], field[40:50, 70:80] = 200, 100
+    path, folder = tmp_path / "field.png", tmp_path / "cache"
+    Image.fromarray(field).save(path)
+    spec = InputSpec(20, microns=2.0)
+    views = [
+        View(path, 0.1, (20, 20)),
+        View(str(path), 0.2, (75, 45)),
+        View(path, 0.1, (75, 45)),
+    ]
+    frames = open_cache(views, spec, folder)
+    assert all(np.array_equal(a, spec.load(b)) for a, b in zip(frames, views, strict=True))
+    assert [int(frame[2, 2, 0]) for frame in frames] == [200, 100, 0]
+    open_cache(views[::-1], spec, folder)
+    open_cache([replace(view, um_per_pixel=0.15) for view in views], spec, folder)
+    assert len(list(folder.glob("*.npy"))) == 3
+    with pytest.raises(TypeError, match="only views of files can be cached, not of ndarray"):
+        open_cache([View(field)], spec, folder)

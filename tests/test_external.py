@@ -453,3 +453,46 @@ def test_the_committed_figures_are_of_the_model_that_ships(name: str) -> None:
     assert found.site is not None
     assert found.site.title == SITES[name].source.title
     assert found.site.scale == SITES[name].scale
+
+
+def test_a_sites_cells_of_no_class_are_left_out_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["path,label,subtype,sha256"]
+    for label, code, n in (("lymphocyte", "LYT", 3), ("neutrophil", "NGS", 3), ("blast", "MYO", 2)):
+        for seed in range(n):
+            drawn_as = "monocyte" if label == "blast" else label
+            draw_cell(drawn_as, seed).save(tmp_path / f"{label}{seed}.png")
+            lines.append(f"{label}{seed}.png,{label},{code},")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    words = ["evaluate", str(tmp_path), "--site", "munich", "--out", str(tmp_path / "out")]
+    assert app(words, result_action="return_value") == 0
+    said = capsys.readouterr().out
+    assert "2 cells are of none of the model's classes and are left out: blast 2" in said
+    found = from_json((tmp_path / "out" / "evaluation.json").read_bytes(), Evaluation)
+    assert found.n == 6
+    assert found.site is not None
+    assert found.site.um_per_pixel == 0.069
+
+
+def test_a_manifest_has_its_own_scales_and_places(tmp_path: Path) -> None:
+    """Two cells in one field, at PBC's scale and at half of it, and the rest by --um-per-pixel."""
+    field = Image.new("RGB", (900, 480), (255, 229, 202))
+    field.paste(draw_cell("lymphocyte", 0), (10, 20))
+    field.paste(draw_cell("neutrophil", 0), (500, 20))
+    field.save(tmp_path / "field.png")
+    draw_cell("lymphocyte", 1, size=180).save(tmp_path / "small.png")
+    (tmp_path / "cells.csv").write_text(
+        "path,label,x,y,um_per_pixel,laboratory\n"
+        f"field.png,lymphocyte,190,200,{PBC_UM},mine\n"
+        f"field.png,neutrophil,680,200,{PBC_UM},mine\n"
+        "small.png,lymphocyte,,,,mine\n"
+    )
+    words = ["evaluate", str(tmp_path / "cells.csv"), "--out", str(tmp_path / "out")]
+    words += ["--against", str(tmp_path / "cells.csv")]
+    assert app([*words, "--um-per-pixel", str(2 * PBC_UM)], result_action="return_value") == 0
+    found = from_json((tmp_path / "out" / "evaluation.json").read_bytes(), Evaluation)
+    assert (found.n, found.accuracy.value) == (3, 1)
+    assert found.site is not None
+    assert found.site.um_per_pixel == PBC_UM
+    assert found.site.reference
