@@ -27,7 +27,7 @@ Stratum = tuple[str, str]  # label, subtype
 def add_hashes(manifest: Manifest) -> Manifest:
     """The manifest with the SHA-256 of every file that has none yet. Raises ManifestError."""
 
-    def hashed(row: ManifestRow) -> ManifestRow:
+    def add_hash(row: ManifestRow) -> ManifestRow:
         if row.sha256:
             return row
         path = manifest.root / row.path
@@ -38,7 +38,7 @@ def add_hashes(manifest: Manifest) -> Manifest:
         return replace(row, sha256=sha256_of(content))
 
     with ThreadPoolExecutor() as pool:
-        return replace(manifest, rows=tuple(pool.map(hashed, manifest.rows)))
+        return replace(manifest, rows=tuple(pool.map(add_hash, manifest.rows)))
 
 
 def split_fractions(manifest: Manifest, fractions: Mapping[str, float], seed: int) -> Manifest:
@@ -232,11 +232,11 @@ def _strata(rows: Rows, seed: int) -> dict[Stratum, list[Rows]]:
     units = list_units(rows)
     labels = Counter(row.label for row in rows)
 
-    def drawn(key: str) -> str:
+    def hash_key(key: str) -> str:
         return hashlib.sha256(f"{seed} {key}".encode()).hexdigest()
 
     strata: dict[Stratum, list[Rows]] = defaultdict(list)
-    for key in sorted(units, key=drawn):
+    for key in sorted(units, key=hash_key):
         unit = units[key]
         rarest = min((row.label for row in unit), key=lambda label: (labels[label], label))
         grouped = any(row.group for row in unit)

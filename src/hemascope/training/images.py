@@ -12,7 +12,7 @@ from hemascope.classes import ClassSet
 from hemascope.data.cache import open_cache
 from hemascope.data.dataset import Batch, CellDataset, test_loader, train_loader
 from hemascope.data.manifest import Manifest, ManifestRow
-from hemascope.data.splits import add_hashes, check_splits, validation_split
+from hemascope.data.splits import Rows, add_hashes, check_splits, validation_split
 from hemascope.errors import ManifestError
 from hemascope.preprocess import InputSpec
 from hemascope.provenance import data_hash
@@ -68,34 +68,39 @@ def prepare_data(
     manifest = add_hashes(manifest)
     classes = classes or ClassSet.from_names(manifest.class_names())
     check_splits(manifest, classes)
-    train, val = manifest.rows, tuple[ManifestRow, ...]()
-    if any(row.split for row in manifest.rows):
-        train = manifest.select("train").rows
-        val = tuple(row for row in manifest.rows if row.split == "val")
-    if not val and recipe.val_fraction > 0:
-        train, val = validation_split(train, recipe.val_fraction, recipe.seed)
-    val = tuple(row for row in val if row.label in classes)
+    train, val = _choose_rows(recipe, manifest, classes)
     _check_scales((*train, *val), recipe)
     spec = recipe.spec
     frame_spec = _widen_spec(spec)
 
-    def cached(rows: tuple[ManifestRow, ...], wanted: InputSpec) -> ImageArray:
+    def cache_images(rows: Rows, wanted: InputSpec) -> ImageArray:
         return open_cache([row.view(manifest.root) for row in rows], wanted, cache, progress)
 
-    def targets(rows: tuple[ManifestRow, ...]) -> tuple[int, ...]:
+    def targets(rows: Rows) -> tuple[int, ...]:
         return tuple(classes.index(row.label) if row.label in classes else NO_CLASS for row in rows)
 
     laboratories = tuple(row.laboratory for row in train)
     return TrainingData(
         classes=classes,
-        frames=cached(train, frame_spec),
+        frames=cache_images(train, frame_spec),
         targets=targets(train),
         inner=spec.crop / frame_spec.crop,
-        val_images=cached(val, spec) if val else None,
+        val_images=cache_images(val, spec) if val else None,
         val_targets=targets(val),
         digest=data_hash((row.sha256, _describe(row)) for row in (*train, *val)),
         laboratories=laboratories if len(set(laboratories)) > 1 else (),
     )
+
+
+def _choose_rows(recipe: Recipe, manifest: Manifest, classes: ClassSet) -> tuple[Rows, Rows]:
+    """The rows to train on, and those to validate on, all of which are of the classes."""
+    train, val = manifest.rows, Rows()
+    if any(row.split for row in manifest.rows):
+        train = manifest.select("train").rows
+        val = tuple(row for row in manifest.rows if row.split == "val")
+    if not val and recipe.val_fraction > 0:
+        train, val = validation_split(train, recipe.val_fraction, recipe.seed)
+    return train, tuple(row for row in val if row.label in classes)
 
 
 def _widen_spec(spec: InputSpec) -> InputSpec:
@@ -106,7 +111,7 @@ def _widen_spec(spec: InputSpec) -> InputSpec:
     return InputSpec(round(spec.size * crop / spec.crop), crop, microns)
 
 
-def _check_scales(rows: tuple[ManifestRow, ...], recipe: Recipe) -> None:
+def _check_scales(rows: Rows, recipe: Recipe) -> None:
     """Raises ManifestError for a row with a scale where the recipe does not know its own."""
     scaled = next((row for row in rows if row.um_per_pixel is not None), None)
     if scaled is not None and recipe.microns is None:
