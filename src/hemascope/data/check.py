@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,14 +90,9 @@ def check(manifest: Manifest, progress: ProgressCallback | None = None) -> DataR
         for row in rows
         if not problems[row]
     ]
-    files: dict[str, list[ManifestRow]] = defaultdict(list)
-    cells: dict[object, list[ManifestRow]] = defaultdict(list)
-    for row in rows:
-        sha256 = images[row.path].sha256
-        if sha256:
-            files[sha256].append(row)
-            cells[sha256, row.centre].append(row)
-    copies = [group for group in cells.values() if len(group) > 1]
+    hashed = [(images[row.path].sha256, row) for row in rows if images[row.path].sha256]
+    files = _group((sha256, row) for sha256, row in hashed)
+    copies = _group(((sha256, row.centre), row) for sha256, row in hashed)
     readable = [image for image in images.values() if not image.problem]
     return DataReport(
         manifest=replace(manifest, rows=tuple(row for row, _ in good)),
@@ -123,7 +118,7 @@ def check(manifest: Manifest, progress: ProgressCallback | None = None) -> DataR
         identical=_paths(copies),
         two_labels=_paths(group for group in copies if len({row.label for row in group}) > 1),
         two_splits=_paths(
-            group for group in files.values() if len({row.split for row in group if row.split}) > 1
+            group for group in files if len({row.split for row in group if row.split}) > 1
         ),
         near_duplicates=_near_duplicates(good),
     )
@@ -140,6 +135,14 @@ def _inspect_all(manifest: Manifest, progress: ProgressCallback | None) -> dict[
             if progress is not None:
                 progress(len(inspections), len(paths))
     return inspections
+
+
+def _group(keyed: Iterable[tuple[Hashable, ManifestRow]]) -> list[list[ManifestRow]]:
+    """The rows of each key that two or more of them have."""
+    groups: dict[Hashable, list[ManifestRow]] = defaultdict(list)
+    for key, row in keyed:
+        groups[key].append(row)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _find_problem(row: ManifestRow, image: _Inspection) -> str:
