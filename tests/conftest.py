@@ -28,7 +28,8 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a bundle of three classes and 64 pixels, whose network never learnt."""
     import torch
 
-    from hemascope.bundle.bundle import Card, write_bundle
+    from hemascope.bundle.bundle import write_bundle
+    from hemascope.bundle.card import Card
     from hemascope.bundle.export import draw_sample, export
     from hemascope.classes import ClassSet
     from hemascope.models import build_model

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
-from hemascope.bundle.bundle import Bundle, Card
+from hemascope.bundle.bundle import Bundle
+from hemascope.bundle.card import Card
 from hemascope.bundle.export import draw_sample, export
 from hemascope.bundle.tta import average_maps, symmetries
 from hemascope.data.synthetic import draw_cell

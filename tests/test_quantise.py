@@ -11,7 +11,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from hemascope.bundle.bundle import Bundle, Card, read_bundle, write_bundle
+from hemascope.bundle.bundle import Bundle, read_bundle, write_bundle
+from hemascope.bundle.card import Card
 from hemascope.bundle.export import draw_sample, export
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from hemascope.arrays import ImageArray
-from hemascope.bundle.bundle import Bundle, Card
+from hemascope.bundle.bundle import Bundle
+from hemascope.bundle.card import OUTPUTS, Card
 from hemascope.bundle.engine import Engine
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.augment import to_images
@@ -57,7 +58,12 @@ def export(
     if half:
         model = _store_in_half_precision(model)
     digest = sha256_of(model)
-    complete = replace(card, model_sha256=digest, map_offset=network.map_offset_at(card.input.size))
+    complete = replace(
+        card,
+        model_sha256=digest,
+        outputs=OUTPUTS,
+        map_offset=network.map_offset_at(card.input.size),
+    )
     bundle = Bundle(complete, model)
     size = card.input.size
     noise = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.markup import escape
 
-from hemascope.bundle.bundle import CARD_FILE, write_bundle
+from hemascope.bundle.bundle import write_bundle
+from hemascope.bundle.card import CARD_FILE
 from hemascope.cli.options import (
     Cache,
     Force,

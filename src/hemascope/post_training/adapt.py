@@ -10,7 +10,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hemascope.arrays import Float32Array, FloatArray, IntArray, ProgressCallback
-from hemascope.bundle.bundle import Bundle, Metric
+from hemascope.bundle.bundle import Bundle
+from hemascope.bundle.card import Metric
 from hemascope.bundle.heads import Heads, read_heads, replace_heads
 from hemascope.data.augment import POLICIES, augment_frame
 from hemascope.data.external import LabelledCell

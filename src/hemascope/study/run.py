@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from hemascope.arrays import ImageArray, ProgressCallback
-from hemascope.bundle.bundle import CARD_FILE
+from hemascope.bundle.card import CARD_FILE
 from hemascope.data.cache import default_cache, open_cache
 from hemascope.data.manifest import Manifest
 from hemascope.data.splits import add_hashes, check_splits

@@ -12,7 +12,8 @@ from accelerate import PartialState
 from safetensors.torch import load_file, save
 
 from hemascope.arrays import ProgressCallback
-from hemascope.bundle.bundle import Bundle, Card, Metric, write_bundle
+from hemascope.bundle.bundle import Bundle, write_bundle
+from hemascope.bundle.card import Card, Metric
 from hemascope.bundle.export import draw_sample, export
 from hemascope.classes import ClassSet
 from hemascope.data.cache import default_cache
