@@ -338,7 +338,7 @@ def test_ctrl_c_while_classifying(
     seen: list[str | None] = []
 
     def row(prediction: Any, names: tuple[str, ...]) -> dict[str, Any]:
-        seen.append(prediction.path)
+        seen.append(prediction.image_id)
         if len(seen) == 2:
             raise KeyboardInterrupt
         return original(prediction, names)

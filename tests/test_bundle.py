@@ -97,7 +97,7 @@ def test_any_kind_of_image_gives_the_same_answer(bundle: Bundle, tmp_path: Path)
     assert classifier.predict(image)[0].probabilities == pytest.approx(
         predictions[0].probabilities, abs=1e-6
     )
-    assert [prediction.path for prediction in predictions] == [
+    assert [prediction.image_id for prediction in predictions] == [
         str(path),
         str(path),
         None,

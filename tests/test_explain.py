@@ -157,9 +157,9 @@ def test_the_page_gives_the_reasons_to_review(tmp_path: Path) -> None:
     Image.fromarray(noise).save(path)
     classifier = Classifier()
     predictions = classifier.predict(path)
-    assert predictions[0].review_reasons
+    assert predictions[0].uncertainty is not None
     page = explanation_page(predictions, classifier)
-    assert f"review: {', '.join(predictions[0].review_reasons)}" in page
+    assert f"review: {', '.join(predictions[0].uncertainty.review_reasons)}" in page
 
 
 def test_nothing_is_written_where_no_image_can_be_read(tmp_path: Path) -> None:

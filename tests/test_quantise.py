@@ -143,7 +143,7 @@ def test_calibrate_with_eight_bits(
     assert found.card.uncertainty is not None
     assert found.card.temperature != 1.0
     prediction = Classifier(found).predict(str(next((tmp_path / "cells").rglob("*.png"))))[0]
-    assert prediction.review is not None
+    assert prediction.uncertainty is not None
     again = [str(word) for word in (*words[:-1], tmp_path / "out", "--force")]
     with pytest.raises(BundleError, match="in eight bits already"):
         app(again, result_action="return_value")

@@ -33,21 +33,21 @@ COLUMNS: dict[str, type] = {
 
 def row(prediction: Prediction, names: tuple[str, ...]) -> dict[str, Any]:
     """A Prediction as a table's row; what does not apply is None."""
-    path = (prediction.path or "").encode("utf-8", "backslashreplace").decode()
-    chosen = prediction.prediction_set
-    values = (
-        path,
-        prediction.label,
-        prediction.probability,
-        prediction.status,
-        None if chosen is None else "|".join(chosen),
-        prediction.ood_score,
-        prediction.in_distribution,
-        prediction.review,
-        "|".join(prediction.review_reasons) or None,
-    )
-    probabilities = {f"p_{name}": prediction.probabilities.get(name) for name in names}
-    return dict(zip(COLUMNS, values, strict=True)) | probabilities
+    values = dict.fromkeys(COLUMNS) | {
+        "path": (prediction.image_id or "").encode("utf-8", "backslashreplace").decode(),
+        "label": prediction.label,
+        "probability": prediction.probability,
+        "status": prediction.status,
+    }
+    if prediction.uncertainty is not None:
+        values |= {
+            "prediction_set": "|".join(prediction.uncertainty.prediction_set),
+            "ood_score": prediction.uncertainty.ood_score,
+            "in_distribution": prediction.uncertainty.in_distribution,
+            "review": prediction.uncertainty.review,
+            "review_reasons": "|".join(prediction.uncertainty.review_reasons) or None,
+        }
+    return values | {f"p_{name}": prediction.probabilities.get(name) for name in names}
 
 
 @contextmanager

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow.parquet as pq
 import ray
@@ -22,9 +22,8 @@ from hemascope.batch.table import parquet_rows, row
 from hemascope.bundle.bundle import Bundle
 from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
+from hemascope.inference.order import map_ahead
 from hemascope.records import Prediction
-
-T = TypeVar("T")
 
 READERS = 16  # files that a worker asks an object store for at once
 
@@ -126,11 +125,12 @@ class Worker:
         predictions = self.classifier.stream(contents(), um_per_pixel=self.settings.um_per_pixel)
         for index, prediction in enumerate(predictions):
             status = failures.get(index, prediction.status)
-            yield replace(prediction, path=names[index], status=status)
+            yield replace(prediction, image_id=names[index], status=status)
 
     def _images(self, shard: Shard) -> Iterator[tuple[str, str | bytes | ImageError]]:
         with ThreadPoolExecutor(READERS) as pool:
-            yield from zip(shard.images, _ahead(pool, self._content, shard.images), strict=True)
+            contents = map_ahead(pool, self._content, shard.images, 2 * READERS)
+            yield from zip(shard.images, contents, strict=True)
         for row_group in shard.slices:
             yield from images_of(row_group, self._absolute(row_group.file))
 
@@ -145,16 +145,3 @@ class Worker:
 
     def _absolute(self, name: str) -> str:
         return name if is_address(name) else os.path.join(self.settings.home, name)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, read_one: Callable[[str], T], names: Sequence[str]
-) -> Iterator[T]:
-    """What `read_one` gives for each name, in order, read by the pool a little ahead."""
-    pending: deque[Future[T]] = deque()
-    for name in names:
-        pending.append(pool.submit(read_one, name))
-        if len(pending) > 2 * READERS:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()

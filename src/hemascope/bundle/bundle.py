@@ -25,17 +25,69 @@ FALLBACK_OF_FORMAT_1 = "elsewhere"
 class Bundle:
     """A model's bytes and its card, checked against each other.
 
-    `fallback` predicts the images that are unlike the training images by the OOD detector.
+    `fallback`, a calibrated bundle, predicts the images that the OOD detector finds unlike the
+    training images. Raises BundleError for one that is not calibrated.
     """
 
     card: Card
     model: bytes = field(repr=False)
     fallback: Bundle | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        if self.fallback is not None and self.fallback.card.uncertainty is None:
+            raise BundleError(
+                f"'{self.fallback.card.name}' is not calibrated and cannot be a fallback model; "
+                "calibrate it first"
+            )
+
 
 def pretrained_folder() -> Path:
     """The folder of the bundle that comes with the package."""
     return Path(str(files("hemascope") / "pretrained"))
+
+
+def list_bundles() -> list[str]:
+    """The names of the bundles that come with the package.
+
+    Returns
+    -------
+    list of str
+        Each can be given to `Classifier.from_pretrained`. The first is the default, and those
+        after it are the fallback models inside it.
+
+    Raises
+    ------
+    BundleError
+        Where a file of the package is damaged.
+
+    Examples
+    --------
+    >>> import hemascope
+    >>> hemascope.list_bundles()
+    ['hemascope-pbc-3', 'hemascope-elsewhere-2']
+    """
+    return list(_shipped_folders())
+
+
+def find_bundle(name: str | Path) -> Path:
+    """The folder of a bundle that comes with the package, by its name, or else the folder `name`.
+
+    Raises BundleError where there is neither.
+    """
+    shipped = _shipped_folders()
+    if str(name) in shipped:
+        return shipped[str(name)]
+    if not Path(name).is_dir():
+        raise BundleError(
+            f"'{name}' is no folder, and no bundle of that name comes with the package; there are "
+            f"{', '.join(shipped)}"
+        )
+    return Path(name)
+
+
+def _shipped_folders() -> dict[str, Path]:
+    folders = (pretrained_folder(), pretrained_folder() / FALLBACK)
+    return {read_card(folder).name: folder for folder in folders}
 
 
 def read_bundle(folder: Path | None = None) -> Bundle:

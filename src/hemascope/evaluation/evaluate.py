@@ -15,6 +15,7 @@ from hemascope.data.manifest import check_labels
 from hemascope.errors import ManifestError
 from hemascope.evaluation.uncertainty import measure_uncertainty
 from hemascope.inference.classifier import Classifier
+from hemascope.inference.predict import is_out_of_distribution
 from hemascope.metrics import classification as metrics
 from hemascope.metrics.class_subset import measure_choice, shared_classes
 from hemascope.provenance import data_hash, provenance
@@ -67,7 +68,7 @@ def _measure_uncertainty(
     if card.uncertainty is None:
         return None
     referred = other.card.temperature if other is not None else card.temperature
-    known = np.array([bool(prediction.in_distribution) for prediction in predictions])
+    known = np.array([not is_out_of_distribution(prediction) for prediction in predictions])
     temperatures = np.where(known, card.temperature, referred)
     return measure_uncertainty(predictions, targets, temperatures, card.uncertainty.calibrated_on)
 

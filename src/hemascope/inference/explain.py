@@ -58,6 +58,11 @@ def overlay(
     return np.rint(blended).astype(np.uint8)
 
 
+def offset_of(classifier: Classifier, prediction: Prediction) -> float:
+    """By how many steps the class map of a prediction is shifted, as in Card; 0 after TTA."""
+    return 0.0 if classifier.tta else classifier.model_for(prediction).card.map_offset
+
+
 def search_map(
     classifier: Classifier, image: ImageArray, prediction: Prediction, name: str
 ) -> Float32Array:

@@ -17,7 +17,7 @@ from hemascope.bundle.bundle import Bundle
 from hemascope.data.external import LabelledCell
 from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
-from hemascope.inference.explain import overlay, search_map
+from hemascope.inference.explain import offset_of, overlay, search_map
 from hemascope.preprocess import View
 from hemascope.records import (
     RESEARCH_USE_ONLY,
@@ -91,7 +91,7 @@ def classification_page(
         {"name": name, "count": count, "colour": colours[name], "width": 100 * count / most}
         for name, count in tally.per_class.items()
     ]
-    shown = [(View(kept.path or "", um_per_pixel), kept) for kept in gallery.predictions()]
+    shown = [(View(kept.image_id or "", um_per_pixel), kept) for kept in gallery.predictions()]
     return _render(
         "classification.html.j2",
         tally=tally,
@@ -140,7 +140,7 @@ def explanation_page(
     """
     tiles: list[Tile] = []
     for index, prediction in enumerate(predictions, start=1):
-        view = View(prediction.path or "", um_per_pixel)
+        view = View(prediction.image_id or "", um_per_pixel)
         tiles += _tiles([(view, prediction)], classifier, LARGE, _sharp_overlays)
         if progress is not None:
             progress(index, len(predictions))
@@ -159,7 +159,7 @@ def audit_page(
     tiles = [
         replace(tile, path=issue.path, title=f"{issue.label} → {tile.title}")
         for issue, prediction, model in shown
-        for tile in _tiles([(View(prediction.path or ""), prediction)], model)
+        for tile in _tiles([(View(prediction.image_id or ""), prediction)], model)
     ]
     return _render("audit.html.j2", audit=audit, tiles=tiles, card=classifier.card)
 
@@ -181,7 +181,7 @@ def _overlays(
     if prediction.class_map is None:
         raise ValueError("the predictions were made without class maps")
     indices = [classifier.card.classes.index(name) for name in prediction.two_likeliest]
-    offset = classifier.map_offset(prediction)
+    offset = offset_of(classifier, prediction)
     return [overlay(image, prediction.class_map[of], offset) for of in indices]
 
 
@@ -201,19 +201,20 @@ def _tiles(
     """A tile for each Prediction whose file could be read, and still can."""
     classes = classifier.card.classes
     for view, prediction in shown:
-        if prediction.label is None or prediction.path is None:
+        if prediction.label is None or prediction.image_id is None:
             continue
         try:
             image = classifier.card.input.load(view)
         except ImageError:
             continue  # it went away since it was classified
         _, second = prediction.two_likeliest
+        uncertainty = prediction.uncertainty
         heat, second_heat = overlays(classifier, image, prediction)
         yield Tile(
-            path=prediction.path.encode("utf-8", "backslashreplace").decode(),
+            path=prediction.image_id.encode("utf-8", "backslashreplace").decode(),
             title=f"{prediction.label} {100 * (prediction.probability or 0):.1f} %",
             detail=f"{second} {100 * prediction.probabilities[second]:.1f} %",
-            reasons=", ".join(prediction.review_reasons),
+            reasons=", ".join(uncertainty.review_reasons if uncertainty else ()),
             colour=classes.classes[classes.index(prediction.label)].colour,
             cell=_thumbnail(image, side),
             heat=_thumbnail(heat, side),
