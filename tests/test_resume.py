@@ -54,7 +54,7 @@ def is_begun(out: Path) -> bool:
 
 def is_there(out: Path) -> bool:
     """Whether there is a table, whole or begun."""
-    return out.is_file() or bool(shards_of(out).written())
+    return out.is_file() or bool(shards_of(out).list_written())
 
 
 def rows(out: Path) -> list[dict[str, object]]:

@@ -29,7 +29,7 @@ from hemascope.study.experiments import (
     plan,
 )
 from hemascope.study.findings import accuracy_on_test, comparisons, read_study, validation
-from hemascope.study.report import markdown, write_report
+from hemascope.study.report import render_markdown, write_report
 from hemascope.study.results import PredictedClasses, RunResult, StudyFacts, StudyFolder
 from hemascope.study.run import run_study
 from hemascope.study.status import read_status
@@ -202,7 +202,7 @@ def test_a_study_runs_once_and_reports(
 
     write_report(folder, tmp_path / "docs")
     collected = tmp_path / "docs" / "study"
-    assert markdown(read_study(collected)) == (tmp_path / "docs/STUDY.md").read_text()
+    assert render_markdown(read_study(collected)) == (tmp_path / "docs/STUDY.md").read_text()
     assert not list(collected.glob("**/*.safetensors"))
     assert {"architecture.svg", "models.png"} <= {path.name for path in collected.iterdir()}
     assert "not run" in (tmp_path / "docs/STUDY.md").read_text()
@@ -323,7 +323,7 @@ def test_the_command_line(
 
 def test_the_committed_page_is_made_from_the_committed_results() -> None:
     study = read_study(ROOT / "docs" / "study")
-    assert markdown(study) == (ROOT / "docs" / "STUDY.md").read_text(encoding="utf-8")
+    assert render_markdown(study) == (ROOT / "docs" / "STUDY.md").read_text(encoding="utf-8")
     for name in (
         "deep_efficientnet",
         "no_squeeze_excite",

@@ -63,7 +63,7 @@ def classify_to(
 
     try:
         with shards.working_on(job, resume, force):
-            done = shards.written()
+            done = shards.list_written()
             for name in done:
                 counts.update(labels(folder / name))
             for number in range(-(-len(paths) // SHARD_ROWS)):
@@ -114,7 +114,7 @@ def _write_shard(
 
 def _join(shards: Shards, folder: Path, out: Path) -> None:
     """Makes one table of the shards, and removes them."""
-    names = shards.written()
+    names = shards.list_written()
     join([folder / name for name in names], out)
     for name in reversed(names):  # so that those left are always the first
         shards.folder.remove(name)

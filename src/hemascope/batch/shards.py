@@ -93,7 +93,7 @@ class Shards:
     def __init__(self, folder: ShardFolder, table: str) -> None:
         self.folder, self.table = folder, table
 
-    def written(self) -> list[str]:
+    def list_written(self) -> list[str]:
         """The names of the shards that are there, in order."""
         return [name for name in self.folder.names() if SHARD_FILE.fullmatch(name)]
 
@@ -108,7 +108,7 @@ class Shards:
         try:
             yield
         except BaseException:
-            if not self.written() and self.is_begun():
+            if not self.list_written() and self.is_begun():
                 self.folder.remove(JOB_FILE)
             raise
 
@@ -124,7 +124,7 @@ class Shards:
                 f"{self.table}: was begun and stopped; --resume goes on with it, "
                 "--force starts over"
             )
-        if not begun and not force and self.written():
+        if not begun and not force and self.list_written():
             raise ValueError(f"{self.table}: exists already; use --force to replace it")
         self._remove_torn()
         if begun and resume:
@@ -134,7 +134,7 @@ class Shards:
                     "go on with the same ones, or start over with --force"
                 )
             return
-        for name in self.written():
+        for name in self.list_written():
             self.folder.remove(name)
         self.folder.write(JOB_FILE, to_json(job))
 

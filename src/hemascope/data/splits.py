@@ -25,7 +25,7 @@ Stratum = tuple[str, str]  # label, subtype
 def add_hashes(manifest: Manifest) -> Manifest:
     """The manifest with the SHA-256 of every file that has none yet. Raises ManifestError."""
 
-    def hashed(row: ManifestRow) -> ManifestRow:
+    def add_hash(row: ManifestRow) -> ManifestRow:
         if row.sha256:
             return row
         path = manifest.root / row.path
@@ -36,7 +36,7 @@ def add_hashes(manifest: Manifest) -> Manifest:
         return replace(row, sha256=sha256_of(content))
 
     with ThreadPoolExecutor() as pool:
-        return replace(manifest, rows=tuple(pool.map(hashed, manifest.rows)))
+        return replace(manifest, rows=tuple(pool.map(add_hash, manifest.rows)))
 
 
 def split_fractions(manifest: Manifest, fractions: Mapping[str, float], seed: int) -> Manifest:

@@ -70,7 +70,7 @@ def write_report(folder: Path, out: Path) -> Study:
     study = read_study(results)
     for name, figure in _figures(study).items():
         save(figure, results, name)
-    write_atomic(out / "STUDY.md", markdown(study))
+    write_atomic(out / "STUDY.md", render_markdown(study))
     write_atomic(out / "study.html", _page(study, results))
     return study
 
@@ -86,7 +86,7 @@ def collect(folder: Path, results: Path) -> None:
             shutil.copyfile(folder / name, temporary)
 
 
-def markdown(study: Study) -> str:
+def render_markdown(study: Study) -> str:
     """The page as Markdown; its figures are files in `study/`."""
     return _render("study.md.j2", study) + "\n"
 

@@ -71,7 +71,7 @@ def prepare_data(
     crop = min(1.0, spec.crop * MARGIN)
     frame_spec = InputSpec(round(spec.size * crop / spec.crop), crop)
 
-    def cached(rows: tuple[ManifestRow, ...], wanted: InputSpec) -> ImageArray:
+    def cache_images(rows: tuple[ManifestRow, ...], wanted: InputSpec) -> ImageArray:
         return open_cache([manifest.root / row.path for row in rows], wanted, cache, progress)
 
     def targets(rows: tuple[ManifestRow, ...]) -> tuple[int, ...]:
@@ -79,10 +79,10 @@ def prepare_data(
 
     return TrainingData(
         classes=classes,
-        frames=cached(train, frame_spec),
+        frames=cache_images(train, frame_spec),
         targets=targets(train),
         inner=spec.crop / frame_spec.crop,
-        val_images=cached(val, spec) if val else None,
+        val_images=cache_images(val, spec) if val else None,
         val_targets=targets(val),
         digest=data_hash((row.sha256, row.label) for row in (*train, *val)),
     )
