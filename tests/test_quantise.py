@@ -19,7 +19,7 @@ from hemascope.cli import app
 from hemascope.data.synthetic import draw_cell, draw_folder
 from hemascope.errors import BundleError
 from hemascope.inference.classifier import Classifier
-from hemascope.models import build_model
+from hemascope.models import create_model
 from hemascope.post_training import quantise as quantising
 from hemascope.post_training.quantise import quantise
 from hemascope.preprocess import InputSpec
@@ -36,7 +36,7 @@ def cells() -> np.ndarray:
 def export_run(model: str) -> Bundle:
     """A network that has learnt nothing but the scales of its layers."""
     torch.manual_seed(0)
-    network = build_model(model)
+    network = create_model(model)
     network.train()
     with torch.no_grad():
         for _ in range(4):  # batch normalisation learns the scales

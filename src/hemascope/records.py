@@ -59,13 +59,15 @@ class Uncertainty:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from hemascope import Classifier
     >>> from hemascope.data.synthetic import draw_cell
     >>> (prediction,) = Classifier().predict(draw_cell("monocyte", seed=1))
-    >>> prediction.uncertainty.review
-    True
-    >>> prediction.uncertainty.review_reasons[0]
-    'unlike the training cells'
+    >>> prediction.uncertainty.in_distribution, prediction.uncertainty.review
+    (True, False)
+    >>> grey = Classifier().predict(np.full((200, 200, 3), 128, dtype=np.uint8))[0]
+    >>> grey.uncertainty.review_reasons
+    ('unlike the training cells', 'no cell in the picture')
     """
 
     prediction_set: tuple[str, ...]
@@ -303,11 +305,41 @@ class SiteMetrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a bundle did on labelled images; `site` where these are of another laboratory.
+    """How a bundle did on labelled images; every figure has its n and its 95 % interval.
 
-    `uncertainty` is there for a calibrated one. `confusion` is (C,C) counts, row = label, column =
-    predicted. `mistakes` come most confident first. `unreadable` holds "path: reason" for the
-    images left out of every figure.
+    Parameters
+    ----------
+    name
+        What the images are called.
+    class_names
+        The model's classes, in the order of `per_class` and `confusion`.
+    n
+        Number of images that could be read.
+    accuracy, balanced_accuracy, macro_f1, macro_auroc, expected_calibration_error
+        Figures over all images.
+    per_class, per_subtype
+        Figures for each class, and the recall of each subtype.
+    confusion
+        Counts (C,C): row = label, column = predicted class.
+    mistakes
+        Images whose predicted class is not their label, most confident first.
+    unreadable
+        "path: reason" of each image that is left out of every figure.
+    provenance
+        Versions, commit, device, and hashes of the images and the model.
+    uncertainty
+        How far a calibrated model's statements held; None for another.
+    site
+        The figures of another laboratory's cells; None for other images.
+
+    Examples
+    --------
+    >>> from hemascope import Classifier, Evaluation, evaluate, open_manifest
+    >>> from hemascope.data.external import cells_of
+    >>> from hemascope.serialization import from_json, to_json
+    >>> found = evaluate(Classifier(), cells_of(open_manifest("cells")), "drawn cells")
+    >>> from_json(to_json(found), Evaluation) == found
+    True
     """
 
     name: str

@@ -8,10 +8,13 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from hemascope.files import atomic_path
 from hemascope.records import Prediction
+
+if TYPE_CHECKING:
+    import pandas
 
 Write = Callable[[dict[str, Any]], None]
 KINDS = (".csv", ".jsonl", ".parquet")
@@ -48,6 +51,41 @@ def row(prediction: Prediction, names: tuple[str, ...]) -> dict[str, Any]:
             "review_reasons": "|".join(prediction.uncertainty.review_reasons) or None,
         }
     return values | {f"p_{name}": prediction.probabilities.get(name) for name in names}
+
+
+def to_frame(predictions: Sequence[Prediction]) -> pandas.DataFrame:
+    """Predictions as a pandas table with the columns of the files that `classify` writes.
+
+    Parameters
+    ----------
+    predictions
+        Predictions of one classifier.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per prediction; None where a column does not apply, such as the probabilities of an
+        image that could not be read.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without pandas; pip install 'hemascope[pandas]'.
+
+    Examples
+    --------
+    >>> from hemascope import Classifier, to_frame
+    >>> from hemascope.data.synthetic import draw_cell
+    >>> frame = to_frame(Classifier().predict([draw_cell("ig", 0), b"no image"]))
+    >>> frame["status"].tolist()
+    ['ok', 'not an image in a known format']
+    """
+    import pandas
+
+    names = next((tuple(p.probabilities) for p in predictions if p.probabilities), ())
+    columns = [*COLUMNS, *(f"p_{name}" for name in names)]
+    rows = [row(prediction, names) for prediction in predictions]
+    return pandas.DataFrame(rows, columns=columns)
 
 
 @contextmanager

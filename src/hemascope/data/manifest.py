@@ -43,9 +43,25 @@ COLUMNS = tuple(field.name for field in fields(ManifestRow))
 
 @dataclass(frozen=True)
 class Manifest:
-    """Rows, and the folder that their paths are relative to.
+    """Labelled images: rows, and the folder that their paths are relative to.
 
-    `hidden` counts the hidden files and folders that were passed over in a folder.
+    Parameters
+    ----------
+    root
+        That folder.
+    rows
+        One per image.
+    hidden
+        How many hidden files and folders were passed over in the folder.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from hemascope import Manifest
+    >>> from hemascope.data.manifest import ManifestRow
+    >>> row = ManifestRow("a.png", "monocyte", split="test")
+    >>> Manifest(Path("cells"), (row,)).select("test").class_names()
+    ('monocyte',)
     """
 
     root: Path

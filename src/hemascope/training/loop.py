@@ -21,7 +21,7 @@ from hemascope.data.augment import POLICIES, augment, to_images
 from hemascope.data.dataset import Batch
 from hemascope.errors import TrainingError
 from hemascope.files import atomic_path
-from hemascope.models import build_model
+from hemascope.models import create_model
 from hemascope.models.network import CellNetwork
 from hemascope.training.allocator import keep_memory, peak_memory
 from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -212,7 +212,7 @@ class Run:
 
 def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:
     """The recipe's network, freshly initialised."""
-    return build_model(
+    return create_model(
         recipe.model,
         num_classes,
         squeeze_excite=recipe.squeeze_excite,
