@@ -115,14 +115,14 @@ def test_what_ten_cells_bring_is_of_the_network_that_ships() -> None:
 
 def test_what_the_maps_are_worth_is_said() -> None:
     found = json.loads((ROOT / "docs/evaluation/explanation.json").read_bytes())
-    taken, given, ours = found["deletion"], found["insertion"], "map of explain"
+    taken, given, ours = found["deletion"], found["insertion"], "searched mask"
 
     def area(curves: dict[str, Any], kind: str) -> str:
         figure = curves["area"][kind]
         return f"{figure['value']:.2f} ({figure['low']:.2f} – {figure['high']:.2f})"
 
     def gap(curves: dict[str, Any]) -> str:
-        figure, better = curves["ours_less"]["blob"], curves["better_than"]["blob"]
+        figure, better = curves["searched_less"]["blob"], curves["searched_better_than"]["blob"]
         assert figure["low"] * figure["high"] > 0  # it is none that chance would bring
         low, high = sorted(abs(figure[end]) for end in ("low", "high"))
         value = f"by {abs(figure['value']):.3f} ({low:.3f} – {high:.3f})"
@@ -138,6 +138,7 @@ def test_what_the_maps_are_worth_is_said() -> None:
         assert figure["successes"] == figure["n"]
         if kind != "middle":
             assert said(f"for all {figure['n']} ({100 * figure['low']:.1f} – 100 %")
+    assert found["optimised_on_these_curves"] == [ours]
     assert (found["split"], found["steps"]) == ("test", STEPS)
     assert found["provenance"]["model_sha256"] == read_bundle().card.model_sha256
 

@@ -67,7 +67,7 @@ class Uncertainty:
     (True, False)
     >>> grey = Classifier().predict(np.full((200, 200, 3), 128, dtype=np.uint8))[0]
     >>> grey.uncertainty.review_reasons
-    ('unlike the training cells', 'no cell in the picture')
+    ('unlike the training cells', 'several classes possible', 'no cell in the picture')
     """
 
     prediction_set: tuple[str, ...]

@@ -1,4 +1,7 @@
-"""A search for the map whose strongest places best bring and undo a class."""
+"""A search for the map that is best by its deletion and insertion curves.
+
+Since it optimises these curves, they cannot measure how faithful the map that it finds is.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from hemascope.bundle.bundle import Bundle
 from hemascope.data.external import LabelledCell
 from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
-from hemascope.inference.explain import offset_of, overlay, search_map
+from hemascope.inference.explain import average_map, offset_of, overlay, search_map
 from hemascope.preprocess import View
 from hemascope.records import (
     RESEARCH_USE_ONLY,
@@ -132,20 +132,23 @@ def explanation_page(
     classifier: Classifier,
     um_per_pixel: float | None = None,
     progress: ProgressCallback | None = None,
+    search_mask: bool = False,
 ) -> str:
-    """Each cell, large, with the sharp maps of its named class and of the runner-up.
+    """Each cell, large, with the maps of its predicted class and of the runner-up.
 
-    That takes seconds an image; `progress` is told after each. Files that could not be read are
-    listed.
+    The maps are those of `average_map`, or with `search_mask` those of `search_map`, which take
+    seconds per image; `progress` is called after each. Files that could not be read are listed.
     """
     tiles: list[Tile] = []
+    overlays = _search_overlays if search_mask else _average_overlays
     for index, prediction in enumerate(predictions, start=1):
         view = View(prediction.image_id or "", um_per_pixel)
-        tiles += _tiles([(view, prediction)], classifier, LARGE, _sharp_overlays)
+        tiles += _tiles([(view, prediction)], classifier, LARGE, overlays)
         if progress is not None:
             progress(index, len(predictions))
     return _render(
         "explanation.html.j2",
+        search_mask=search_mask,
         tiles=tiles,
         failed=[prediction for prediction in predictions if prediction.label is None],
         card=classifier.card,
@@ -185,9 +188,18 @@ def _overlays(
     return [overlay(image, prediction.class_map[of], offset) for of in indices]
 
 
-def _sharp_overlays(
+def _average_overlays(
     classifier: Classifier, image: ImageArray, prediction: Prediction
 ) -> list[ImageArray]:
+    """By the mean class activation maps of the eight symmetries."""
+    names = prediction.two_likeliest
+    return [overlay(image, average_map(classifier, image, prediction, name)) for name in names]
+
+
+def _search_overlays(
+    classifier: Classifier, image: ImageArray, prediction: Prediction
+) -> list[ImageArray]:
+    """By the maps that a search finds."""
     names = prediction.two_likeliest
     return [overlay(image, search_map(classifier, image, prediction, name)) for name in names]
 
