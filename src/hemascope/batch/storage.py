@@ -30,10 +30,11 @@ ATTEMPTS = 7  # of a request to S3 that is busy or out of reach, over about half
 
 
 class Folder:
-    """A folder on a disk, or what lies under an address; its files appear whole or not at all.
+    """A folder on a disk, or a prefix in an object store; files appear whole or not at all.
 
-    An object store shows an object when all of it has arrived; on a disk it is renamed. All
-    methods raise StorageError for what a store refuses, and OSError for a disk's errors.
+    An object store shows an object once all of it has arrived; on a disk the file is written under
+    another name and then renamed. All methods raise StorageError for what a store refuses, and
+    OSError for errors of a disk.
     """
 
     def __init__(self, address: str) -> None:
@@ -132,7 +133,7 @@ def files_at(address: str) -> list[str]:
     with explain_errors(address):
         if system.get_file_info(path).type == FileType.File:
             return [address]
-        try:  # pyarrow's allow_not_found would hide that there is no such bucket
+        try:  # allow_not_found would hide that the bucket does not exist
             infos = system.get_file_info(FileSelector(path, recursive=True))
         except FileNotFoundError:
             return []

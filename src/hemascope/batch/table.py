@@ -35,7 +35,7 @@ COLUMNS: dict[str, type] = {
 
 
 def row(prediction: Prediction, names: tuple[str, ...]) -> dict[str, Any]:
-    """A Prediction as a table's row; what does not apply is None."""
+    """A Prediction as a row of a table; None in the columns that do not apply."""
     values = dict.fromkeys(COLUMNS) | {
         "path": (prediction.image_id or "").encode("utf-8", "backslashreplace").decode(),
         "label": prediction.label,
@@ -90,7 +90,7 @@ def to_frame(predictions: Sequence[Prediction]) -> pandas.DataFrame:
 
 @contextmanager
 def table(out: Path, names: tuple[str, ...]) -> Iterator[Write]:
-    """Gives a function that writes a row; the file's kind follows from its suffix.
+    """Gives a function that writes a row; the suffix of the file decides its kind.
 
     Raises ValueError for .parquet without pyarrow.
     """
@@ -159,7 +159,7 @@ def parquet_rows(out: Path | BinaryIO, names: tuple[str, ...]) -> Iterator[Write
 
 
 def labels(path: Path) -> Iterator[str | None]:
-    """The labels in a table that `table` wrote, None of images that could not be read."""
+    """The labels in a table that `table` wrote; None for images that could not be read."""
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
 
@@ -173,7 +173,7 @@ def labels(path: Path) -> Iterator[str | None]:
 
 
 def join(parts: Sequence[Path], out: Path) -> None:
-    """One table of several of its kind, in their order; it appears whole or not at all."""
+    """Joins tables of one kind, in order, into one that appears whole or not at all."""
     with atomic_path(out) as temporary:
         if out.suffix.lower() == ".parquet":
             _join_parquet(parts, temporary)

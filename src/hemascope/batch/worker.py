@@ -1,4 +1,4 @@
-"""Worker: what classifies the images of one part and writes them as one file of the table."""
+"""Worker: classifies the images of one shard and writes them as one file of the table."""
 
 from __future__ import annotations
 
@@ -43,9 +43,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all workers of a run share; `home` is the folder that relative paths start from.
+    """What all workers of a run are given.
 
-    They run elsewhere, so that what this process's modules hold is not theirs.
+    A worker is another process, possibly on another machine, and sees nothing of this process but
+    these values. `out` is the folder of the table, as an absolute path or an address. `home` is the
+    folder that relative image paths start from. `attempts` counts how often each shard was begun,
+    and a shard is given up when more than `retries` workers died of it.
     """
 
     bundle: ray.ObjectRef[Bundle]
@@ -58,9 +61,9 @@ class Settings:
 
 
 class Attempts:
-    """How often each part was begun, so that one whose images kill workers comes to an end.
+    """Counts how often each shard was begun, so that a shard that kills workers is given up.
 
-    Ray Data itself takes a part up again for ever.
+    Ray Data itself would begin it again for ever.
     """
 
     def __init__(self) -> None:
@@ -72,7 +75,7 @@ class Attempts:
 
 
 class Worker:
-    """Classifies one part after the other; Ray holds one in each process of the pool."""
+    """Classifies one shard after the other; each process of Ray's pool holds one Worker."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -80,7 +83,7 @@ class Worker:
         self.folder = Folder(settings.out)
 
     def __call__(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The part's counts by label, or in a sentence why there are none."""
+        """The shard's counts by label, or a sentence that says why there are none."""
         shard: Shard = pickle.loads(given["part"])
         problem, counts = "", Counter[str | None]()
         deaths = ray.get(self.settings.attempts.begin.remote(shard.number)) - 1
@@ -98,7 +101,7 @@ class Worker:
         return {"counts": pickle.dumps(counts), "problem": problem}
 
     def counts(self, shard: Shard) -> Counter[str | None]:
-        """The part's counts by label; its file is written, unless it is there already."""
+        """The shard's counts by label; writes its file, unless the file exists already."""
         if self.folder.has(shard.file):
             written = io.BytesIO(self.folder.read(shard.file))
             return Counter(pq.read_table(written, columns=["label"])["label"].to_pylist())

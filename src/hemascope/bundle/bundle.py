@@ -1,10 +1,10 @@
-"""Bundle: a folder with model.onnx and card.json; all that inference needs.
+"""Bundle: a folder with model.onnx, card.json and, if calibrated, uncertainty.safetensors.
 
-A bundle may hold another in its folder `fallback`: the fallback model, which predicts the
-images that are unlike those the first was trained on.
+It is all that inference needs. A bundle may hold another in its folder `fallback`: the fallback
+model, which predicts the images that are unlike the training images of the first.
 
-`model.onnx` takes `images` uint8 (N,S,S,3) and gives `logits` (N,C), `features` (N,F),
-`class_map` (N,C,h,w), `texture` (N,T) and `members` (N,M,C), all float32. Normalisation is inside.
+`model.onnx` takes `images` uint8 (N,S,S,3) and gives `logits` (N,C), `features` (N,F), `class_map`
+(N,C,h,w), `style_statistics` (N,T) and `members` (N,M,C), all float32. Normalisation is inside.
 """
 
 from __future__ import annotations
@@ -123,9 +123,9 @@ def read_bundle(folder: Path | None = None) -> Bundle:
 
 
 def replace_model(bundle: Bundle, model: bytes) -> Bundle:
-    """The bundle with another graph, without a second network.
+    """The bundle with another graph, and without a fallback model.
 
-    It is no longer calibrated, and what was measured of the old graph is left out.
+    It is not calibrated, and its card has no metrics: both belonged to the old graph.
     """
     card = replace(
         bundle.card,
@@ -158,7 +158,7 @@ def add_fallback(bundle: Bundle, other: Bundle) -> Bundle:
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:
-    """Its files, each written whole; the card last, so that a half-written bundle is refused."""
+    """Writes the bundle's files, each whole; the card last, so that half a bundle is refused."""
     if bundle.fallback is not None:
         write_bundle(bundle.fallback, folder / FALLBACK)
     write_atomic(folder / MODEL_FILE, bundle.model)

@@ -18,21 +18,21 @@ GPUS = {"TensorrtExecutionProvider", "CUDAExecutionProvider", "ROCMExecutionProv
 
 
 class ModelOutputs(NamedTuple):
-    """What the graph says of a batch: logits (N,C), features (N,F), class_map, texture (N,T)."""
+    """What the graph gives for a batch of N images."""
 
-    logits: Float32Array
-    features: Float32Array
+    logits: Float32Array  # (N,C)
+    features: Float32Array  # (N,F), which the last layer is linear in
     class_map: Float32Array  # (N,C,h,w)
-    style_statistics: Float32Array
+    style_statistics: Float32Array  # (N,T), means and deviations of early feature maps
     members: Float32Array  # (N,M,C), logits of an ensemble's members
 
 
 class Engine:
-    """A bundle's graph, loaded and ready. Safe to share between threads.
+    """A bundle's graph, loaded on onnxruntime. Threads can share it.
 
-    `threads` is how many processors it may use, by default all. With `tta` (test-time
-    augmentation) its outputs are means over the eight symmetries of the square. Raises
-    BundleError for a graph that cannot be loaded, or does not fit the card.
+    `threads` is how many processors it uses, by default all. With `tta` (test-time augmentation)
+    its outputs are means over the eight symmetries of the square. Raises BundleError for a graph
+    that cannot be loaded, or does not fit the card.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None, tta: bool = False) -> None:
@@ -62,7 +62,7 @@ class Engine:
     def tta_outputs(self, batch: ImageArray) -> ModelOutputs:
         """Means of the graph's outputs over the eight symmetries of images (N,S,S,3) uint8.
 
-        What a place of these class maps shows lies at that place: they have no offset.
+        These class maps are not shifted against the image: their `map_offset` is 0.
         """
         views = [self._run(view) for view in symmetries(batch)]
         members = np.concatenate([view.members for view in views], axis=1)

@@ -58,9 +58,11 @@ def train(
         layer for other classes begins fresh. Or `imagenet`, for efficientnet_lite0 and
         efficientnet_mini; needs 'hemascope[imagenet]'.
     """
+    from hemascope.training.allocator import keep_memory
     from hemascope.training.run import leave_process_group
     from hemascope.training.run import train as run_training
 
+    keep_memory()
     chosen = choose_recipe(recipe_file, recipe)
     images = open_manifest(manifest, root)
 

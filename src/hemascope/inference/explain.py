@@ -19,7 +19,7 @@ HEAT = np.array([(0, 0, 0), (120, 28, 109), (237, 105, 37), (252, 255, 164)], dt
 
 
 def evidence(class_map: Float32Array) -> Float32Array:
-    """One class's map (h,w) → its positive part scaled to 0..1: where the image speaks for it."""
+    """The positive part of one class's map (h,w), scaled to 0..1: where the image speaks for it."""
     positive: Float32Array = np.maximum(class_map, np.float32(0))
     top = max(float(positive.max()), 1e-12)
     return np.asarray(positive / np.float32(top), dtype=np.float32)

@@ -23,7 +23,7 @@ from hemascope.errors import TrainingError
 from hemascope.files import atomic_path
 from hemascope.models import create_model
 from hemascope.models.network import CellNetwork
-from hemascope.training.allocator import keep_memory, peak_memory
+from hemascope.training.allocator import peak_memory
 from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hemascope.training.events import write_events
 from hemascope.training.folder import EpochRecord, RunFolder, best_record
@@ -91,7 +91,6 @@ class Run:
     """The moving parts of a run: accelerator, loaders, model, optimiser, average."""
 
     def __init__(self, recipe: Recipe, data: TrainingData, start: Path | None = None) -> None:
-        keep_memory()
         self.recipe, self.data, self.policy = recipe, data, POLICIES[recipe.augmentation]
         self.accelerator = _accelerator(recipe)
         torch.manual_seed(recipe.seed)
