@@ -34,7 +34,7 @@ from hemascope.classes import BLOOD_CELLS
 from hemascope.data.manifest import manifest_from_folder
 from hemascope.data.synthetic import draw_cell
 from hemascope.files import write_atomic
-from hemascope.models import build_model
+from hemascope.models import create_model
 from hemascope.models.network import IMAGENET_MEAN, IMAGENET_STD
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
@@ -76,7 +76,7 @@ def plain_epoch(folder: Path, size: int, batch: int) -> Callable[[], None]:
     ]
     images = ImageFolder(str(folder), transforms.Compose(steps))
     loader = DataLoader(images, batch, shuffle=True, drop_last=True, num_workers=0)
-    model = build_model("deep_efficientnet")
+    model = create_model("deep_efficientnet")
     model.mean.zero_()  # the transforms have normalised already
     model.std.fill_(1)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-4)

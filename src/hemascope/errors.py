@@ -15,15 +15,45 @@ from __future__ import annotations
 
 
 class HemascopeError(Exception):
-    """Any error of Hemascope's own."""
+    """Any error of Hemascope's own.
+
+    Examples
+    --------
+    >>> import hemascope
+    >>> try:
+    ...     hemascope.open_manifest("nowhere.csv")
+    ... except hemascope.HemascopeError as error:
+    ...     print(error)
+    nowhere.csv: cannot be read: No such file or directory
+    """
 
 
 class ImageError(HemascopeError, ValueError):
-    """An image that cannot be used; its text says what is wrong with it, without the path."""
+    """An image that cannot be used; its text says what is wrong with it.
+
+    Examples
+    --------
+    >>> from hemascope import Classifier
+    >>> Classifier().predict_proba(["nowhere.png"])
+    Traceback (most recent call last):
+        ...
+    hemascope.errors.ImageError: nowhere.png: no such file
+    """
 
 
 class ManifestError(HemascopeError, ValueError):
-    """A manifest that cannot be used; its text says what, where, and what to do."""
+    """A manifest that cannot be used; its text says what, where, and what to do.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from hemascope import open_manifest
+    >>> _ = Path("cells.csv").write_text("path,label\\na.png,\\n")
+    >>> open_manifest("cells.csv")
+    Traceback (most recent call last):
+        ...
+    hemascope.errors.ManifestError: cells.csv, line 2: path and label must both be filled in
+    """
 
 
 class LeakageError(ManifestError):
@@ -31,7 +61,16 @@ class LeakageError(ManifestError):
 
 
 class BundleError(HemascopeError, ValueError):
-    """A bundle that cannot be used; its text says which and why."""
+    """A bundle that cannot be used; its text says which and why.
+
+    Examples
+    --------
+    >>> from hemascope import Classifier
+    >>> Classifier.from_pretrained("hemascope-0")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    hemascope.errors.BundleError: 'hemascope-0' is no folder, and no bundle of that name ...
+    """
 
 
 class StorageError(HemascopeError, ValueError):

@@ -1,9 +1,9 @@
 """Images by the million, classified by the workers of a Ray cluster, from and to any storage.
 
-What is to be done is cut into parts of 5,000 images. A worker takes a part, classifies it, and
-writes it, whole or not at all, as one Parquet file; where that file is there already, it only
-counts it. So a part may be begun by any number of workers, in any order: nothing but its file has
-to be kept, and no two parts meet.
+The images are divided into shards of 5,000. A worker classifies a shard and writes it as one
+Parquet file, which appears whole or not at all. Where that file exists already, the worker only
+counts its rows. So shards can be done in any order, and by several workers one after the other:
+their files are the only state.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.decoding.limits import max_pixels
 from hemascope.inference.classifier import Classifier
 
-RETRIES = 3  # how often a part is taken up again after its worker died
+RETRIES = 3  # how often a shard is begun again after its worker died
 
 
 def classify_on_cluster(
@@ -55,11 +55,11 @@ def classify_on_cluster(
     each, as the cluster has processors, or `workers`; `address` is as in ray_session. For paths,
     all machines must see the same disk.
 
-    An image that cannot be read costs one row. When a worker dies, another takes up its part. A
-    run that was stopped in whatever way goes on with `resume`; only the missing parts are done.
-    Raises ValueError where `out` has a suffix, or holds a table and neither `resume` nor
-    `force` is set; where a run to go on with is of other images, another model or other settings;
-    for storage that refuses; and for a part whose workers all died.
+    An image that cannot be read gives a row that says why. When a worker dies, another begins its
+    shard again. A run that was stopped goes on with `resume`; only the missing shards are done.
+    Raises ValueError where `out` has a suffix, or holds a table and neither `resume` nor `force` is
+    set; where the run to resume is of other images, another model or other settings; for storage
+    that refuses; and for a shard whose workers all died.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"--workers must be at least 1, not {workers}")
@@ -69,7 +69,7 @@ def classify_on_cluster(
         )
     if not isinstance(bundle, Bundle):
         bundle = read_bundle(bundle)
-    classifier = Classifier(bundle, threads=1, tta=tta)  # a bad bundle is told before all else
+    classifier = Classifier(bundle, threads=1, tta=tta)  # reports a bad bundle first
     slices = _slices(sources.tables)
     images = len(sources.images) + sum(entry.rows for entry in slices)
     if images == 0:
@@ -109,7 +109,7 @@ def _slices(tables: Sequence[str]) -> list[Slice]:
 
 
 def _plan_shards(images: Sequence[str], slices: Sequence[Slice]) -> list[Shard]:
-    """Parts of SHARD_ROWS images; of slices, as many as do not make more, but at least one."""
+    """Shards of SHARD_ROWS images; or of slices with at most SHARD_ROWS rows, but at least one."""
     shards: list[Shard] = []
     for first in range(0, len(images), SHARD_ROWS):
         shards.append(Shard(len(shards), images=tuple(images[first : first + SHARD_ROWS])))
@@ -127,13 +127,16 @@ def _plan_shards(images: Sequence[str], slices: Sequence[Slice]) -> list[Shard]:
 def _run_shards(
     shards: Sequence[Shard], settings: Settings, workers: int | None
 ) -> Iterator[Counter[str | None]]:
-    """Each part's counts by label, as they come. Raises ValueError and RuntimeError as said."""
+    """The counts by label of each shard, in the order in which shards are done.
+
+    Raises ValueError for a shard that failed, and RuntimeError where the cluster did.
+    """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = -1  # a part may take as long as it takes
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told by ourselves
+    context.execution_no_progress_timeout_s = -1  # a shard may take long
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # we report errors ourselves
     size = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    # One block a part, and one part at a time for a worker: what is lost with it is that part.
+    # One block per shard, and one shard at a time per worker: a worker that dies loses no more.
     rows = [{"part": pickle.dumps(shard)} for shard in shards]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Worker,

@@ -30,10 +30,11 @@ class Sources:
 
 
 def find_sources(inputs: Iterable[str]) -> Sources:
-    """What files, folders, patterns, manifests (.csv) and addresses name, in order.
+    """The images and Parquet files that the inputs name, in order.
 
-    A folder, or what lies under an address, is one of images where it holds any, and else one of
-    Parquet files. Raises ValueError where an input names nothing, and ManifestError.
+    An input is a file, a folder, a pattern, a manifest (.csv) or an address. Of a folder or an
+    address, the images below it are used, or the Parquet files if there are no images. Raises
+    ValueError for an input that names nothing, and ManifestError.
     """
     images: dict[str, None] = {}  # keeps the order, drops repeats
     tables: dict[str, None] = {}
@@ -45,7 +46,7 @@ def find_sources(inputs: Iterable[str]) -> Sources:
             tables.update(dict.fromkeys(parquet))
             named_images = (
                 [] if parquet or files != [text] else files
-            )  # what is named itself is taken
+            )  # a single file that is named is used
             if not (named_images or parquet):
                 raise ValueError(f"{text}: neither images nor Parquet files are there")
         images.update(dict.fromkeys(named_images))

@@ -16,11 +16,11 @@ ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def find_images(inputs: Iterable[str]) -> list[str]:
-    """Paths of the images that files, folders (with all below them) and globs name, in order.
+    """Paths of the images that files, folders (with all below them) and patterns name, in order.
 
-    In folders, files that do not look like images by their suffix are passed over, and hidden
-    ones; a file that is named itself is always taken. A .csv file is a manifest. Raises ValueError
-    where an input matches nothing, or nothing was found at all, and ManifestError.
+    In folders, hidden files and files without the suffix of an image are left out; a file that is
+    named itself is always used. A .csv file is a manifest. Raises ValueError for an input that
+    matches nothing, or without any image, and ManifestError.
     """
     images: dict[str, None] = {}  # keeps the order, drops repeats
     for text in inputs:

@@ -36,15 +36,14 @@ def classify_to(
 ) -> Tally:
     """Classifies the images and writes one row each to `out`: .csv, .jsonl or .parquet.
 
-    The columns are COLUMNS, and p_<class> in the model's order. `on_prediction` is handed every
-    Prediction, with its class map; `um_per_pixel` is as in Classifier.stream. A path without a
-    suffix is a folder of Parquet files, of 5,000 rows each.
+    The columns are COLUMNS, and p_<class> in the model's order. `on_prediction` is called with
+    every Prediction, which then holds its class map; `um_per_pixel` is as in Classifier.stream. A
+    path without a suffix is a folder of Parquet files with 5,000 rows each.
 
-    Rows are written in shards, in a hidden folder beside `out`, and the table appears whole at
-    the end. A run that was stopped in whatever way goes on with `resume` after its last full
-    shard. Raises ValueError for an unknown suffix, where a table is there, whole or begun, and
-    neither `resume` nor `force` is set, or where the begun one is of other images, another model
-    or other settings.
+    Rows are written in shards in a hidden folder beside `out`, and the whole table appears at the
+    end. A run that was stopped goes on with `resume` after its last full shard. Raises ValueError
+    for an unknown suffix; for a table that exists or was begun where neither `resume` nor `force`
+    is set; and for a table that was begun with other images, another model or other settings.
     """
     folder, kind = shard_folder(out)
     shards = Shards(DiskFolder(folder), str(out))
@@ -113,8 +112,8 @@ def _write_shard(
 
 
 def _join(shards: Shards, folder: Path, out: Path) -> None:
-    """Makes one table of the shards, and removes them."""
+    """Joins the shards into one table, and removes them."""
     names = shards.list_written()
     join([folder / name for name in names], out)
-    for name in reversed(names):  # so that those left are always the first
+    for name in reversed(names):  # if this is stopped, the first ones are left
         shards.folder.remove(name)

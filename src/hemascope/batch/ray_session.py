@@ -13,11 +13,12 @@ import ray
 
 @contextmanager
 def ray_session(address: str | None = None, workers: int | None = None) -> Iterator[None]:
-    """Connected to the cluster at `address`; where a session is open already, in that one.
+    """Connects to a Ray cluster for the length of a `with` block.
 
-    Without an address it is the one that RAY_ADDRESS names, or that runs on this machine, or else
-    a local one that is started and shut down again; with `workers` and no RAY_ADDRESS always the
-    last, with so many processors to share out. Raises ConnectionError where no cluster answers.
+    A session that is open already is used. Otherwise it is the cluster at `address`; or the one
+    that RAY_ADDRESS names; or one that runs on this machine; or one that is started here and shut
+    down again. With `workers` and neither address, always the last, with that many processors.
+    Raises ConnectionError where no cluster answers.
     """
     if ray.is_initialized():
         yield
@@ -39,7 +40,7 @@ def ray_session(address: str | None = None, workers: int | None = None) -> Itera
 
 
 def _knock(address: str) -> None:
-    """Raises ConnectionError where nobody answers: Ray itself would try for many minutes."""
+    """Raises ConnectionError where no cluster answers; Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():  # none, or a word of Ray's own, such as auto
         return

@@ -9,31 +9,30 @@ import numpy as np
 import onnxruntime
 
 from hemascope.arrays import Float32Array, ImageArray
-from hemascope.bundle.bundle import CARD_FILE, MODEL_FILE, Bundle
+from hemascope.bundle.bundle import MODEL_FILE, Bundle
+from hemascope.bundle.card import CARD_FILE
 from hemascope.bundle.tta import average_maps, symmetries
 from hemascope.errors import BundleError
 
 GPUS = {"TensorrtExecutionProvider", "CUDAExecutionProvider", "ROCMExecutionProvider"}
 
-OLD_NAMES = {"style_statistics": "texture"}  # in graphs that were exported for bundle format 1
-
 
 class ModelOutputs(NamedTuple):
-    """What the graph says of a batch: logits (N,C), features (N,F), class_map, texture (N,T)."""
+    """What the graph gives for a batch of N images."""
 
-    logits: Float32Array
-    features: Float32Array
+    logits: Float32Array  # (N,C)
+    features: Float32Array  # (N,F), which the last layer is linear in
     class_map: Float32Array  # (N,C,h,w)
-    style_statistics: Float32Array
+    style_statistics: Float32Array  # (N,T), means and deviations of early feature maps
     members: Float32Array  # (N,M,C), logits of an ensemble's members
 
 
 class Engine:
-    """A bundle's graph, loaded and ready. Safe to share between threads.
+    """A bundle's graph, loaded on onnxruntime. Threads can share it.
 
-    `threads` is how many processors it may use, by default all. With `tta` (test-time
-    augmentation) its outputs are means over the eight symmetries of the square. Raises
-    BundleError for a graph that cannot be loaded, or does not fit the card.
+    `threads` is how many processors it uses, by default all. With `tta` (test-time augmentation)
+    its outputs are means over the eight symmetries of the square. Raises BundleError for a graph
+    that cannot be loaded, or does not fit the card.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None, tta: bool = False) -> None:
@@ -50,7 +49,7 @@ class Engine:
         except Exception as error:  # onnxruntime has no common error class
             first_line = str(error).splitlines()[0]
             raise BundleError(f"{MODEL_FILE} cannot be loaded: {first_line}") from None
-        self._names = self._check_fit()
+        self._check_fit()
 
     @property
     def uses_gpu(self) -> bool:
@@ -63,7 +62,7 @@ class Engine:
     def tta_outputs(self, batch: ImageArray) -> ModelOutputs:
         """Means of the graph's outputs over the eight symmetries of images (N,S,S,3) uint8.
 
-        What a place of these class maps shows lies at that place: they have no offset.
+        These class maps are not shifted against the image: their `map_offset` is 0.
         """
         views = [self._run(view) for view in symmetries(batch)]
         members = np.concatenate([view.members for view in views], axis=1)
@@ -76,21 +75,17 @@ class Engine:
         )
 
     def _run(self, batch: ImageArray) -> ModelOutputs:
-        return ModelOutputs(*self._session.run(self._names, {"images": batch}))
+        return ModelOutputs(*self._session.run(self.card.outputs, {"images": batch}))
 
-    def _check_fit(self) -> list[str]:
-        """The names that the graph has for ModelOutputs. Raises BundleError for another graph."""
+    def _check_fit(self) -> None:
+        """Raises BundleError for a graph that does not fit the card."""
         size, num_classes = self.card.input.size, len(self.card.classes)
         inputs = {node.name: node.shape[1:] for node in self._session.get_inputs()}
         outputs = {node.name: node.shape[1:] for node in self._session.get_outputs()}
-        names = [
-            name if name in outputs else OLD_NAMES.get(name, name) for name in ModelOutputs._fields
-        ]
-        fits = inputs == {"images": [size, size, 3]} and outputs.get("logits") == [num_classes]
-        if not fits or not outputs.keys() >= set(names):
+        names = self.card.outputs
+        fits = inputs == {"images": [size, size, 3]} and len(names) == len(ModelOutputs._fields)
+        if not fits or outputs.get(names[0]) != [num_classes] or not outputs.keys() >= set(names):
             raise BundleError(
                 f"{MODEL_FILE} does not fit {CARD_FILE}: it must take images of {size} pixels and "
-                f"give {', '.join(ModelOutputs._fields)} of {num_classes} classes; "
-                "export the bundle again"
+                f"give {', '.join(names)} of {num_classes} classes; export the bundle again"
             )
-        return names

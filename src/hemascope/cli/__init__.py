@@ -35,7 +35,7 @@ EXTRAS = {
     "scipy": "evaluate",
     "ray": "cluster",
     "pyarrow": "cluster",
-    "pandas": "cluster",
+    "pandas": "pandas",
     "cleanlab": "audit",
     "torchvision": "benchmark",
     "onnx": "train",

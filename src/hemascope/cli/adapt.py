@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.markup import escape
 
-from hemascope.bundle.bundle import CARD_FILE, read_bundle, write_bundle
+from hemascope.bundle.bundle import read_bundle, write_bundle
+from hemascope.bundle.card import CARD_FILE
 from hemascope.cli.options import (
     BundlePath,
     Force,

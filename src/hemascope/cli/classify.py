@@ -130,15 +130,14 @@ def explain(
     out_file: Annotated[Path, Parameter(name="--out")] = Path("explanation.html"),
     bundle: BundlePath = None,
     um_per_pixel: UmPerPixel = None,
+    search_mask: Annotated[bool, Parameter(negative="")] = False,
     max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
-    """Show what in an image speaks for the named class, and for the runner-up.
+    """Show where an image speaks for the predicted class, and for the runner-up.
 
-    Writes one page to look at. Each map begins as the class activation map, the mean over the
-    eight symmetries of the square; variations of it are then tried out, for those whose strongest
-    places bring the class when they alone are shown, and undo it when they are taken away. That is
-    some 3,900 looks at each image: seconds, where `classify` takes milliseconds.
+    Writes one page to look at. Each map is the class activation map, averaged over the eight
+    symmetries of the square.
 
     Parameters
     ----------
@@ -146,6 +145,10 @@ def explain(
         Files, folders (with all below them) or patterns like 'slides/*.png'; at most 400 images.
     out_file
         The page.
+    search_mask
+        Search for better maps by the deletion and insertion curves: variations of each map are
+        tried out for those whose strongest places bring the class when shown alone, and undo it
+        when removed. Takes seconds per image; the curves are then no measure of the map.
     """
     limit_pixels(max_pixels)
     refuse_existing(force, out_file)
@@ -158,7 +161,7 @@ def explain(
     if unreadable == len(paths):
         raise ValueError(f"{paths[0]}: {predictions[0].status}; no image could be read")
     with progress_bar("explaining") as progress:
-        page = explanation_page(predictions, classifier, um_per_pixel, progress)
+        page = explanation_page(predictions, classifier, um_per_pixel, progress, search_mask)
     write_atomic(out_file, page)
     out.print(
         f"{len(paths) - unreadable} images explained, {unreadable} could not be read; "

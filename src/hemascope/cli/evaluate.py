@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from hemascope.bundle.bundle import Card
+from hemascope.bundle.card import Card
 from hemascope.cli.options import (
     BundlePath,
     Force,

@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 from cyclopts import Parameter
 
-from hemascope.bundle.bundle import CARD_FILE, Card
+from hemascope.bundle.card import CARD_FILE, Card
 from hemascope.data.manifest import Manifest
 from hemascope.data.open_manifest import open_manifest
 from hemascope.decoding.limits import set_max_pixels

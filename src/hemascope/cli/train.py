@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.markup import escape
 
-from hemascope.bundle.bundle import CARD_FILE, write_bundle
+from hemascope.bundle.bundle import write_bundle
+from hemascope.bundle.card import CARD_FILE
 from hemascope.classes import ClassSet
 from hemascope.cli.options import (
     Cache,
@@ -68,9 +69,11 @@ def train(
         outliers, of which the network learns to be unsure. By default every label is a class.
     """
     limit_pixels(max_pixels)
+    from hemascope.training.allocator import keep_memory
     from hemascope.training.run import leave_process_group
     from hemascope.training.run import train as run_training
 
+    keep_memory()
     chosen = choose_recipe(recipe_file, recipe)
     images = open_manifest(manifest, root)
     class_set = _choose_classes(classes, images)

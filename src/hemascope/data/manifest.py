@@ -65,10 +65,25 @@ ALWAYS_WRITTEN = COLUMNS[:5]  # the others only where a row has them
 
 @dataclass(frozen=True)
 class Manifest:
-    """Rows, and the folder that their paths are relative to.
+    """Labelled images: rows, and the folder that their paths are relative to.
 
-    A row is one cell, and an image may have several. `hidden` counts the hidden files and folders
-    that were passed over in a folder.
+    Parameters
+    ----------
+    root
+        That folder.
+    rows
+        One per cell; an image may have several.
+    hidden
+        How many hidden files and folders were passed over in the folder.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from hemascope import Manifest
+    >>> from hemascope.data.manifest import ManifestRow
+    >>> row = ManifestRow("a.png", "monocyte", split="test")
+    >>> Manifest(Path("cells"), (row,)).select("test").class_names()
+    ('monocyte',)
     """
 
     root: Path

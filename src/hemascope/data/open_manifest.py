@@ -12,13 +12,41 @@ from hemascope.errors import ManifestError
 
 
 def open_manifest(
-    path: Path, root: Path | None = None, classes: ClassSet | None = None
+    path: str | Path, root: Path | None = None, classes: ClassSet | None = None
 ) -> Manifest:
-    """The images of a manifest CSV, a folder with one folder a class, or a BloodMNIST file.
+    """The images of a manifest CSV, a folder with one folder per class, or a BloodMNIST file.
 
-    The last are unpacked into a folder beside the file, of its name. With a class set, labels
-    are brought to its spelling. Raises ManifestError for what is none, or does not hold up.
+    A BloodMNIST file is unpacked into a folder of the same name beside it.
+
+    Parameters
+    ----------
+    path
+        The manifest (.csv), the folder, or the BloodMNIST file (.npz).
+    root
+        The folder that a manifest's paths are relative to; by default the manifest's own.
+    classes
+        A class set, to whose spelling the labels are brought.
+
+    Returns
+    -------
+    Manifest
+        One row per image. That the images can be read is not checked.
+
+    Raises
+    ------
+    ManifestError
+        For anything else, or a file or folder that is not in order; the message says where.
+
+    Examples
+    --------
+    In a folder where `hemascope data draw` has drawn the folder `cells`:
+
+    >>> from hemascope import open_manifest
+    >>> manifest = open_manifest("cells")
+    >>> manifest.class_names()[:3]
+    ('basophil', 'eosinophil', 'erythroblast')
     """
+    path = Path(path)
     if path.suffix == ".npz":
         manifest = unpack_bloodmnist(path, path.with_suffix(""))
     elif path.is_dir():

@@ -18,7 +18,7 @@ from hemascope.bundle.bundle import Bundle
 from hemascope.data.manifest import Manifest
 from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
-from hemascope.inference.explain import overlay, search_map
+from hemascope.inference.explain import average_map, offset_of, overlay, search_map
 from hemascope.preprocess import View
 from hemascope.records import (
     RESEARCH_USE_ONLY,
@@ -92,7 +92,7 @@ def classification_page(
         {"name": name, "count": count, "colour": colours[name], "width": 100 * count / most}
         for name, count in tally.per_class.items()
     ]
-    shown = [(View(kept.path or "", um_per_pixel), kept) for kept in gallery.predictions()]
+    shown = [(View(kept.image_id or "", um_per_pixel), kept) for kept in gallery.predictions()]
     return _render(
         "classification.html.j2",
         tally=tally,
@@ -133,20 +133,23 @@ def explanation_page(
     classifier: Classifier,
     um_per_pixel: float | None = None,
     progress: ProgressCallback | None = None,
+    search_mask: bool = False,
 ) -> str:
-    """Each cell, large, with the sharp maps of its named class and of the runner-up.
+    """Each cell, large, with the maps of its predicted class and of the runner-up.
 
-    That takes seconds an image; `progress` is told after each. Files that could not be read are
-    listed.
+    The maps are those of `average_map`, or with `search_mask` those of `search_map`, which take
+    seconds per image; `progress` is called after each. Files that could not be read are listed.
     """
     tiles: list[Tile] = []
+    overlays = _search_overlays if search_mask else _average_overlays
     for index, prediction in enumerate(predictions, start=1):
-        view = View(prediction.path or "", um_per_pixel)
-        tiles += _tiles([(view, prediction)], classifier, LARGE, _sharp_overlays)
+        view = View(prediction.image_id or "", um_per_pixel)
+        tiles += _tiles([(view, prediction)], classifier, LARGE, overlays)
         if progress is not None:
             progress(index, len(predictions))
     return _render(
         "explanation.html.j2",
+        search_mask=search_mask,
         tiles=tiles,
         failed=[prediction for prediction in predictions if prediction.label is None],
         card=classifier.card,
@@ -184,13 +187,22 @@ def _overlays(
     if prediction.class_map is None:
         raise ValueError("the predictions were made without class maps")
     indices = [classifier.card.classes.index(name) for name in prediction.two_likeliest]
-    offset = classifier.map_offset(prediction)
+    offset = offset_of(classifier, prediction)
     return [overlay(image, prediction.class_map[of], offset) for of in indices]
 
 
-def _sharp_overlays(
+def _average_overlays(
     classifier: Classifier, image: ImageArray, prediction: Prediction
 ) -> list[ImageArray]:
+    """By the mean class activation maps of the eight symmetries."""
+    names = prediction.two_likeliest
+    return [overlay(image, average_map(classifier, image, prediction, name)) for name in names]
+
+
+def _search_overlays(
+    classifier: Classifier, image: ImageArray, prediction: Prediction
+) -> list[ImageArray]:
+    """By the maps that a search finds."""
     names = prediction.two_likeliest
     return [overlay(image, search_map(classifier, image, prediction, name)) for name in names]
 
@@ -204,19 +216,20 @@ def _tiles(
     """A tile for each Prediction whose file could be read, and still can."""
     classes = classifier.card.classes
     for view, prediction in shown:
-        if prediction.label is None or prediction.path is None:
+        if prediction.label is None or prediction.image_id is None:
             continue
         try:
             image = classifier.card.input.load(view)
         except ImageError:
             continue  # it went away since it was classified
         _, second = prediction.two_likeliest
+        uncertainty = prediction.uncertainty
         heat, second_heat = overlays(classifier, image, prediction)
         yield Tile(
-            path=prediction.path.encode("utf-8", "backslashreplace").decode(),
+            path=prediction.image_id.encode("utf-8", "backslashreplace").decode(),
             title=f"{prediction.label} {100 * (prediction.probability or 0):.1f} %",
             detail=f"{second} {100 * prediction.probabilities[second]:.1f} %",
-            reasons=", ".join(prediction.review_reasons),
+            reasons=", ".join(uncertainty.review_reasons if uncertainty else ()),
             colour=classes.classes[classes.index(prediction.label)].colour,
             cell=_thumbnail(image, side),
             heat=_thumbnail(heat, side),

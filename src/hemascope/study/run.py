@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from hemascope.arrays import ImageArray, ProgressCallback
-from hemascope.bundle.bundle import CARD_FILE
+from hemascope.bundle.card import CARD_FILE
 from hemascope.data.augment import to_images
 from hemascope.data.cache import default_cache, open_cache
 from hemascope.data.manifest import Manifest

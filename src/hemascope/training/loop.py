@@ -21,9 +21,9 @@ from hemascope.data.augment import POLICIES, augment, mix_up, to_images
 from hemascope.data.dataset import Batch
 from hemascope.errors import TrainingError
 from hemascope.files import atomic_path
-from hemascope.models import build_model
+from hemascope.models import create_model
 from hemascope.models.network import CellNetwork
-from hemascope.training.allocator import keep_memory, peak_memory
+from hemascope.training.allocator import peak_memory
 from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hemascope.training.cuda_graph import GraphedStep, Step
 from hemascope.training.events import write_events
@@ -105,7 +105,6 @@ class Run:
         start: Path | None = None,
         teachers: Sequence[nn.Module] = (),
     ) -> None:
-        keep_memory()
         self.recipe, self.data, self.policy = recipe, data, POLICIES[recipe.augmentation]
         self.accelerator = _accelerator(recipe)
         torch.manual_seed(recipe.seed)
@@ -241,7 +240,7 @@ class Run:
 
 def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:
     """The recipe's network, freshly initialised."""
-    return build_model(
+    return create_model(
         recipe.model,
         num_classes,
         squeeze_excite=recipe.squeeze_excite,

@@ -46,7 +46,26 @@ RENAMED_POLICIES = {"round": "any_rotation", "sites": "domain_randomisation"}
 class Recipe:
     """One training run. The defaults are the study's; an ablation is `replace(PAPER, ...)`.
 
-    Raises ValueError, naming the field, for a value that cannot be.
+    Parameters
+    ----------
+    Each field is described below its default, and by `hemascope train --help`.
+
+    Raises
+    ------
+    ValueError
+        For a value that cannot be; the message names the field.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from hemascope import Recipe
+    >>> recipe = Recipe(model="efficientnet_mini", image_size=128, epochs=24)
+    >>> replace(recipe, label_smoothing=0.0).epochs
+    24
+    >>> Recipe(epochs=0)
+    Traceback (most recent call last):
+        ...
+    ValueError: epochs must be at least 1, not 0
     """
 
     model: ModelName = "deep_efficientnet"
@@ -191,6 +210,23 @@ class Recipe:
         if "augmentation" in set_here:
             set_here["augmentation"] = first_policies.get(self.augmentation, self.augmentation)
         return sha256_of(to_json(set_here))[:12]
+
+
+def list_models() -> list[str]:
+    """The names of the architectures that `create_model` makes and a Recipe can name.
+
+    Returns
+    -------
+    list of str
+        Plain networks first, then the EfficientNets.
+
+    Examples
+    --------
+    >>> import hemascope
+    >>> "deep_efficientnet" in hemascope.list_models()
+    True
+    """
+    return list(get_args(ModelName))
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -12,7 +12,8 @@ from accelerate import PartialState
 from safetensors.torch import load_file, save
 
 from hemascope.arrays import ProgressCallback
-from hemascope.bundle.bundle import Bundle, Card, Metric, write_bundle
+from hemascope.bundle.bundle import Bundle, write_bundle
+from hemascope.bundle.card import Card, Metric
 from hemascope.bundle.export import draw_sample, export
 from hemascope.classes import ClassSet
 from hemascope.data.cache import default_cache
@@ -36,12 +37,12 @@ from hemascope.training.recipe import Recipe, StartFrom, read_recipe
 def train(
     recipe: Recipe,
     manifest: Manifest,
-    path: Path,
+    path: str | Path,
     *,
     resume: bool = False,
     start_from: StartFrom | None = None,
     classes: ClassSet | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     on_read: ProgressCallback | None = None,
     on_step: ProgressCallback | None = None,
     on_epoch: OnEpoch | None = None,
@@ -49,20 +50,60 @@ def train(
 ) -> RunFolder:
     """Trains a recipe on a manifest's training images and leaves everything in a folder.
 
-    Of processes that train together only the first writes, and calls back.
+    Rows of split train are trained on and rows of split val validate; without splits, all rows are
+    used. Of processes that train together, only the first writes and calls back. Needs
+    'hemascope[train]'.
 
-    A folder that already holds a run is refused, unless `resume` and its recipe is this one.
-    `classes` are by default the manifest's labels; images whose label is none of them are outliers,
-    of which the network learns to be unsure. `start_from` is another run, of the same architecture,
-    whose best weights this one begins with, or `imagenet`.
-    Raises TrainingError or ManifestError before anything is written.
+    Parameters
+    ----------
+    recipe, manifest
+        What to train, and on which images.
+    path
+        The run's folder: recipe, curves, checkpoints and the bundle.
+    resume
+        Go on with the run that the folder holds, from its last full epoch.
+    start_from
+        Folder of another run, of the same architecture, whose best weights this one begins with;
+        or "imagenet".
+    classes
+        The class set; by default that of the labels. Images whose label is none of the classes are
+        outliers, of which the network learns to be unsure.
+    cache
+        Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE.
+    on_read, on_step
+        Called with how many images are read, or steps done, and how many there are.
+    on_epoch, on_done
+        Called with the record of each epoch, and with the run when it is done.
+
+    Returns
+    -------
+    RunFolder
+        The run; its `bundle` is the folder that `Classifier` takes.
+
+    Raises
+    ------
+    TrainingError
+        Before anything is written, for a folder that holds another run.
+    ManifestError
+        Before anything is written, for images that cannot be trained on.
+
+    Examples
+    --------
+    In a folder where `hemascope data draw` has drawn the folder `cells`:
+
+    >>> from hemascope import Classifier, Recipe, open_manifest, train
+    >>> recipe = Recipe(model="simple_cnn", image_size=64, epochs=1, precision="fp32")
+    >>> run = train(recipe, open_manifest("cells"), "run", cache="cache")
+    >>> Classifier(run.bundle).classes_[:3].tolist()
+    ['basophil', 'eosinophil', 'erythroblast']
     """
+    path = Path(path)
     folder = RunFolder(path)
     is_main = int(os.environ.get("RANK", "0")) == 0  # among processes that train together
     if is_main:
         _check_folder(folder, recipe, resume)
     start = None if start_from is None else _start(start_from, recipe)
-    data = prepare_data(recipe, manifest, cache or default_cache(), classes, on_read)
+    data = prepare_data(recipe, manifest, Path(cache or default_cache()), classes, on_read)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     facts = RunFacts(
         classes=data.classes,
