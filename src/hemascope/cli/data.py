@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
-from rich.markup import escape
 from rich.table import Table
 
 from hemascope.classes import BLOOD_CELLS
@@ -24,7 +23,7 @@ from hemascope.cli.options import (
     limit_pixels,
     title_of,
 )
-from hemascope.cli.terminal import out, progress_bar, refuse_existing
+from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing
 from hemascope.data.check import DataReport, check
 from hemascope.data.manifest import write_manifest
 from hemascope.data.open_manifest import below, open_manifest

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.markup import escape
 
 from hemascope.bundle.bundle import CARD_FILE, write_bundle
 from hemascope.cli.options import (
@@ -20,7 +19,7 @@ from hemascope.cli.options import (
     choose_recipe,
     limit_pixels,
 )
-from hemascope.cli.terminal import out, progress_bar, refuse_existing
+from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing
 from hemascope.data.open_manifest import open_manifest
 from hemascope.records import Evaluation
 from hemascope.serialization import from_json
