@@ -162,7 +162,7 @@ def _problem_of(link: str) -> str:
 
 def find_spelling(path: str, root: str = "") -> str:
     """A path as Windows writes it, with slashes, if only so a file is there; others as they are."""
-    if "\\" not in path or os.path.lexists(os.path.join(root, path)):
+    if "\\" not in path or (os.sep == "/" and os.path.lexists(os.path.join(root, path))):
         return path
     slashed = path.replace("\\", "/")
     return slashed if os.path.lexists(os.path.join(root, slashed)) else path

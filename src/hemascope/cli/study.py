@@ -9,9 +9,8 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from hemascope.cli.options import Cache, ManifestPath, MaxPixels, Root, limit_pixels
+from hemascope.cli.options import Cache, ManifestPath, MaxPixels, Root, limit_pixels, open_images
 from hemascope.cli.terminal import escape, out, print_error, progress_bar
-from hemascope.data.open_manifest import open_manifest
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.study.experiments import PROFILES, plan
 
@@ -81,7 +80,7 @@ def study_run(
         failures = run_study(
             PROFILES[profile],
             runs,
-            open_manifest(manifest, root),
+            open_images(manifest, root),
             out_folder,
             runner=runner,
             cache=cache,

@@ -18,9 +18,9 @@ from hemascope.cli.options import (
     Root,
     choose_recipe,
     limit_pixels,
+    open_images,
 )
 from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing
-from hemascope.data.open_manifest import open_manifest
 from hemascope.records import Evaluation
 from hemascope.serialization import from_json
 from hemascope.training.recipe import StartFrom
@@ -64,7 +64,7 @@ def train(
     from hemascope.training.run import train as run_training
 
     chosen = choose_recipe(recipe_file, recipe)
-    images = open_manifest(manifest, root)
+    images = open_images(manifest, root)
 
     def print_epoch(record: EpochRecord) -> None:
         val = "" if record.val_accuracy is None else f", validation {record.val_accuracy:.4f}"

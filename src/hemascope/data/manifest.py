@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
 
 from hemascope.classes import ClassSet
+from hemascope.data.split_folders import find_split_folders
 from hemascope.errors import ManifestError
-from hemascope.files import write_atomic
+from hemascope.escaping import escape_formula, read_escaped
+from hemascope.files import decode_text, write_atomic
+from hemascope.folders import find_files, find_spelling
 from hemascope.preprocess import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "test", "external", "pool")
-SPLIT_FOLDERS = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}
 PBC_NAME = re.compile(r"([A-Z]+)_\d+")  # MMY_100254.jpg: a metamyelocyte
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -45,12 +45,14 @@ COLUMNS = tuple(field.name for field in fields(ManifestRow))
 class Manifest:
     """Rows, and the folder that their paths are relative to.
 
-    `hidden` counts the hidden files and folders that were passed over in a folder.
+    `hidden` counts the hidden files and folders that were passed over in a folder. `notes` say in a
+    sentence each how a folder was read, and what else was passed over there.
     """
 
     root: Path
     rows: tuple[ManifestRow, ...]
     hidden: int = 0
+    notes: tuple[str, ...] = ()
 
     def select(self, split: str) -> Manifest:
         """The rows of one split. Raises ManifestError where there are none."""
@@ -70,15 +72,15 @@ def read_manifest(
 ) -> Manifest:
     """The manifest in a CSV file, by default relative to the file's own folder.
 
-    Spaces around fields are dropped, except around paths. With a class set, labels are brought to
-    its spelling. Raises ManifestError for a file that is no such CSV, a missing column, an empty
-    or unknown label, a SHA-256 that is none, a path outside the root, a path given twice, or no
+    Spaces around fields are dropped, except around paths. Backslashes in a path are read as slashes
+    where the file is there that way, and links are followed. With a class set, labels are brought
+    to its spelling. Raises ManifestError for a file that is no such CSV, a missing column, an empty
+    or unknown label, a SHA-256 that is none, a path that leaves the root, a path given twice, or no
     rows at all. That the images exist is not checked.
     """
     root = root or path.parent
-    resolved = str(root.resolve())
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = decode_text(path.read_bytes())
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -93,7 +95,7 @@ def read_manifest(
                 f"{','.join(COLUMNS)} (the last three may be missing), with commas between them"
             )
         for values in reader:
-            row = _row(values, f"{path}, line {reader.line_num}", resolved, classes)
+            row = _row(values, f"{path}, line {reader.line_num}", root, classes)
             if row.path in rows:
                 raise ManifestError(
                     f"{path}, line {reader.line_num}: '{row.path}' is listed a second time; "
@@ -108,14 +110,15 @@ def read_manifest(
 
 
 def _row(
-    values: dict[str, str | None], where: str, root: str, classes: ClassSet | None
+    values: dict[str, str | None], where: str, root: Path, classes: ClassSet | None
 ) -> ManifestRow:
-    path, label, subtype, split, sha256 = (values.get(name) or "" for name in COLUMNS)
+    path, label, subtype, split, sha256 = (read_escaped(values.get(name) or "") for name in COLUMNS)
+    path = find_spelling(path, str(root))
     label, subtype, split = label.strip(), subtype.strip(), split.strip()
     sha256 = sha256.strip().lower()
     if not path or not label:
         raise ManifestError(f"{where}: path and label must both be filled in")
-    if _is_outside(path, root):
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
         raise ManifestError(
             f"{where}: '{path}' lies outside {root}; paths must be relative to it, within it"
         )
@@ -147,14 +150,6 @@ def check_labels(labelled: Iterable[tuple[str, str]], classes: ClassSet) -> None
             )
 
 
-def _is_outside(path: str, root: str) -> bool:
-    """Whether a path leaves the resolved root, by its own steps or through a link on disk."""
-    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
-        return True
-    real = os.path.realpath(os.path.join(root, path))
-    return not os.path.join(real, "").startswith(os.path.join(root, ""))
-
-
 def write_manifest(manifest: Manifest, path: Path, overwrite: bool = False) -> None:
     """Writes the CSV. Raises ManifestError where the file exists and may not be replaced."""
     if path.exists() and not overwrite:
@@ -162,47 +157,68 @@ def write_manifest(manifest: Manifest, path: Path, overwrite: bool = False) -> N
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(COLUMNS)
-    writer.writerows(astuple(row) for row in manifest.rows)
+    writer.writerows([escape_formula(text) for text in astuple(row)] for row in manifest.rows)
     write_atomic(path, table.getvalue())
 
 
 def manifest_from_folder(folder: Path) -> Manifest:
-    """The images in a tree with one folder a class (PBC's layout, and ImageFolder's).
+    """The images in a tree with one folder per class (PBC's layout, and ImageFolder's).
 
-    A class is a folder directly under `folder`, or under its train, val and test folders if
-    those are all it has; then the split is recorded. All images below a class's folder are its
-    own; hidden files, those without an image's suffix, and those in no class are passed over.
+    A class is a folder directly under `folder`, or one level deeper where the folders there are
+    splits (see `split_folders`), which are recorded and noted. All images below a class's folder
+    are its own; links are followed, and each real folder is read once. Hidden files, those without
+    an image's suffix, and those in no class are passed over and noted.
 
     The subtype is the folder inside the class's folder, or the code before the number in names
     like MMY_100254.jpg; but what stands in several classes, such as a slide's name or IMG_0001,
     says nothing of a cell and is no subtype. Raises ManifestError where there are no images in
-    class folders, or for links that lead out of the folder.
+    class folders, and for a folder or a link that cannot be read.
     """
     if not folder.is_dir():
         raise ManifestError(f"{folder}: no such folder")
-    images, hidden = _images_below(folder)
-    nested = [path for path in images if len(path.parts) > 1]
-    has_splits = all(path.parts[0].lower() in SPLIT_FOLDERS for path in nested)
-    depth = 2 if has_splits else 1
-    rows = [_row_of(path, has_splits) for path in nested if len(path.parts) > depth]
+    files, passed_over = find_files(str(folder), IMAGE_SUFFIXES)
+    for problem in passed_over.unreadable:
+        raise ManifestError(f"{problem}; make it readable, or take it away")
+    images = sorted(PurePosixPath(Path(file).relative_to(folder).as_posix()) for file in files)
+    _check_names(folder, images)
+    split_folders = find_split_folders(folder, images)
+    splits = split_folders.splits
+    rows = [_row_of(path, splits) for path in images if len(path.parts) > (2 if splits else 1)]
     if not rows:
         detail = f"{len(images)} images, but not in class folders" if images else "no images"
         raise ManifestError(
             f"{folder}: holds {detail}; expected one folder a class, as in "
             f"{folder.name}/neutrophil/cell.jpg"
         )
-    return Manifest(folder, _keep_telling_subtypes(rows), hidden)
+    outside = len(images) - len(rows)
+    notes = (
+        str(split_folders),
+        f"{outside} images in no class's folder are passed over" if outside else "",
+        f"passed over: {passed_over}" if passed_over else "",
+    )
+    return Manifest(
+        folder, _keep_telling_subtypes(rows), passed_over.hidden, tuple(filter(None, notes))
+    )
 
 
-def _row_of(path: PurePosixPath, has_splits: bool) -> ManifestRow:
-    *split, label, first = path.parts[: 3 if has_splits else 2]
+def _row_of(path: PurePosixPath, splits: Mapping[str, str]) -> ManifestRow:
+    *split, label, first = path.parts[: 3 if splits else 2]
     nested = len(path.parts) > len(split) + 2
     return ManifestRow(
         path.as_posix(),
         label.strip(),
         subtype=first.strip() if nested else _pbc_code(first),
-        split=SPLIT_FOLDERS[split[0].lower()] if split else "",
+        split=splits[split[0]] if split else "",
     )
+
+
+def _check_names(folder: Path, images: Iterable[PurePosixPath]) -> None:
+    """Raises ManifestError for a name that a manifest, which is UTF-8, cannot hold."""
+    for image in images:
+        try:
+            bytes(image).decode()
+        except UnicodeDecodeError:
+            raise ManifestError(f"{folder}: {str(image)!a} is not UTF-8; rename the file") from None
 
 
 def _pbc_code(name: str) -> str:
@@ -218,35 +234,3 @@ def _keep_telling_subtypes(rows: list[ManifestRow]) -> tuple[ManifestRow, ...]:
     return tuple(
         replace(row, subtype=row.subtype if len(labels[row.subtype]) == 1 else "") for row in rows
     )
-
-
-def _images_below(folder: Path) -> tuple[list[PurePosixPath], int]:
-    """Images under a folder, relative to it and sorted; how many hidden entries there are."""
-    images, hidden, root = [], 0, str(folder.resolve())
-    for parent, folders, names in os.walk(folder, onerror=_unreadable):
-        shown = [name for name in folders if not name.startswith(".")]
-        visible = [name for name in names if not name.startswith(".")]
-        hidden += len(folders) - len(shown) + len(names) - len(visible)
-        folders[:] = shown
-        inside = PurePosixPath(Path(parent).relative_to(folder).as_posix())
-        with_suffix = [
-            name for name in visible if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
-        for name in shown + with_suffix:
-            entry = Path(parent, name)
-            if entry.is_symlink() and (name in shown or _is_outside(str(inside / name), root)):
-                raise ManifestError(
-                    f"{entry}: a link to a folder, or to an image outside {folder}; "
-                    "put the images themselves there"
-                )
-        images += [inside / name for name in with_suffix]
-    for image in images:
-        try:
-            bytes(image).decode()
-        except UnicodeDecodeError:
-            raise ManifestError(f"{folder}: {str(image)!a} is not UTF-8; rename the file") from None
-    return sorted(images), hidden
-
-
-def _unreadable(error: OSError) -> NoReturn:
-    raise ManifestError(f"{error.filename}: cannot be read: {error.strerror}") from None
