@@ -9,15 +9,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from hemascope.arrays import ImageArray
 from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.bundle.engine import Engine, ModelOutputs
 from hemascope.errors import ImageError
+from hemascope.inference.given import Images, each_image
 from hemascope.preprocess import ImageSource, View
 from hemascope.records import Prediction
 from hemascope.uncertainty.ensemble import disagreement
@@ -25,7 +25,6 @@ from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION, Assessment, assess
 from hemascope.uncertainty.temperature import softmax
 
 T = TypeVar("T")
-Images: TypeAlias = "ImageSource | View | Iterable[ImageSource | View]"
 
 ON_PROCESSORS, ON_GPU = 8, 64  # images in a batch; larger ones are no faster on processors
 AHEAD = 2  # batches a processor that may wait to be handed over in their order
@@ -81,18 +80,19 @@ class Classifier:
     ) -> Iterator[Prediction]:
         """Predictions in the order of the images, which may be any number of them.
 
-        An image is a path, an encoded file's bytes, a PIL image, an array (see
-        `preprocess.decode`), or a View of one. One that cannot be read gives a Prediction whose
-        status says why. `um_per_pixel` is how many micrometres a pixel of these images is wide;
-        None where they look like the training images. Raises ValueError for one that the model's
-        input spec cannot use.
+        An image is a path, an encoded file's bytes, an open file, a PIL image, an array (see
+        `preprocess.decode`), a tensor, or a View of one; `each_image` says what holds several. One
+        that cannot be read gives a Prediction whose status says why. `um_per_pixel` is how many
+        micrometres a pixel of these images is wide; None where they look like the training images.
+        Raises ValueError for one that the model's input spec cannot use, and TypeError for what is
+        no image.
 
         One batch is worked on by all processors together; several are, side by side, each by one
         processor from the file to the prediction, which leaves none waiting for another. A batch is
         8 images by default, and 64 where there is a GPU.
         """
         size = batch_size or (ON_GPU if self.engine.uses_gpu else ON_PROCESSORS)
-        batches = _batches(_one_or_many(images), size)
+        batches = _batches(each_image(images), size)
         first = list(itertools.islice(batches, 2))
         if len(first) == 1:
             yield from self._classify(first[0], class_maps, um_per_pixel)
@@ -215,14 +215,6 @@ def _uncertainty_fields(assessment: Assessment, row: int, names: tuple[str, ...]
         "review": bool(assessment.reasons[row]),
         "review_reasons": assessment.reasons[row],
     }
-
-
-def _one_or_many(images: Images) -> Iterable[ImageSource | View]:
-    if isinstance(images, (str, Path, bytes, Image.Image, View)):
-        return [images]
-    if isinstance(images, np.ndarray) and images.ndim < 4:
-        return [images]
-    return images
 
 
 def _path(image: ImageSource | View) -> str | None:
