@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 
 INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 JOINERS = "\u200c\u200d"  # several scripts are spelt with these
@@ -33,15 +34,16 @@ def _visible(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def escape_formula(text: str) -> str:
-    """Text for a CSV field that no spreadsheet takes for a formula: with an apostrophe before it.
+def escape_formula(value: Any) -> Any:
+    """A value for a CSV field; text that is a formula to a spreadsheet gets an apostrophe before.
 
-    Numbers stay as they are. `read_escaped` gives back any text as it was.
+    Numbers stay as they are, also in text. `read_escaped` gives back any text as it was.
 
     >>> escape_formula("=1+1.png"), escape_formula("-0.5"), escape_formula("cell-1.png")
     ("'=1+1.png", '-0.5', 'cell-1.png')
     """
-    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
+    is_formula = isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
 
 
 def read_escaped(field: str) -> str:

@@ -87,11 +87,9 @@ def _csv(file: TextIO, names: tuple[str, ...]) -> Write:
 
 
 def _text(value: Any) -> Any:
-    if isinstance(value, str):
-        return escape_formula(value)
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.6f}" if isinstance(value, float) else value
+    return f"{value:.6f}" if isinstance(value, float) else escape_formula(value)
 
 
 def _jsonl(file: TextIO) -> Write:
