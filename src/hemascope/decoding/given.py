@@ -43,9 +43,9 @@ def as_source(image: object) -> PlainSource:
         return _content_of(image)
     if has_pixels(image):
         pixels = pixels_of(image)
-        if pixels.ndim in (2, 3) and pixels.dtype.kind not in "OUST":
-            return pixels
-        raise TypeError(f"an array of shape {pixels.shape} and type {pixels.dtype} is no image")
+        if pixels.dtype.kind not in "OUST":
+            return pixels  # `decode` says what is wrong with those of other shapes
+        raise TypeError(f"an array of type {pixels.dtype} is no image; taken are: {TAKEN}")
     raise TypeError(f"{type(image).__name__} is no image; taken are: {TAKEN}")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -68,9 +69,11 @@ def _each(images: Iterable[Any]) -> Iterator[ImageSource | View]:
 
 
 def _as_image(image: Any) -> ImageSource | View:
-    if isinstance(image, View):
-        return replace(image, image=as_source(image.image))
-    return as_source(image)
+    view = image if isinstance(image, View) else View(image)
+    source = as_source(view.image)
+    if isinstance(source, np.ndarray) and source.ndim not in (2, 3):
+        raise TypeError(f"an array of shape {source.shape} is not one image")
+    return replace(image, image=source) if isinstance(image, View) else source
 
 
 def _column(table: Any, names: list[Any]) -> Any:
