@@ -45,7 +45,8 @@ class PassedOver:
         if self.hidden:
             counts.append(f"{self.hidden} hidden")
         if self.repeated:
-            counts.append(f"{self.repeated} linked folders that are searched anyway")
+            link = "link to a folder that is" if self.repeated == 1 else "links to folders that are"
+            counts.append(f"{self.repeated} {link} searched anyway")
         if self.unreadable:
             counts.append(f"{len(self.unreadable)} unreadable ({'; '.join(self.unreadable[:3])}")
             counts[-1] += "; …)" if len(self.unreadable) > 3 else ")"
