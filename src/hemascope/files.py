@@ -1,13 +1,22 @@
-"""Files that appear whole or not at all, and the hash of a file's content."""
+"""Files that appear whole or not at all; the hash and the text of a file's content."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+MARKS = {  # the longer ones first, since UTF-16's begins UTF-32's
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -43,3 +52,19 @@ def _create(path: Path) -> None:
 def sha256_of(content: bytes) -> str:
     """The SHA-256 of a file's content, as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
+
+
+def decode_text(content: bytes, errors: str = "strict") -> str:
+    """A text file's content: UTF-8, or UTF-16 or UTF-32 as Windows programs write them.
+
+    A byte order mark says which, and is left out; of UTF-16 without one, every other byte of plain
+    text is zero. Raises UnicodeDecodeError, unless `errors` is as for bytes.decode.
+    """
+    for mark, encoding in MARKS.items():
+        if content.startswith(mark):
+            return content.decode(encoding, errors)
+    head = content[:512]
+    for start, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if len(head) > 1 and head[start::2].count(0) > 0.8 * len(head[start::2]):
+            return content.decode(encoding, errors)
+    return content.decode("utf-8", errors)

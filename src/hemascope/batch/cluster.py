@@ -22,11 +22,11 @@ from ray.exceptions import RayError
 
 from hemascope.arrays import ProgressCallback
 from hemascope.batch.cluster_inputs import Sources
-from hemascope.batch.local import Tally
 from hemascope.batch.parquet_images import Slice, slices_of
 from hemascope.batch.ray_session import ray_session
 from hemascope.batch.shards import SHARD_ROWS, Shards, job_of
 from hemascope.batch.storage import Folder
+from hemascope.batch.tally import Outcome, Tally, tally_of
 from hemascope.batch.worker import READERS, Attempts, Settings, Shard, Worker
 from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.decoding.limits import max_pixels
@@ -77,7 +77,7 @@ def classify_on_cluster(
     names = [*sources.images, *(f"{s.file}#{s.group}:{s.rows}" for s in slices)]
     folder = Folder(out)
     shards = Shards(folder, out)
-    counts: Counter[str | None] = Counter()
+    counts: Counter[Outcome] = Counter()
     job = job_of(classifier, names, images, um_per_pixel)
     with shards.working_on(job, resume, force):
         with ray_session(address, workers):
@@ -98,9 +98,7 @@ def classify_on_cluster(
                 if progress is not None:
                     progress(counts.total(), images)
         shards.finish()
-    unreadable = counts.pop(None, 0)
-    per_class = {name: counts[name] for name in classifier.card.classes.names}
-    return Tally(counts.total(), unreadable, per_class)
+    return tally_of(counts, classifier.card)
 
 
 def _slices(tables: Sequence[str]) -> list[Slice]:
@@ -126,8 +124,8 @@ def _plan_shards(images: Sequence[str], slices: Sequence[Slice]) -> list[Shard]:
 
 def _run_shards(
     shards: Sequence[Shard], settings: Settings, workers: int | None
-) -> Iterator[Counter[str | None]]:
-    """The counts by label of each shard, in the order in which shards are done.
+) -> Iterator[Counter[Outcome]]:
+    """What a Tally counts of each shard, in the order in which shards are done.
 
     Raises ValueError for a shard that failed, and RuntimeError where the cluster did.
     """

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hemascope.arrays import ProgressCallback
 from hemascope.batch.shards import SHARD_ROWS, DiskFolder, Shards, job_of, shard_file
-from hemascope.batch.table import KINDS, join, labels, row, table
+from hemascope.batch.table import KINDS, join, outcomes, row, table
+from hemascope.batch.tally import Outcome, Tally, outcome_of, tally_of
 from hemascope.inference.classifier import Classifier
 from hemascope.records import Prediction
-
-
-@dataclass(frozen=True)
-class Tally:
-    """How many images were classified, how many of each class, and how many could not be read."""
-
-    classified: int
-    unreadable: int
-    per_class: dict[str, int]
 
 
 def classify_to(
@@ -50,11 +42,11 @@ def classify_to(
     job = job_of(classifier, paths, len(paths), um_per_pixel)
     if out.suffix and out.exists() and not (force or shards.is_begun()):
         raise ValueError(f"{out}: exists already; use --force to replace it")
-    counts: Counter[str | None] = Counter()
+    counts: Counter[Outcome] = Counter()
     names = classifier.card.classes.names
 
-    def count(prediction: Prediction) -> None:
-        counts[prediction.label] += 1
+    def count(prediction: Prediction, values: Mapping[str, Any]) -> None:
+        counts[outcome_of(values)] += 1
         if on_prediction is not None:
             on_prediction(prediction)
         if progress is not None:
@@ -64,7 +56,7 @@ def classify_to(
         with shards.working_on(job, resume, force):
             done = shards.list_written()
             for name in done:
-                counts.update(labels(folder / name))
+                counts.update(outcomes(folder / name))
             for number in range(-(-len(paths) // SHARD_ROWS)):
                 path = folder / shard_file(number, kind)
                 if path.name not in done:
@@ -79,8 +71,7 @@ def classify_to(
     finally:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-    unreadable = counts.pop(None, 0)
-    return Tally(len(paths) - unreadable, unreadable, {name: counts[name] for name in names})
+    return tally_of(counts, classifier.card)
 
 
 def shard_folder(out: Path) -> tuple[Path, str]:
@@ -103,12 +94,13 @@ def _write_shard(
     path: Path,
     predictions: Iterable[Prediction],
     names: tuple[str, ...],
-    on_prediction: Callable[[Prediction], None],
+    count: Callable[[Prediction, Mapping[str, Any]], None],
 ) -> None:
     with table(path, names) as write:
         for prediction in predictions:
-            write(row(prediction, names))
-            on_prediction(prediction)
+            values = row(prediction, names)
+            write(values)
+            count(prediction, values)
 
 
 def _join(shards: Shards, folder: Path, out: Path) -> None:

@@ -1,4 +1,8 @@
-"""Tables of Predictions, one row an image: CSV, JSON Lines or Parquet."""
+"""Tables of Predictions, one row an image: CSV, JSON Lines or Parquet.
+
+In CSV, text that a spreadsheet would take for a formula has an apostrophe before it; see
+`hemascope.escaping`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
+from hemascope.batch.tally import OUTCOME_COLUMNS, Outcome, outcome_of
+from hemascope.escaping import escape_formula, read_escaped
 from hemascope.files import atomic_path
 from hemascope.records import Prediction
 
@@ -121,7 +127,7 @@ def _csv(file: TextIO, names: tuple[str, ...]) -> Write:
 def _text(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.6f}" if isinstance(value, float) else value
+    return f"{value:.6f}" if isinstance(value, float) else escape_formula(value)
 
 
 def _jsonl(file: TextIO) -> Write:
@@ -160,18 +166,30 @@ def parquet_rows(out: Path | BinaryIO, names: tuple[str, ...]) -> Iterator[Write
         flush()
 
 
-def labels(path: Path) -> Iterator[str | None]:
-    """The labels in a table that `table` wrote; None for images that could not be read."""
+def outcomes(path: Path) -> Iterator[Outcome]:
+    """What a Tally counts of each row in a table that `table` wrote."""
     if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        yield from pq.read_table(path, columns=["label"]).column("label").to_pylist()
+        yield from parquet_outcomes(path)
         return
     with path.open(newline="", encoding="utf-8") as file:
         if path.suffix == ".jsonl":
-            yield from (json.loads(line)["label"] for line in file)
+            yield from (outcome_of(json.loads(line)) for line in file)
         else:
-            yield from (values["label"] or None for values in csv.DictReader(file))
+            yield from (outcome_of(_from_csv(fields)) for fields in csv.DictReader(file))
+
+
+def _from_csv(fields: dict[str, str]) -> dict[str, Any]:
+    """A row's columns that are counted, as `row` gave them."""
+    values: dict[str, Any] = {name: read_escaped(fields[name]) or None for name in OUTCOME_COLUMNS}
+    return values | {"review": {"true": True, "false": False}.get(fields["review"])}
+
+
+def parquet_outcomes(source: Path | BinaryIO) -> Iterator[Outcome]:
+    """The same of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(source, columns=list(OUTCOME_COLUMNS)).to_pylist()
+    yield from (outcome_of(values) for values in rows)
 
 
 def join(parts: Sequence[Path], out: Path) -> None:

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow.parquet as pq
 import ray
 
 from hemascope.batch.inputs import is_address
 from hemascope.batch.parquet_images import Slice, images_of
 from hemascope.batch.shards import shard_file
 from hemascope.batch.storage import Folder, read, reason
-from hemascope.batch.table import parquet_rows, row
+from hemascope.batch.table import parquet_outcomes, parquet_rows, row
+from hemascope.batch.tally import Outcome, outcome_of
 from hemascope.bundle.bundle import Bundle
 from hemascope.decoding.limits import set_max_pixels
 from hemascope.errors import ImageError
@@ -86,9 +86,9 @@ class Worker:
         self.folder = Folder(settings.out)
 
     def __call__(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The shard's counts by label, or a sentence that says why there are none."""
+        """What a Tally counts of the shard, or a sentence that says why nothing is counted."""
         shard: Shard = pickle.loads(given["part"])
-        problem, counts = "", Counter[str | None]()
+        problem, counts = "", Counter[Outcome]()
         deaths = ray.get(self.settings.attempts.begin.remote(shard.number)) - 1
         if deaths > self.settings.retries:
             where = shard.images[0] if shard.images else shard.slices[0].file
@@ -103,17 +103,17 @@ class Worker:
                 problem = f"{shard.file}: {error}"
         return {"counts": pickle.dumps(counts), "problem": problem}
 
-    def counts(self, shard: Shard) -> Counter[str | None]:
-        """The shard's counts by label; writes its file, unless the file exists already."""
+    def counts(self, shard: Shard) -> Counter[Outcome]:
+        """What a Tally counts of the shard; writes its file, unless the file exists already."""
         if self.folder.has(shard.file):
-            written = io.BytesIO(self.folder.read(shard.file))
-            return Counter(pq.read_table(written, columns=["label"])["label"].to_pylist())
-        counts: Counter[str | None] = Counter()
+            return Counter(parquet_outcomes(io.BytesIO(self.folder.read(shard.file))))
+        counts: Counter[Outcome] = Counter()
         names, buffer = self.classifier.card.classes.names, io.BytesIO()
         with parquet_rows(buffer, names) as write:
             for prediction in self.predictions(shard):
-                write(row(prediction, names))
-                counts[prediction.label] += 1
+                values = row(prediction, names)
+                write(values)
+                counts[outcome_of(values)] += 1
         self.folder.write(shard.file, buffer.getvalue())
         return counts
 

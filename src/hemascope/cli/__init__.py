@@ -68,7 +68,6 @@ def main() -> None:
 
 
 def _let_names_through() -> None:
-    """File names may be of any bytes: reading and printing them must not fail."""
-    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)
+    """File names may be of any bytes: printing them must not fail."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

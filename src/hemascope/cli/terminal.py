@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from hemascope.escaping import escape_controls
 
 out = Console()
 err = Console(stderr=True)
@@ -40,6 +42,11 @@ class RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:.0f}/s", style="progress.data.speed")
+
+
+def escape(text: str) -> str:
+    """Text from outside, to be printed as it is: neither markup nor control characters count."""
+    return escape_markup(escape_controls(text))
 
 
 def print_error(text: str) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.markup import escape
 
 from hemascope.bundle.bundle import write_bundle
 from hemascope.bundle.card import CARD_FILE
@@ -22,10 +21,10 @@ from hemascope.cli.options import (
     Root,
     choose_recipe,
     limit_pixels,
+    open_images,
 )
-from hemascope.cli.terminal import out, progress_bar, refuse_existing
+from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing
 from hemascope.data.manifest import Manifest
-from hemascope.data.open_manifest import open_manifest
 from hemascope.records import Evaluation
 from hemascope.serialization import from_json
 from hemascope.training.recipe import StartFrom
@@ -75,7 +74,7 @@ def train(
 
     keep_memory()
     chosen = choose_recipe(recipe_file, recipe)
-    images = open_manifest(manifest, root)
+    images = open_images(manifest, root)
     class_set = _choose_classes(classes, images)
 
     def print_epoch(record: EpochRecord) -> None:

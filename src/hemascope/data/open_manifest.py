@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,12 +67,17 @@ def below(manifest: Manifest, folder: Path) -> Manifest:
 
     Raises ManifestError for a folder that does not hold it.
     """
-    try:
-        inside = manifest.root.resolve().relative_to(folder.resolve())
-    except ValueError:
+    for given, top in (
+        (Path(os.path.abspath(manifest.root)), Path(os.path.abspath(folder))),
+        (manifest.root.resolve(), folder.resolve()),
+    ):
+        if given.is_relative_to(top):  # by the names that were given, or else by where links lead
+            inside = given.relative_to(top)
+            break
+    else:
         raise ManifestError(
             f"the images are in {manifest.root}, which is not in {folder}; write the manifest in "
             "the images' folder or one above it"
-        ) from None
+        )
     rows = (replace(row, path=(inside / row.path).as_posix()) for row in manifest.rows)
     return replace(manifest, root=folder, rows=tuple(rows))

@@ -13,7 +13,8 @@ import numpy as np
 
 from hemascope.arrays import Float32Array, ImageArray
 from hemascope.errors import ImageError
-from hemascope.inference.images import Images, image_id_of, load_batch, one_or_many, region_of
+from hemascope.inference.given import Images, each_image
+from hemascope.inference.images import image_id_of, load_batch, region_of
 from hemascope.inference.order import map_ahead, split_batches
 from hemascope.inference.predict import (
     failed_prediction,
@@ -46,7 +47,7 @@ def map_batches(
     file to result, so that none waits for another.
     """
     size = batch_size or (ON_GPU if classifier.engine.uses_gpu else ON_PROCESSORS)
-    batches = split_batches(one_or_many(images), size)
+    batches = split_batches(each_image(images), size)
     first = list(itertools.islice(batches, 2))
     if len(first) < 2:
         for batch in first:

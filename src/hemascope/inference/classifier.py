@@ -14,7 +14,7 @@ from hemascope.arrays import Float32Array, FloatArray, ImageArray
 from hemascope.bundle.bundle import Bundle, find_bundle, read_bundle, write_bundle
 from hemascope.bundle.engine import Engine, ModelOutputs
 from hemascope.inference.batches import check_read, embed_images, map_batches, predict_images
-from hemascope.inference.images import Images
+from hemascope.inference.given import Images
 from hemascope.records import Prediction
 
 
@@ -131,7 +131,8 @@ class Classifier:
     ) -> Iterator[Prediction]:
         """Predictions in the order of the images, which may be any number of them.
 
-        An image is a path, a file's bytes, a PIL image, an array, or a View of one. For one that
+        An image is a path, an encoded file's bytes, an open file, a PIL image, an array, a tensor,
+        or a View of one; `each_image` says what holds several. For one that
         cannot be read, the status says why. `um_per_pixel` is the width of a pixel in micrometres;
         None for the scale of the training images. Raises ValueError where it is out of range.
         """

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
-
-import numpy as np
-from PIL import Image
 
 from hemascope.arrays import ImageArray
 from hemascope.errors import ImageError
 from hemascope.preprocess import ImageSource, InputSpec, View
 from hemascope.records import Region
-
-Images: TypeAlias = "ImageSource | View | Iterable[ImageSource | View]"
-"""One image or view of an image, or any number of them."""
-
-
-def one_or_many(images: Images) -> Iterable[ImageSource | View]:
-    """The images; one alone as a list of it. An array of paths holds many images."""
-    if isinstance(images, (str, Path, bytes, Image.Image, View)):
-        return [images]
-    if isinstance(images, np.ndarray) and images.ndim < 4 and images.dtype.kind not in "OUS":
-        return [images]
-    return images
 
 
 def load_batch(

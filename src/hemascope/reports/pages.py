@@ -13,10 +13,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from hemascope.arrays import ImageArray, ProgressCallback
-from hemascope.batch.local import Tally
+from hemascope.batch.tally import Tally
 from hemascope.bundle.bundle import Bundle
 from hemascope.data.manifest import Manifest
 from hemascope.errors import ImageError
+from hemascope.escaping import escape_controls
+from hemascope.folders import NOTHING, PassedOver
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.explain import average_map, offset_of, overlay, search_map
 from hemascope.preprocess import View
@@ -80,16 +82,27 @@ class Gallery:
 
 
 def classification_page(
-    gallery: Gallery, tally: Tally, classifier: Classifier, um_per_pixel: float | None = None
+    gallery: Gallery,
+    tally: Tally,
+    classifier: Classifier,
+    um_per_pixel: float | None = None,
+    passed_over: PassedOver = NOTHING,
 ) -> str:
     """Counts per class, a gallery with class activation maps, and the files that failed.
 
-    `um_per_pixel` is what the images were classified with.
+    `um_per_pixel` is what the images were classified with; `passed_over` is what was found beside
+    them.
     """
     colours = {cell_class.name: cell_class.colour for cell_class in classifier.card.classes}
     most = max(tally.per_class.values(), default=0) or 1
     counts = [
-        {"name": name, "count": count, "colour": colours[name], "width": 100 * count / most}
+        {
+            "name": name,
+            "count": count,
+            "to_review": "–" if tally.to_review is None else tally.to_review[name],
+            "colour": colours[name],
+            "width": 100 * count / most,
+        }
         for name, count in tally.per_class.items()
     ]
     shown = [(View(kept.image_id or "", um_per_pixel), kept) for kept in gallery.predictions()]
@@ -99,6 +112,7 @@ def classification_page(
         counts=counts,
         tiles=list(_tiles(shown, classifier)),
         failed=gallery.failed,
+        passed_over=passed_over,
         card=classifier.card,
     )
 
@@ -226,7 +240,7 @@ def _tiles(
         uncertainty = prediction.uncertainty
         heat, second_heat = overlays(classifier, image, prediction)
         yield Tile(
-            path=prediction.image_id.encode("utf-8", "backslashreplace").decode(),
+            path=prediction.image_id,
             title=f"{prediction.label} {100 * (prediction.probability or 0):.1f} %",
             detail=f"{second} {100 * prediction.probabilities[second]:.1f} %",
             reasons=", ".join(uncertainty.review_reasons if uncertainty else ()),
@@ -276,13 +290,20 @@ def _quartiles(values: Quartiles | None, unit: str) -> str:
     return f"{values.median:.3g} ({values.low:.3g} – {values.high:.3g}) {unit}".rstrip()
 
 
+def _escape_value(value: object) -> object:
+    """A text that a page shows, with what is not visible written out; markup stays as it is."""
+    return escape_controls(value) if type(value) is str else value
+
+
 def _render(template: str, **values: object) -> str:
+    is_page = template.endswith(".html.j2")
     environment = Environment(
         loader=PackageLoader("hemascope.reports"),
-        autoescape=template.endswith(".html.j2"),
+        autoescape=is_page,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_escape_value if is_page else None,
     )
     environment.filters |= {"percent": _percent, "number": _number, "quartiles": _quartiles}
     return environment.get_template(template).render(**values, notice=RESEARCH_USE_ONLY)

@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from hemascope.data.manifest import Manifest
+from hemascope.escaping import escape_formula
 from hemascope.evaluation.audit import AuditedImages
 from hemascope.files import atomic_path, write_atomic
 from hemascope.inference.classifier import Classifier
@@ -61,7 +62,8 @@ def write_audit(audit: Audit, audited: AuditedImages, folder: Path) -> None:
         writer = csv.DictWriter(file, ["rank", *(field.name for field in fields(LabelIssue))])
         writer.writeheader()
         for rank, issue in enumerate(audit.issues, 1):
-            writer.writerow({"rank": rank, **asdict(issue)})
+            values = {name: escape_formula(value) for name, value in asdict(issue).items()}
+            writer.writerow({"rank": rank} | values)
     shown = list(_explain_issues(audit.issues[:GALLERY], audited))
     write_atomic(folder / "audit.html", audit_page(audit, shown, audited[0][0]))
 
