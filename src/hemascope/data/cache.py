@@ -20,6 +20,7 @@ from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.errors import ImageError
 from hemascope.files import atomic_path, sha256_of
 from hemascope.preprocess import InputSpec
+from hemascope.processors import count_processors
 from hemascope.serialization import from_json, to_json
 
 FORMAT = 1
@@ -47,7 +48,7 @@ def open_cache(
     format, truncated, or with bytes that do not match its checksum. Raises ImageError, naming the
     file, for an image that cannot be read.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(count_processors()) as pool:
         hashes = tuple(pool.map(_hash_file, paths))
     key = sha256_of(to_json((FORMAT, spec, hashes)))[:24]
     images_path, header_path = folder / f"{key}.npy", folder / f"{key}.json"
@@ -62,9 +63,17 @@ def open_cache(
 
 
 def default_cache() -> Path:
-    """HEMASCOPE_CACHE, or the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("HEMASCOPE_CACHE") or Path(home) / "hemascope")
+    """HEMASCOPE_CACHE, or the user's cache folder. Raises ValueError for a user without a home."""
+    if chosen := os.environ.get("HEMASCOPE_CACHE"):
+        return Path(chosen)
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        raise ValueError(
+            "this user has no home directory for decoded images; say where by --cache or "
+            "HEMASCOPE_CACHE"
+        ) from None
+    return Path(home) / "hemascope"
 
 
 def _fill(
@@ -80,7 +89,7 @@ def _fill(
         except ImageError as error:
             raise ImageError(f"{paths[position]}: {error}") from None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(count_processors()) as pool:
         for done, _ in enumerate(pool.map(load, range(len(paths))), start=1):
             if progress is not None:
                 progress(done, len(paths))

@@ -18,6 +18,7 @@ from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.errors import ImageError
 from hemascope.files import sha256_of
 from hemascope.preprocess import decode
+from hemascope.processors import count_processors
 
 THUMBNAIL = 32  # pixels a side, of what near-duplicates are found by
 
@@ -118,7 +119,7 @@ def check(manifest: Manifest, progress: ProgressCallback | None = None) -> DataR
 
 def _inspect_all(manifest: Manifest, progress: ProgressCallback | None) -> list[_Inspection]:
     inspections = []
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(count_processors()) as pool:
         for inspection in pool.map(_inspect, (manifest.root / row.path for row in manifest.rows)):
             inspections.append(inspection)
             if progress is not None:

@@ -35,11 +35,12 @@ class Classifier:
     """A bundle, loaded and ready. Safe to share between threads.
 
     Without a bundle it takes the one that comes with the package. `threads` is how many
-    processors it may use, by default all. With `tta` (test-time augmentation) it sees each image
-    in the eight symmetries of the square, which takes eight times as long, and predicts with the
-    mean. Images that are out of distribution are predicted by the fallback model, where the bundle
-    has one; their out-of-distribution score stays the first network's. Raises BundleError for a
-    bundle that cannot be used.
+    processors it may use, by default as many as the process may. With `tta` (test-time
+    augmentation) it sees each image in the eight symmetries of the square, which takes eight times
+    as long, and predicts with the mean. Images that are out of distribution are predicted by the
+    fallback model, where the bundle has one; their out-of-distribution score stays the first
+    network's. It can be pickled and copied, and used in a process that was forked off. Raises
+    BundleError for a bundle that cannot be used, and ValueError for fewer than one processor.
     """
 
     def __init__(
@@ -52,8 +53,13 @@ class Classifier:
         if not isinstance(bundle, Bundle):
             bundle = read_bundle(None if bundle is None else Path(bundle))
         self._bundle, self.card = bundle, bundle.card
+        self._asked_threads = threads
         self.engine = Engine(bundle, threads, tta)
         self.threads = self.engine.threads
+
+    def __reduce__(self) -> tuple[type[Classifier], tuple[Bundle, int | None, bool]]:
+        """A copy, or what arrives in another process, is made anew of the bundle."""
+        return Classifier, (self._bundle, self._asked_threads, self.tta)
 
     def map_offset(self, prediction: Prediction) -> float:
         """How many places further left and up lies what a place of its class map shows.

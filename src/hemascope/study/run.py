@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -21,7 +22,7 @@ from hemascope.data.augment import to_images
 from hemascope.data.cache import default_cache, open_cache
 from hemascope.data.manifest import Manifest
 from hemascope.data.splits import add_hashes, check_splits
-from hemascope.errors import TrainingError
+from hemascope.errors import HemascopeWarning, TrainingError
 from hemascope.inference.classifier import Classifier
 from hemascope.models.summary import multiply_accumulates, parameters_of
 from hemascope.provenance import data_hash, provenance
@@ -31,6 +32,7 @@ from hemascope.study.results import PredictedClasses, RunResult, StudyFacts, Stu
 from hemascope.training.folder import RunFacts, best_record
 from hemascope.training.images import prepare_data
 from hemascope.training.loop import network_of
+from hemascope.training.machine import warn_of_slow_precision
 from hemascope.training.run import train
 
 TIMED = 40  # images, one after the other
@@ -87,6 +89,8 @@ def run_study(
         if on_epochs is not None:
             on_epochs(sum(len(study.epochs(run.digest)) for run in runs), total)
 
+    if jobs:
+        warn_of_slow_precision(jobs[0].run.recipe)
     follow()
     return (runner or run_here)(jobs, follow)
 
@@ -150,7 +154,9 @@ def perform(job: Job) -> None:
     """Trains the job's recipe, from where it was left, and writes its result."""
     folder = job.study.run(job.run.digest)
     if not (folder.bundle / CARD_FILE).exists():
-        train(job.run.recipe, job.manifest, folder.path, resume=True, cache=job.cache)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HemascopeWarning)  # run_study has told it, once
+            train(job.run.recipe, job.manifest, folder.path, resume=True, cache=job.cache)
     job.study.write_result(job.run.digest, score(job))
 
 

@@ -30,6 +30,7 @@ from hemascope.training.curves import draw_curves
 from hemascope.training.folder import EpochRecord, RunFacts, RunFolder, best_record
 from hemascope.training.images import prepare_data
 from hemascope.training.loop import OnEpoch, fit, network_of
+from hemascope.training.machine import limit_threads, settle_precision, warn_of_slow_precision
 from hemascope.training.recipe import Recipe, StartFrom, read_recipe
 
 
@@ -51,15 +52,20 @@ def train(
 
     Of processes that train together only the first writes, and calls back.
 
-    A folder that already holds a run is refused, unless `resume` and its recipe is this one.
+    A folder that already holds a run is refused, unless `resume` and its recipe is this one. The
+    precision `auto` becomes what this machine is fast in, and stays that in a run that goes on;
+    the folder's recipe and the card say what it became.
     `start_from` is another run, of the same architecture, whose best weights this one begins with,
     or `imagenet`.
     Raises TrainingError or ManifestError before anything is written.
     """
     folder = RunFolder(path)
+    recipe = _settle_recipe(recipe, folder)
     is_main = int(os.environ.get("RANK", "0")) == 0  # among processes that train together
     if is_main:
         _check_folder(folder, recipe, resume)
+        warn_of_slow_precision(recipe)
+    limit_threads()
     start = None if start_from is None else _start(start_from, recipe)
     data = prepare_data(recipe, manifest, cache or default_cache(), classes, on_read)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
@@ -68,7 +74,8 @@ def train(
         train_images=len(data.targets),
         val_images=len(data.val_targets),
         data=data.digest,
-        provenance=provenance(data.digest, device),
+        provenance=provenance(data.digest, device)
+        | {"precision": recipe.precision, "threads": str(torch.get_num_threads())},
     )
     if is_main:
         if start is not None:
@@ -221,6 +228,13 @@ def _validation(records: list[EpochRecord], facts: RunFacts) -> tuple[Metric, ..
     correct = round(accuracy * facts.val_images)
     measured_on = "images held out of training, by which the epoch was chosen"
     return (Metric(measured_on, "accuracy", wilson(correct, facts.val_images)),)
+
+
+def _settle_recipe(recipe: Recipe, folder: RunFolder) -> Recipe:
+    """The recipe with a precision: that which a begun run has, or what is fast here."""
+    if recipe.precision == "auto" and folder.recipe.exists():
+        recipe = replace(recipe, precision=read_recipe(folder.recipe).precision)
+    return settle_precision(recipe)
 
 
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
