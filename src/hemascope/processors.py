@@ -51,9 +51,9 @@ def _control_groups(proc: Path) -> Iterator[tuple[Path, PurePosixPath]]:
         kind, _, options = after.split(" ", 2)
         is_v2 = kind == V2_TYPE
         if (is_v2 or (kind == "cgroup" and V1_CONTROLLER in options.split(","))) and is_v2 in own:
-            path = own[is_v2]
+            group = own[is_v2]
             # In a container the path may be the host's, of which only the mount is seen.
-            inner = path.relative_to(root) if path.is_relative_to(root) else PurePosixPath()
+            inner = group.relative_to(root) if group.is_relative_to(root) else PurePosixPath()
             yield Path(mount_point), inner
 
 

@@ -28,7 +28,7 @@ def settle_precision(recipe: Recipe) -> Recipe:
 def has_native_bf16() -> bool:
     """Whether the GPU, or without any the processor, computes in bfloat16 by itself."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if torch.accelerator.is_available():  # of another maker, where nothing was measured
         return False
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""

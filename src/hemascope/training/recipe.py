@@ -114,8 +114,8 @@ class Recipe:
     ema_decay: float = 0.0
     """Decay a step of the weights' exponential moving average, which is then what is kept."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Autocast precision; auto is bf16 where the GPU or the processor computes in it, else fp32, and
-    the run records which. fp16 needs a GPU."""
+    """Autocast precision. auto is bf16 where the GPU or the processor has it, else fp32; the run
+    records which. fp16 needs a GPU."""
     compile: bool = False
     """Compile the network first, which takes minutes for each image size and then runs faster;
     on a processor it needs a C++ compiler."""
