@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+TOKEN = "[0-9a-f]{8}"  # in the name of a temporary file
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -33,6 +36,31 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a full disk does not say which file it met
         raise
+
+
+def remove_torn(path: Path) -> None:
+    """Removes what processes that were killed while they wrote `path` have left beside it.
+
+    Only for what no other process may be writing.
+    """
+    torn = re.compile(re.escape(f".{path.name}.") + TOKEN + re.escape(path.suffix))
+    if path.parent.is_dir():
+        _unlink(entry for entry in path.parent.iterdir() if torn.fullmatch(entry.name))
+
+
+def remove_torn_below(folder: Path) -> None:
+    """The same for every file in a folder, and in those in it, that is one process's own."""
+    _unlink(entry for entry in folder.rglob(".*") if is_torn(entry))
+
+
+def is_torn(path: Path) -> bool:
+    """Whether it has the name of a temporary file of `atomic_path`."""
+    return re.fullmatch(rf"\..+\.{TOKEN}(\.[^.]+)?", path.name) is not None
+
+
+def _unlink(entries: Iterable[Path]) -> None:
+    for entry in list(entries):
+        entry.unlink(missing_ok=True)
 
 
 def _create(path: Path) -> None:

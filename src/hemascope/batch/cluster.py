@@ -8,13 +8,16 @@ to be kept, and no two parts meet.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import Any
 
 import ray
 import ray.data
@@ -22,11 +25,13 @@ from ray.exceptions import RayError
 
 from hemascope.arrays import ProgressCallback
 from hemascope.batch.cluster_inputs import Sources
+from hemascope.batch.finished import ends_of, is_whole, read_rows
+from hemascope.batch.inputs import is_address
 from hemascope.batch.local import Tally
 from hemascope.batch.parquet_images import Slice, slices_of
 from hemascope.batch.ray_session import ray_session
 from hemascope.batch.shards import SHARD_ROWS, Shards, job_of
-from hemascope.batch.storage import Folder
+from hemascope.batch.storage import Folder, read
 from hemascope.batch.worker import READERS, Attempts, Settings, Shard, Worker
 from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.decoding.limits import max_pixels
@@ -56,7 +61,8 @@ def classify_on_cluster(
     all machines must see the same disk.
 
     An image that cannot be read costs one row. When a worker dies, another takes up its part. A
-    run that was stopped in whatever way goes on with `resume`; only the missing parts are done.
+    run that was stopped in whatever way goes on with `resume`; only the missing parts are done,
+    and none of a table of images at paths or addresses that is whole already.
     Raises ValueError where `out` has a suffix, or holds a table and neither `resume` nor
     `force` is set; where a run to go on with is of other images, another model or other settings;
     for storage that refuses; and for a part whose workers all died.
@@ -79,6 +85,10 @@ def classify_on_cluster(
     shards = Shards(folder, out)
     counts: Counter[str | None] = Counter()
     job = job_of(classifier, names, images, um_per_pixel)
+    if resume and not shards.is_begun() and not slices:
+        finished = _count_if_finished(shards, folder, classifier, sources.images, um_per_pixel)
+        if finished is not None:
+            return _tally(finished, classifier)
     with shards.working_on(job, resume, force):
         with ray_session(address, workers):
             options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
@@ -98,9 +108,47 @@ def classify_on_cluster(
                 if progress is not None:
                     progress(counts.total(), images)
         shards.finish()
+    return _tally(counts, classifier)
+
+
+def _tally(counts: Counter[str | None], classifier: Classifier) -> Tally:
     unreadable = counts.pop(None, 0)
     per_class = {name: counts[name] for name in classifier.card.classes.names}
     return Tally(counts.total(), unreadable, per_class)
+
+
+def _count_if_finished(
+    shards: Shards,
+    folder: Folder,
+    classifier: Classifier,
+    images: Sequence[str],
+    um_per_pixel: float | None,
+) -> Counter[str | None] | None:
+    """The labels' counts of a table that is whole, and of these images; None of any other."""
+    written = shards.list_written()
+    if not written:
+        return None
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for name in written:
+            yield from read_rows(io.BytesIO(folder.read(name)), ".parquet")
+
+    sample = ends_of(images)
+    predictions = classifier.predict([_content(name) for name in sample], um_per_pixel=um_per_pixel)
+    ends = [
+        replace(prediction, path=name) for prediction, name in zip(predictions, sample, strict=True)
+    ]
+    if not is_whole(rows(), len(images), ends, classifier.card.classes.names, ".parquet"):
+        return None
+    return Counter(values["label"] for values in rows())
+
+
+def _content(name: str) -> str | bytes:
+    """The path of an image, or what lies at its address; nothing where that cannot be read."""
+    try:
+        return read(name) if is_address(name) else name
+    except OSError:
+        return b""
 
 
 def _slices(tables: Sequence[str]) -> list[Slice]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hemascope.arrays import ProgressCallback
+from hemascope.batch.finished import ends_of, is_whole, read_rows
 from hemascope.batch.shards import SHARD_ROWS, DiskFolder, Shards, job_of, shard_file
 from hemascope.batch.table import KINDS, join, labels, row, table
+from hemascope.files import remove_torn
 from hemascope.inference.classifier import Classifier
 from hemascope.records import Prediction
 
@@ -42,16 +44,22 @@ def classify_to(
 
     Rows are written in shards, in a hidden folder beside `out`, and the table appears whole at
     the end. A run that was stopped in whatever way goes on with `resume` after its last full
-    shard. Raises ValueError for an unknown suffix, where a table is there, whole or begun, and
-    neither `resume` nor `force` is set, or where the begun one is of other images, another model
-    or other settings.
+    shard; where its table is whole already, nothing is left to do. Raises ValueError for an unknown
+    suffix, where a table is there, whole or begun, and neither `resume` nor `force` is set, or
+    where the one there is of other images, another model or other settings.
     """
     folder, kind = shard_folder(out)
     shards = Shards(DiskFolder(folder), str(out))
     job = job_of(classifier, paths, len(paths), um_per_pixel)
+    counts: Counter[str | None] = Counter()
+    may_be_finished = resume and not shards.is_begun()
+    if may_be_finished and _is_finished(shards, out, classifier, paths, um_per_pixel):
+        for path in _tables(shards, out):
+            counts.update(labels(path))
+        _clear(folder, out)
+        return _tally(counts, classifier)
     if out.suffix and out.exists() and not (force or shards.is_begun()):
         raise ValueError(f"{out}: exists already; use --force to replace it")
-    counts: Counter[str | None] = Counter()
     names = classifier.card.classes.names
 
     def count(prediction: Prediction) -> None:
@@ -61,6 +69,7 @@ def classify_to(
         if progress is not None:
             progress(counts.total(), len(paths))
 
+    remove_torn(out)
     try:
         with shards.working_on(job, resume, force):
             done = shards.list_written()
@@ -78,10 +87,42 @@ def classify_to(
                 _join(shards, folder, out)
             shards.finish()
     finally:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        _clear(folder, out)
+    return _tally(counts, classifier)
+
+
+def _tally(counts: Counter[str | None], classifier: Classifier) -> Tally:
     unreadable = counts.pop(None, 0)
-    return Tally(len(paths) - unreadable, unreadable, {name: counts[name] for name in names})
+    per_class = {name: counts[name] for name in classifier.card.classes.names}
+    return Tally(counts.total(), unreadable, per_class)
+
+
+def _tables(shards: Shards, out: Path) -> list[Path]:
+    """The files of a finished table."""
+    return [out] if out.suffix else [out / name for name in shards.list_written()]
+
+
+def _is_finished(
+    shards: Shards,
+    out: Path,
+    classifier: Classifier,
+    paths: list[str],
+    um_per_pixel: float | None,
+) -> bool:
+    """Whether the table is whole, and of these images by this classifier; see `is_whole`."""
+    tables, kind = _tables(shards, out), shard_folder(out)[1]
+    if not tables or not all(path.is_file() for path in tables):
+        return False
+    ends = classifier.predict(ends_of(paths), um_per_pixel=um_per_pixel)
+    rows = (values for path in tables for values in read_rows(path, kind))
+    return is_whole(rows, len(paths), ends, classifier.card.classes.names, kind)
+
+
+def _clear(folder: Path, out: Path) -> None:
+    """Removes what killed runs had begun to write beside `out`, and an empty folder of shards."""
+    remove_torn(out)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def shard_folder(out: Path) -> tuple[Path, str]:

@@ -146,5 +146,5 @@ class Shards:
     def _remove_torn(self) -> None:
         """Removes what processes that were killed had begun to write on a disk."""
         for name in self.folder.names():
-            if name.startswith(".part"):
+            if name.startswith((".part", f".{JOB_FILE}.")):
                 self.folder.remove(name)

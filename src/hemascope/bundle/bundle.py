@@ -17,7 +17,7 @@ from typing import Any
 
 from hemascope.classes import ClassSet
 from hemascope.errors import BundleError
-from hemascope.files import sha256_of, write_atomic
+from hemascope.files import remove_torn, sha256_of, write_atomic
 from hemascope.preprocess import InputSpec
 from hemascope.records import RESEARCH_USE_ONLY, Proportion
 from hemascope.serialization import from_json, to_json
@@ -197,5 +197,6 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     """Its files, each written whole; the card last, so that a half-written bundle is refused."""
     if bundle.fallback is not None:
         write_bundle(bundle.fallback, folder / FALLBACK)
-    write_atomic(folder / MODEL_FILE, bundle.model)
-    write_atomic(folder / CARD_FILE, to_json(bundle.card))
+    for name, content in ((MODEL_FILE, bundle.model), (CARD_FILE, to_json(bundle.card))):
+        remove_torn(folder / name)
+        write_atomic(folder / name, content)

@@ -18,7 +18,7 @@ from hemascope.classes import ClassSet
 from hemascope.data.cache import default_cache
 from hemascope.data.manifest import Manifest
 from hemascope.errors import TrainingError
-from hemascope.files import write_atomic
+from hemascope.files import is_torn, remove_torn_below, write_atomic
 from hemascope.metrics.intervals import wilson
 from hemascope.models.ensemble import Ensemble
 from hemascope.models.imagenet import BLOCKS, imagenet_state
@@ -64,6 +64,7 @@ def train(
     is_main = int(os.environ.get("RANK", "0")) == 0  # among processes that train together
     if is_main:
         _check_folder(folder, recipe, resume)
+        remove_torn_below(folder.path)
         warn_of_slow_precision(recipe)
     limit_threads()
     start = None if start_from is None else _start(start_from, recipe)
@@ -239,7 +240,9 @@ def _settle_recipe(recipe: Recipe, folder: RunFolder) -> Recipe:
 
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
     if not folder.recipe.exists():
-        if folder.path.exists() and any(folder.path.iterdir()):
+        if folder.path.exists() and not all(
+            entry == folder.start or is_torn(entry) for entry in folder.path.iterdir()
+        ):
             raise TrainingError(f"{folder.path}: not empty and not a run; take another folder")
         return
     if not resume:
