@@ -1,4 +1,4 @@
-"""The `hemascope` command, `python -m hemascope`, and what `torchrun -m hemascope train …` starts."""
+"""The `hemascope` command, `python -m hemascope`, and `torchrun -m hemascope train …`."""
 
 from hemascope.stopping import leave_on_signals
 

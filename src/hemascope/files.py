@@ -27,8 +27,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{path.suffix}"
-    _create(temporary)
     try:
+        _create(temporary)
         yield temporary
         temporary.replace(path)
     except BaseException as error:
@@ -38,14 +38,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
+def torn_files(path: Path) -> list[Path]:
+    """The temporary files of `path` that are there, being written or left by a killed process."""
+    torn = re.compile(re.escape(f".{path.name}.") + TOKEN + re.escape(path.suffix))
+    there = path.parent.iterdir() if path.parent.is_dir() else ()
+    return [entry for entry in there if torn.fullmatch(entry.name)]
+
+
 def remove_torn(path: Path) -> None:
     """Removes what processes that were killed while they wrote `path` have left beside it.
 
     Only for what no other process may be writing.
     """
-    torn = re.compile(re.escape(f".{path.name}.") + TOKEN + re.escape(path.suffix))
-    if path.parent.is_dir():
-        _unlink(entry for entry in path.parent.iterdir() if torn.fullmatch(entry.name))
+    _unlink(torn_files(path))
 
 
 def remove_torn_below(folder: Path) -> None:

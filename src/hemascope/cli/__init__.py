@@ -89,11 +89,13 @@ def _print_our_warnings() -> None:
     """Warnings of Hemascope's own are one line; those of other packages are shown as ever."""
     show = warnings.showwarning
 
-    def show_in_one_line(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    def show_in_one_line(
+        message: Warning | str, category: type[Warning], *where: Any, **more: Any
+    ) -> None:
         if issubclass(category, HemascopeWarning):
             print_warning(str(message))
         else:
-            show(message, category, *where)
+            show(message, category, *where, **more)
 
     warnings.showwarning = show_in_one_line
 
