@@ -73,7 +73,7 @@ def test_classify(
         assert not list(folder.rglob(".*")) + list(folder.rglob("_*"))
         if out.is_file() and name != "p.parquet":
             assert out.read_bytes() == (tmp_path / "expected" / name).read_bytes()
-    assert change > 15  # so many moments were tried
+    assert change > 10  # so many moments were tried
 
 
 def test_a_whole_table_of_other_images_is_not_taken_for_this_one(
@@ -88,7 +88,7 @@ def test_a_whole_table_of_other_images_is_not_taken_for_this_one(
         with pytest.raises(ValueError, match="exists already"):
             classify_to(out, classifier, other, resume=True)
     bundle = read_bundle(tiny_bundle)
-    changed = replace(bundle, card=replace(bundle.card, temperature=0.1))
+    changed = replace(bundle, card=replace(bundle.card, temperature=1e-4))
     with pytest.raises(ValueError, match="exists already"):
         classify_to(out, Classifier(changed, threads=1), paths, resume=True)
 
