@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +34,7 @@ from hemascope.inference.explain import average_map, resize_map, search_map
 from hemascope.metrics.faithfulness import STEPS, deletion, insertion
 from hemascope.metrics.intervals import bootstrap, wilson
 from hemascope.preprocess import decode, ground_colour
+from hemascope.processors import count_processors
 from hemascope.provenance import provenance
 from hemascope.records import Estimate, Prediction, Proportion
 from hemascope.serialization import to_json
@@ -152,7 +152,7 @@ def localisation(classifier: Classifier, folder: Path) -> dict[str, Proportion]:
         found = {kind: peak_lies_in(mask, weights, scale) for kind, weights in shown.items()}
         return found | {"middle": bool(mask[mask.shape[0] // 2, mask.shape[1] // 2])}
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(count_processors()) as pool:
         each = list(pool.map(peaks, right))
     return {kind: wilson(sum(found[kind] for found in each), len(each)) for kind in each[0]}
 
@@ -177,7 +177,7 @@ def main() -> None:
     by_class = groupby(sorted(manifest.rows, key=lambda row: row.label), lambda row: row.label)
     rows = [row for _, group in by_class for row in list(group)[:PER_CLASS]]
     paths = [str(manifest.root / row.path) for row in rows]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(count_processors()) as pool:
         each = list(pool.map(partial(areas_of, classifier), enumerate(paths)))
     taken, given_places = (
         {kind: np.array([areas[kind][way] for areas in each]) for kind in each[0]} for way in (0, 1)

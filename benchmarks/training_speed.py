@@ -27,8 +27,6 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
 
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.manifest import manifest_from_folder
@@ -64,6 +62,9 @@ def draw_jpegs(folder: Path, per_class: int) -> None:
 
 
 def plain_epoch(folder: Path, size: int, batch: int) -> Callable[[], None]:
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
     steps = [
         transforms.Resize((size, size)),
         transforms.RandomHorizontalFlip(),
@@ -93,10 +94,7 @@ def plain_epoch(folder: Path, size: int, batch: int) -> Callable[[], None]:
     return epoch
 
 
-def our_epoch(
-    folder: Path, cache: Path, size: int, batch: int, compiled: bool
-) -> Callable[[], None]:
-    recipe = Recipe(image_size=size, batch_size=batch, val_fraction=0.0, compile=compiled)
+def our_epoch(folder: Path, cache: Path, recipe: Recipe) -> Callable[[], None]:
     run = Run(recipe, prepare_data(recipe, manifest_from_folder(folder), cache))
 
     def epoch() -> None:
@@ -111,7 +109,10 @@ def work(way: str, folder: Path, size: int, given: argparse.Namespace, pipe: Con
         epoch = plain_epoch(folder, size, given.batch)
     else:
         cache = folder.parent / "cache"
-        epoch = our_epoch(folder, cache, size, given.batch, given.compile)
+        recipe = Recipe(
+            image_size=size, batch_size=given.batch, val_fraction=0.0, compile=given.compile
+        )
+        epoch = our_epoch(folder, cache, recipe)
     while pipe.recv():
         started = time.perf_counter()
         epoch()

@@ -8,7 +8,8 @@
     ├── StorageError      storage that refuses               (also a ValueError)
     └── TrainingError     a run that cannot go on            (also a RuntimeError)
 
-An argument that is out of range is a plain ValueError, as in Python itself.
+An argument that is out of range is a plain ValueError, as in Python itself. What goes on all the
+same, but not as well as it could, is a HemascopeWarning.
 """
 
 from __future__ import annotations
@@ -75,6 +76,10 @@ class BundleError(HemascopeError, ValueError):
 
 class StorageError(HemascopeError, ValueError):
     """Storage that refuses or cannot be reached; its text says which and why."""
+
+
+class HemascopeWarning(UserWarning):
+    """What goes on all the same; its text says what is not as it could be, and what to do."""
 
 
 class TrainingError(HemascopeError, RuntimeError):

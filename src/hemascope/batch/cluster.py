@@ -8,13 +8,16 @@ their files are the only state.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import Any
 
 import ray
 import ray.data
@@ -22,11 +25,13 @@ from ray.exceptions import RayError
 
 from hemascope.arrays import ProgressCallback
 from hemascope.batch.cluster_inputs import Sources
+from hemascope.batch.finished import ends_of, is_whole, read_rows
+from hemascope.batch.inputs import is_address
 from hemascope.batch.parquet_images import Slice, slices_of
 from hemascope.batch.ray_session import ray_session
 from hemascope.batch.shards import SHARD_ROWS, Shards, job_of
-from hemascope.batch.storage import Folder
-from hemascope.batch.tally import Outcome, Tally, tally_of
+from hemascope.batch.storage import Folder, read
+from hemascope.batch.tally import Outcome, Tally, outcome_of, tally_of
 from hemascope.batch.worker import READERS, Attempts, Settings, Shard, Worker
 from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.decoding.limits import max_pixels
@@ -56,7 +61,8 @@ def classify_on_cluster(
     all machines must see the same disk.
 
     An image that cannot be read gives a row that says why. When a worker dies, another begins its
-    shard again. A run that was stopped goes on with `resume`; only the missing shards are done.
+    shard again. A run that was stopped goes on with `resume`; only the missing shards are done, and
+    none where the table of images at paths or addresses is already complete.
     Raises ValueError where `out` has a suffix, or holds a table and neither `resume` nor `force` is
     set; where the run to resume is of other images, another model or other settings; for storage
     that refuses; and for a shard whose workers all died.
@@ -79,6 +85,10 @@ def classify_on_cluster(
     shards = Shards(folder, out)
     counts: Counter[Outcome] = Counter()
     job = job_of(classifier, names, images, um_per_pixel)
+    if resume and not shards.is_begun() and not slices:
+        finished = _count_if_finished(shards, folder, classifier, sources.images, um_per_pixel)
+        if finished is not None:
+            return tally_of(finished, classifier.card)
     with shards.working_on(job, resume, force):
         with ray_session(address, workers):
             options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
@@ -99,6 +109,41 @@ def classify_on_cluster(
                     progress(counts.total(), images)
         shards.finish()
     return tally_of(counts, classifier.card)
+
+
+def _count_if_finished(
+    shards: Shards,
+    folder: Folder,
+    classifier: Classifier,
+    images: Sequence[str],
+    um_per_pixel: float | None,
+) -> Counter[Outcome] | None:
+    """What a Tally counts of a complete table of these images; None for any other table."""
+    written = shards.list_written()
+    if not written:
+        return None
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for name in written:
+            yield from read_rows(io.BytesIO(folder.read(name)), ".parquet")
+
+    sample = ends_of(images)
+    predictions = classifier.predict([_content(name) for name in sample], um_per_pixel=um_per_pixel)
+    ends = [
+        replace(prediction, image_id=name)
+        for prediction, name in zip(predictions, sample, strict=True)
+    ]
+    if not is_whole(rows(), len(images), ends, classifier.card.classes.names, ".parquet"):
+        return None
+    return Counter(outcome_of(values) for values in rows())
+
+
+def _content(name: str) -> str | bytes:
+    """The path of an image, or what lies at its address; nothing where that cannot be read."""
+    try:
+        return read(name) if is_address(name) else name
+    except OSError:
+        return b""
 
 
 def _slices(tables: Sequence[str]) -> list[Slice]:

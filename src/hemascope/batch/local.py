@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hemascope.arrays import ProgressCallback
+from hemascope.batch.finished import ends_of, is_whole, read_rows
 from hemascope.batch.shards import SHARD_ROWS, DiskFolder, Shards, job_of, shard_file
 from hemascope.batch.table import KINDS, join, outcomes, row, table
 from hemascope.batch.tally import Outcome, Tally, outcome_of, tally_of
+from hemascope.files import remove_torn
 from hemascope.inference.classifier import Classifier
 from hemascope.records import Prediction
 
@@ -33,16 +35,23 @@ def classify_to(
     path without a suffix is a folder of Parquet files with 5,000 rows each.
 
     Rows are written in shards in a hidden folder beside `out`, and the whole table appears at the
-    end. A run that was stopped goes on with `resume` after its last full shard. Raises ValueError
-    for an unknown suffix; for a table that exists or was begun where neither `resume` nor `force`
-    is set; and for a table that was begun with other images, another model or other settings.
+    end. A run that was stopped goes on with `resume` after its last full shard; where its table is
+    already complete, nothing is left to do. Raises ValueError for an unknown suffix; for a table
+    that exists or was begun where neither `resume` nor `force` is set; and for a table that was
+    begun with other images, another model or other settings.
     """
     folder, kind = shard_folder(out)
     shards = Shards(DiskFolder(folder), str(out))
     job = job_of(classifier, paths, len(paths), um_per_pixel)
+    counts: Counter[Outcome] = Counter()
+    may_be_finished = resume and not shards.is_begun()
+    if may_be_finished and _is_finished(shards, out, classifier, paths, um_per_pixel):
+        for path in _tables(shards, out):
+            counts.update(outcomes(path))
+        _clear(folder, out)
+        return tally_of(counts, classifier.card)
     if out.suffix and out.exists() and not (force or shards.is_begun()):
         raise ValueError(f"{out}: exists already; use --force to replace it")
-    counts: Counter[Outcome] = Counter()
     names = classifier.card.classes.names
 
     def count(prediction: Prediction, values: Mapping[str, Any]) -> None:
@@ -52,6 +61,7 @@ def classify_to(
         if progress is not None:
             progress(counts.total(), len(paths))
 
+    remove_torn(out)
     try:
         with shards.working_on(job, resume, force):
             done = shards.list_written()
@@ -69,9 +79,36 @@ def classify_to(
                 _join(shards, folder, out)
             shards.finish()
     finally:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        _clear(folder, out)
     return tally_of(counts, classifier.card)
+
+
+def _tables(shards: Shards, out: Path) -> list[Path]:
+    """The files of a finished table."""
+    return [out] if out.suffix else [out / name for name in shards.list_written()]
+
+
+def _is_finished(
+    shards: Shards,
+    out: Path,
+    classifier: Classifier,
+    paths: list[str],
+    um_per_pixel: float | None,
+) -> bool:
+    """Whether the table is whole, and of these images by this classifier; see `is_whole`."""
+    tables, kind = _tables(shards, out), shard_folder(out)[1]
+    if not tables or not all(path.is_file() for path in tables):
+        return False
+    ends = classifier.predict(ends_of(paths), um_per_pixel=um_per_pixel)
+    rows = (values for path in tables for values in read_rows(path, kind))
+    return is_whole(rows, len(paths), ends, classifier.card.classes.names, kind)
+
+
+def _clear(folder: Path, out: Path) -> None:
+    """Removes what killed runs had begun to write beside `out`, and an empty folder of shards."""
+    remove_torn(out)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def shard_folder(out: Path) -> tuple[Path, str]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+
+from hemascope.processors import count_processors
 
 
 @contextmanager
@@ -26,17 +30,33 @@ def ray_session(address: str | None = None, workers: int | None = None) -> Itera
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     _knock(address or os.environ.get("RAY_ADDRESS", ""))
     alone = address is None and workers is not None and "RAY_ADDRESS" not in os.environ
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if alone:
+            _connect("local", workers)
+        else:
+            try:
+                _connect(address or "auto", None)
+            except ConnectionError:
+                if address is not None or "RAY_ADDRESS" in os.environ:
+                    raise
+                _connect("local", count_processors())
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray has put its own in its place
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str, processors: int | None) -> None:
+    """To a cluster, or to a `local` one that is started with so many processors to share out."""
     ray.init(
-        address="local" if alone else address,
-        num_cpus=workers if alone else None,
+        address=address,
+        num_cpus=processors,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _knock(address: str) -> None:

@@ -150,5 +150,5 @@ class Shards:
     def _remove_torn(self) -> None:
         """Removes unfinished files of processes that were killed while they wrote."""
         for name in self.folder.names():
-            if name.startswith(".part"):
+            if name.startswith((".part", f".{JOB_FILE}.")):
                 self.folder.remove(name)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hemascope.bundle.card import CARD_FILE, Card, read_card, write_card
 from hemascope.errors import BundleError
-from hemascope.files import sha256_of, write_atomic
+from hemascope.files import remove_torn, sha256_of, write_atomic
 
 MODEL_FILE, FALLBACK = "model.onnx", "fallback"
 FALLBACK_OF_FORMAT_1 = "elsewhere"
@@ -161,5 +161,6 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     """Writes the bundle's files, each whole; the card last, so that half a bundle is refused."""
     if bundle.fallback is not None:
         write_bundle(bundle.fallback, folder / FALLBACK)
+    remove_torn(folder / MODEL_FILE)
     write_atomic(folder / MODEL_FILE, bundle.model)
     write_card(bundle.card, folder)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
 
 from hemascope.arrays import Float32Array, ImageArray
 from hemascope.bundle.bundle import MODEL_FILE, Bundle
 from hemascope.bundle.card import CARD_FILE
+from hemascope.bundle.session import Session
 from hemascope.bundle.tta import average_maps, symmetries
 from hemascope.errors import BundleError
+from hemascope.processors import count_processors
 
 GPUS = {"TensorrtExecutionProvider", "CUDAExecutionProvider", "ROCMExecutionProvider"}
 
@@ -30,22 +30,19 @@ class ModelOutputs(NamedTuple):
 class Engine:
     """A bundle's graph, loaded on onnxruntime. Threads can share it.
 
-    `threads` is how many processors it uses, by default all. With `tta` (test-time augmentation)
-    its outputs are means over the eight symmetries of the square. Raises BundleError for a graph
-    that cannot be loaded, or does not fit the card.
+    `threads` is how many processors it may use, by default as many as the process may. With `tta`
+    (test-time augmentation) its outputs are means over the eight symmetries of the square. Raises
+    BundleError for a graph that cannot be loaded, or does not fit the card, and ValueError for
+    fewer than one processor.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None, tta: bool = False) -> None:
         self.card, self.tta = bundle.card, tta
-        self.threads = threads or os.cpu_count() or 1
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 3
-        self._providers = onnxruntime.get_available_providers()
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")
+        self.threads = threads or count_processors()
         try:
-            self._session = onnxruntime.InferenceSession(
-                bundle.model, options, providers=self._providers
-            )
+            self._session = Session(bundle.model, self.threads)
         except Exception as error:  # onnxruntime has no common error class
             first_line = str(error).splitlines()[0]
             raise BundleError(f"{MODEL_FILE} cannot be loaded: {first_line}") from None
@@ -53,7 +50,7 @@ class Engine:
 
     @property
     def uses_gpu(self) -> bool:
-        return bool(GPUS & set(self._providers))
+        return bool(GPUS & set(self._session.providers))
 
     def outputs(self, batch: ImageArray) -> ModelOutputs:
         """The graph's outputs for preprocessed images (N,S,S,3) uint8; with `tta`, their means."""
@@ -80,8 +77,8 @@ class Engine:
     def _check_fit(self) -> None:
         """Raises BundleError for a graph that does not fit the card."""
         size, num_classes = self.card.input.size, len(self.card.classes)
-        inputs = {node.name: node.shape[1:] for node in self._session.get_inputs()}
-        outputs = {node.name: node.shape[1:] for node in self._session.get_outputs()}
+        inputs = {name: shape[1:] for name, shape in self._session.input_shapes().items()}
+        outputs = {name: shape[1:] for name, shape in self._session.output_shapes().items()}
         names = self.card.outputs
         fits = inputs == {"images": [size, size, 3]} and len(names) == len(ModelOutputs._fields)
         if not fits or outputs.get(names[0]) != [num_classes] or not outputs.keys() >= set(names):

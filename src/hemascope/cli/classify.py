@@ -18,6 +18,7 @@ from hemascope.cli.options import (
     Force,
     ImageList,
     MaxPixels,
+    Threads,
     Tta,
     UmPerPixel,
     bundle_folder,
@@ -46,6 +47,7 @@ def classify(
     resume: Annotated[bool, Parameter(negative="")] = False,
     cluster: Annotated[bool, Parameter(negative="")] = False,
     workers: int | None = None,
+    threads: Threads = None,
     max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
@@ -78,6 +80,8 @@ def classify(
     limit_pixels(max_pixels)
     if workers is not None and not cluster:
         raise ValueError("--workers is a number of processes for --cluster")
+    if threads is not None and cluster:
+        raise ValueError("--threads is for this machine alone; --workers is for a --cluster")
     if report is not None and (cluster or resume):
         other = "classify on a --cluster" if cluster else "go on with --resume"
         raise ValueError(f"a page is of all images; leave --report out to {other}")
@@ -103,7 +107,8 @@ def classify(
             if is_address(table):
                 raise ValueError(f"{table}: an object store is written to with --cluster")
             refuse_existing(force, report)
-            classifier, inputs = Classifier(bundle_folder(bundle), tta=tta), _inputs(images)
+            classifier = Classifier(bundle_folder(bundle), threads, tta)
+            inputs = _inputs(images)
             passed_over = inputs.passed_over
             gallery = None if report is None else Gallery()
             on_prediction = None if gallery is None else gallery.add

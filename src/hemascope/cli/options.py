@@ -59,6 +59,13 @@ UmPerPixel: TypeAlias = Annotated[
         "say; by default they look like the training images."
     ),
 ]
+Threads: TypeAlias = Annotated[
+    int | None,
+    Parameter(
+        help="Processors to use; by default as many as this process is allowed, by its affinity "
+        "and its container."
+    ),
+]
 MaxPixels: TypeAlias = Annotated[
     int | None,
     Parameter(
@@ -70,7 +77,7 @@ MaxPixels: TypeAlias = Annotated[
 Cache: TypeAlias = Annotated[
     Path | None,
     Parameter(
-        help="Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE."
+        help="Folder for decoded images; by default HEMASCOPE_CACHE, or the user's cache folder."
     ),
 ]
 RecipeFile: TypeAlias = Annotated[

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from hemascope.escaping import escape_controls
+from hemascope.files import remove_torn
 
 out = Console()
 err = Console(stderr=True)
@@ -53,10 +54,17 @@ def print_error(text: str) -> None:
     err.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True, highlight=False)
 
 
+def print_warning(text: str) -> None:
+    err.print(f"[bold yellow]warning:[/] {escape(text)}", soft_wrap=True, highlight=False)
+
+
 def refuse_existing(force: bool, *paths: Path | None) -> None:
+    """Raises ValueError for a file that is there; clears what killed runs left of another."""
     for path in paths:
-        if path is not None and path.exists() and not force:
-            raise ValueError(f"{path}: exists already; use --force to replace it")
+        if path is not None:
+            if path.exists() and not force:
+                raise ValueError(f"{path}: exists already; use --force to replace it")
+            remove_torn(path)
 
 
 def share(value: float | None) -> str:

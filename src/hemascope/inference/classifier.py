@@ -22,14 +22,15 @@ class Classifier:
     """A bundle, loaded and ready to classify. Threads can share it.
 
     An image out of distribution is predicted by the fallback model, where the bundle has one; the
-    out-of-distribution score stays that of the bundle's own network.
+    out-of-distribution score stays that of the bundle's own network. A classifier can be pickled
+    and copied, and used in a process that was forked off.
 
     Parameters
     ----------
     bundle
         A Bundle or its folder; by default the one that comes with the package.
     threads
-        How many processors to use; by default all.
+        How many processors to use; by default as many as the process may.
     tta
         Predict with the mean over the eight symmetries of each image; takes eight times as long.
 
@@ -37,6 +38,8 @@ class Classifier:
     ------
     BundleError
         For a bundle that cannot be used.
+    ValueError
+        For fewer than one processor.
 
     Examples
     --------
@@ -58,8 +61,13 @@ class Classifier:
         if not isinstance(bundle, Bundle):
             bundle = read_bundle(None if bundle is None else Path(bundle))
         self.bundle, self.card, self.tta = bundle, bundle.card, tta
+        self._asked_threads = threads
         self.engine = Engine(bundle, threads, tta)
         self.threads = self.engine.threads
+
+    def __reduce__(self) -> tuple[type[Classifier], tuple[Bundle, int | None, bool]]:
+        """A copy, or what arrives in another process, is made anew of the bundle."""
+        return Classifier, (self.bundle, self._asked_threads, self.tta)
 
     @classmethod
     def from_pretrained(

@@ -29,6 +29,7 @@ from hemascope.training.cuda_graph import GraphedStep, Step
 from hemascope.training.events import write_events
 from hemascope.training.folder import EpochRecord, RunFolder, best_record
 from hemascope.training.images import TrainingData
+from hemascope.training.machine import settle_precision
 from hemascope.training.optim import (
     WeightAverage,
     build_optimizer,
@@ -59,6 +60,7 @@ def fit(
     loss is no longer a number; the last good checkpoint stays.
     """
     run = Run(recipe, data, start, teachers)
+    recipe = run.recipe
     done = run.restore(folder) if folder.last.exists() else Progress(recipe.digest(), data.digest)
     records = folder.read_metrics()[: done.epochs_done]
     for epoch in range(done.epochs_done, recipe.epochs):
@@ -105,6 +107,7 @@ class Run:
         start: Path | None = None,
         teachers: Sequence[nn.Module] = (),
     ) -> None:
+        recipe = settle_precision(recipe)
         self.recipe, self.data, self.policy = recipe, data, POLICIES[recipe.augmentation]
         self.accelerator = _accelerator(recipe)
         torch.manual_seed(recipe.seed)

@@ -19,7 +19,7 @@ from hemascope.classes import ClassSet
 from hemascope.data.cache import default_cache
 from hemascope.data.manifest import Manifest
 from hemascope.errors import TrainingError
-from hemascope.files import write_atomic
+from hemascope.files import is_torn, remove_torn_below, write_atomic
 from hemascope.metrics.intervals import wilson
 from hemascope.models.ensemble import Ensemble
 from hemascope.models.imagenet import BLOCKS, imagenet_state
@@ -31,6 +31,7 @@ from hemascope.training.curves import draw_curves
 from hemascope.training.folder import EpochRecord, RunFacts, RunFolder, best_record
 from hemascope.training.images import NO_CLASS, prepare_data
 from hemascope.training.loop import OnEpoch, fit, network_of
+from hemascope.training.machine import limit_threads, settle_precision, warn_of_slow_precision
 from hemascope.training.recipe import Recipe, StartFrom, read_recipe
 
 
@@ -57,7 +58,8 @@ def train(
     Parameters
     ----------
     recipe, manifest
-        What to train, and on which images.
+        What to train, and on which images. The precision `auto` becomes what this machine is fast
+        in, and stays that when the run is resumed; the folder's recipe and the card record it.
     path
         The run's folder: recipe, curves, checkpoints and the bundle.
     resume
@@ -99,9 +101,13 @@ def train(
     """
     path = Path(path)
     folder = RunFolder(path)
+    recipe = _settle_recipe(recipe, folder)
     is_main = int(os.environ.get("RANK", "0")) == 0  # among processes that train together
     if is_main:
         _check_folder(folder, recipe, resume)
+        remove_torn_below(folder.path)
+        warn_of_slow_precision(recipe)
+    limit_threads()
     start = None if start_from is None else _start(start_from, recipe)
     data = prepare_data(recipe, manifest, Path(cache or default_cache()), classes, on_read)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
@@ -110,7 +116,8 @@ def train(
         train_images=len(data.targets),
         val_images=len(data.val_targets),
         data=data.digest,
-        provenance=provenance(data.digest, device),
+        provenance=provenance(data.digest, device)
+        | {"precision": recipe.precision, "threads": str(torch.get_num_threads())},
         outliers=data.targets.count(NO_CLASS),
     )
     if is_main:
@@ -275,9 +282,18 @@ def _validation(records: list[EpochRecord], facts: RunFacts) -> tuple[Metric, ..
     return (Metric(measured_on, "accuracy", wilson(correct, facts.val_images)),)
 
 
+def _settle_recipe(recipe: Recipe, folder: RunFolder) -> Recipe:
+    """The recipe with a precision: that which a begun run has, or what is fast here."""
+    if recipe.precision == "auto" and folder.recipe.exists():
+        recipe = replace(recipe, precision=read_recipe(folder.recipe).precision)
+    return settle_precision(recipe)
+
+
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
     if not folder.recipe.exists():
-        if folder.path.exists() and any(folder.path.iterdir()):
+        if folder.path.exists() and not all(
+            entry == folder.start or is_torn(entry) for entry in folder.path.iterdir()
+        ):
             raise TrainingError(f"{folder.path}: not empty and not a run; take another folder")
         return
     if not resume:
