@@ -27,16 +27,16 @@ PRECISIONS = ("bf16", "fp32")
 
 
 def work(folder: Path, recipe: Recipe, pipe: Connection) -> None:
-    """Trains an epoch whenever asked, and says how many seconds it took."""
+    """Trains an epoch whenever asked, and says how many seconds of processor time it took."""
     epoch = our_epoch(folder, folder.parent / "cache", recipe)
     while pipe.recv():
-        started = time.perf_counter()
+        started = time.process_time()
         epoch()
-        pipe.send(time.perf_counter() - started)
+        pipe.send(time.process_time() - started)
 
 
 def measure(given: argparse.Namespace) -> dict[str, list[float]]:
-    """Images a second by precision, in each turn after the first, which warms up."""
+    """Images per second of processor time by precision, in each turn after one that warms up."""
     context = multiprocessing.get_context("spawn")
     speeds: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
     with tempfile.TemporaryDirectory() as temporary:
@@ -76,7 +76,7 @@ def main() -> None:
     given = parser.parse_args()
     speeds = measure(given)
     for precision, values in speeds.items():
-        print(f"{precision}: {statistics.median(values):.1f} images/s")
+        print(f"{precision}: {statistics.median(values):.1f} images per second of processor time")
     ratios = [ours / other for ours, other in zip(*speeds.values(), strict=True)]
     print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} – {max(ratios):.2f})")
     print(f"auto becomes {'bf16' if has_native_bf16() else 'fp32'}")
