@@ -98,6 +98,7 @@ def test_folds_part_the_images_and_keep_copies_together(tmp_path: Path) -> None:
         list(split_folds(manifest, 10))
 
 
+@pytest.mark.slow
 def test_networks_are_trained_in_turn_and_not_again(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
@@ -105,7 +106,7 @@ def test_networks_are_trained_in_turn_and_not_again(tmp_path: Path) -> None:
     (images / "violet" / "3.png").rename(images / "orange" / "wrong.png")
     out = tmp_path / "audit"
     words = ("data", "audit", images, "--out", out, "--folds", 2, "--model", "simple_cnn",
-             "--image-size", 64, "--epochs", 15, "--batch-size", 8, "--precision", "fp32",
+             "--image-size", 64, "--epochs", 8, "--batch-size", 4, "--precision", "fp32",
              "--augmentation", "none", "--cache", tmp_path / "cache")  # fmt: skip
     assert hemascope(*words) == 0
     assert [row["path"] for row in issues(out)] == ["orange/wrong.png"]

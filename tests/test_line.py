@@ -153,6 +153,7 @@ def test_an_evaluation_is_written_whole(
     assert "research use only" in html.lower()
 
 
+@pytest.mark.slow
 def test_drawn_cells_are_named_by_a_model_that_never_saw_one(
     tmp_path: Path, classifier: Classifier
 ) -> None:
@@ -168,6 +169,7 @@ def test_drawn_cells_are_named_by_a_model_that_never_saw_one(
     assert min(right[name] for name in BLOOD_CELLS.names) >= 25, right
 
 
+@pytest.mark.slow
 def test_the_shipped_figures_are_what_the_model_does(
     real_data: Path, classifier: Classifier
 ) -> None:

@@ -127,6 +127,7 @@ def test_tables_name_every_column(name: str, columns: list[str]) -> None:
     assert [column for cell in cells for column in re.findall(r"`(\S+)`", cell)] == columns
 
 
+@pytest.mark.slow
 def test_site_builds_and_loads_nothing_from_another_host(tmp_path: Path) -> None:
     site = tmp_path / "site"
     done = subprocess.run(

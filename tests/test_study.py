@@ -171,6 +171,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return split_fractions(manifest_from_folder(folder), {"train": 0.75, "test": 0.25}, 0)
 
 
+@pytest.mark.slow
 def test_a_study_runs_once_and_reports(
     cells: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
