@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,10 +30,17 @@ from hemascope.study.experiments import (
     Profile,
     plan,
 )
-from hemascope.study.findings import accuracy_on_test, comparisons, read_study, validation
+from hemascope.study.findings import (
+    accuracy_on_test,
+    comparisons,
+    read_studies,
+    read_study,
+    validation,
+)
 from hemascope.study.report import render_markdown, write_report
 from hemascope.study.results import PredictedClasses, RunResult, StudyFacts, StudyFolder
-from hemascope.study.run import run_study
+from hemascope.study.run import OUT_OF_TIME, Job, run_here, run_study
+from hemascope.study.side_by_side import compare_with_paper
 from hemascope.study.status import read_status
 from hemascope.study.tables import tables
 from hemascope.training.folder import EpochRecord
@@ -203,9 +212,9 @@ def test_a_study_runs_once_and_reports(
 
     write_report(folder, tmp_path / "docs")
     collected = tmp_path / "docs" / "study"
-    assert render_markdown(read_study(collected)) == (tmp_path / "docs/STUDY.md").read_text()
+    assert render_markdown(read_studies(collected)) == (tmp_path / "docs/STUDY.md").read_text()
     assert not list(collected.glob("**/*.safetensors"))
-    assert {"architecture.svg", "models.png"} <= {path.name for path in collected.iterdir()}
+    assert {"architecture.svg", "models.png"} <= {path.name for path in collected.rglob("*")}
     assert "not run" in (tmp_path / "docs/STUDY.md").read_text()
     page = (tmp_path / "docs/study.html").read_text()
     assert 'src="data:image/svg' in page
@@ -278,12 +287,48 @@ def test_tables_of_known_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     models, compared, classes, ablations, _, efficiency = tables(study)
     assert len(ablations.rows) == sum(1 + len(group.others) for group in ABLATIONS)
     assert [row[-1] for row in ablations.rows if row[1] == "+ flips"] == ["contradicted"]
-    assert [row[2] for row in ablations.rows if row[1] == "+ rotation"] == ["not run"]
+    rotation = next(row for row in ablations.rows if row[1] == "+ rotation")
+    assert rotation[2:5] == ("not run", "98.12 %", "not run")
     assert [row[0] for row in models.rows][3] == "DeepEfficientNet"
     assert [row[-1] for row in compared.rows] == ["holds"]
     assert all(len(row) == len(table.header) for table in tables(study) for row in table.rows)
     assert len(classes.rows) == 2
-    assert efficiency.rows[-1][3:6] == ("9.6 s", "4.2 GB", "8.3 ms")
+    assert efficiency.rows[-1][3:7] == ("9.6 s", "4.2 GB", "", "8.3 ms")
+
+
+def test_the_papers_figures_stand_beside_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {"deep_efficientnet": (0.9938,), "flips": (0.97,), "final_letter": (0.9,)}
+    invented(tmp_path, rates, monkeypatch)
+    accuracies, claims, others = compare_with_paper([read_study(tmp_path)])
+    for table in (accuracies, claims, others):
+        assert all(len(row) == len(table.header) for row in table.rows)
+    flips = next(row for row in accuracies.rows if row[1] == "+ flips")
+    assert flips[2:4] == ("97.19 %", "–")
+    assert [row[1] for row in claims.rows if row[0].endswith("+ flips")] == ["+2.19 points"]
+    verdicts = {
+        row[0]: row[2].rsplit(": ", 1)[-1] for row in others.rows if "accuracy of" in row[0]
+    }
+    assert verdicts == {
+        "test accuracy of the final DeepEfficientNet": "lower here",
+        "validation accuracy of DeepEfficientNet": "agrees",
+    }
+
+
+def test_jobs_side_by_side_stop_when_the_time_is_up(cells: Manifest, tmp_path: Path) -> None:
+    """Those that work are ended, and all that is not finished is named."""
+    runs = plan(
+        replace(TINY, base=replace(TINY.base, epochs=500)), ["flips", "rotation", "step"], [0]
+    )
+    study = StudyFolder(tmp_path / "study")
+    jobs = [Job(run, cells, study, tmp_path / "cache") for run in runs]
+    started = time.monotonic()
+    failures = run_here(jobs, lambda: None, at_once=2, stop_after=3)
+    assert time.monotonic() - started < 30
+    assert [failure.run.experiment.name for failure in failures] == ["flips", "rotation", "step"]
+    assert {failure.reason for failure in failures} == {OUT_OF_TIME}
+    assert not multiprocessing.active_children()
 
 
 def test_status_knows_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,8 +368,10 @@ def test_the_command_line(
 
 
 def test_the_committed_page_is_made_from_the_committed_results() -> None:
-    study = read_study(ROOT / "docs" / "study")
-    assert render_markdown(study) == (ROOT / "docs" / "STUDY.md").read_text(encoding="utf-8")
+    studies = read_studies(ROOT / "docs" / "study")
+    assert render_markdown(studies) == (ROOT / "docs" / "STUDY.md").read_text(encoding="utf-8")
+    letter, study = studies
+    assert (letter.profile.name, study.profile.name) == ("paper", "cpu")
     for name in (
         "deep_efficientnet",
         "no_squeeze_excite",

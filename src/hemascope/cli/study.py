@@ -151,8 +151,8 @@ def study_report(
 ) -> int:
     """Write STUDY.md, study.html and the figures from a study's results. Needs 'hemascope[study]'.
 
-    The results are collected in the folder `study` beside STUDY.md, without weights, small
-    enough to be committed; given that folder, the pages are written anew from it.
+    The results are collected in the folder `study` beside STUDY.md, one folder per profile, without
+    weights, small enough to be committed; given that folder, the pages are written anew from it.
 
     Parameters
     ----------
@@ -163,8 +163,8 @@ def study_report(
     """
     from hemascope.study.report import write_report
 
-    study = write_report(folder, out_folder)
-    runs = sum(len(statuses) for statuses in study.runs.values())
+    studies = write_report(folder, out_folder)
+    runs = sum(len(found) for study in studies for found in study.runs.values())
     out.print(
         f"tables of {runs} runs written to {escape(str(out_folder / 'STUDY.md'))} and "
         f"study.html. {RESEARCH_USE_ONLY}",

@@ -71,34 +71,69 @@ ABLATIONS = (
     Group(
         "Squeeze-and-excitation",
         "with",
-        (Experiment("no_squeeze_excite", "without", {"squeeze_excite": False}, seeds=3),),
+        (
+            Experiment(
+                "no_squeeze_excite",
+                "without",
+                {"squeeze_excite": False},
+                seeds=3,
+                paper_validation=0.9688,
+            ),
+        ),
     ),
     Group(
         "Learning rate",
         "cosine",
         (
-            Experiment("constant", "constant", {"schedule": "constant"}),
-            Experiment("step", "step", {"schedule": "step"}),
+            Experiment("constant", "constant", {"schedule": "constant"}, paper_validation=0.9609),
+            Experiment("step", "step", {"schedule": "step"}, paper_validation=0.9766),
         ),
     ),
     Group(
         "Regularisation",
         "all",
         (
-            Experiment("no_regularisation", "none", PLAIN),
-            Experiment("dropout_only", "dropout only", PLAIN | {"drop_rate": 0.3}),
-            Experiment("smoothing_only", "label smoothing only", PLAIN | {"label_smoothing": 0.1}),
-            Experiment("depth_only", "stochastic depth only", PLAIN | {"drop_path_rate": 0.2}),
-            Experiment("decay_only", "weight decay only", PLAIN | {"weight_decay": 1e-4}),
+            Experiment("no_regularisation", "none", PLAIN, paper_validation=0.95),
+            Experiment(
+                "dropout_only", "dropout only", PLAIN | {"drop_rate": 0.3}, paper_validation=0.9641
+            ),
+            Experiment(
+                "smoothing_only",
+                "label smoothing only",
+                PLAIN | {"label_smoothing": 0.1},
+                paper_validation=0.9688,
+            ),
+            Experiment(
+                "depth_only",
+                "stochastic depth only",
+                PLAIN | {"drop_path_rate": 0.2},
+                paper_validation=0.9625,
+            ),
+            Experiment(
+                "decay_only",
+                "weight decay only",
+                PLAIN | {"weight_decay": 1e-4},
+                paper_validation=0.9578,
+            ),
         ),
     ),
     Group(
         "Augmentation",
         "full",
         (
-            Experiment("no_augmentation", "normalisation only", {"augmentation": "none"}),
-            Experiment("flips", "+ flips", {"augmentation": "flips"}),
-            Experiment("rotation", "+ rotation", {"augmentation": "flips_rotation"}),
+            Experiment(
+                "no_augmentation",
+                "normalisation only",
+                {"augmentation": "none"},
+                paper_validation=0.9578,
+            ),
+            Experiment("flips", "+ flips", {"augmentation": "flips"}, paper_validation=0.9719),
+            Experiment(
+                "rotation",
+                "+ rotation",
+                {"augmentation": "flips_rotation"},
+                paper_validation=0.9812,
+            ),
         ),
     ),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +24,7 @@ from hemascope.study.experiments import (
     Profile,
     plan,
 )
-from hemascope.study.results import PredictedClasses, RunResult, StudyFolder
+from hemascope.study.results import STUDY, PredictedClasses, RunResult, StudyFolder
 from hemascope.training.folder import EpochRecord
 
 Metric = Proportion | Estimate
@@ -52,8 +51,9 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Study:
-    """The finished runs of a folder, by experiment; a run a seed, in the order of the seeds."""
+    """The finished runs of a folder, by experiment; a run per seed, in the order of the seeds."""
 
+    path: Path
     profile: Profile
     runs: dict[str, tuple[Run, ...]]
 
@@ -89,7 +89,17 @@ def read_study(path: Path) -> Study:
             f"{path}: {REFERENCE.name}, with which all others are compared, is not finished; "
             f"run 'hemascope study run --only {REFERENCE.name}'"
         )
-    return Study(profile, runs)
+    return Study(path, profile, runs)
+
+
+def read_studies(path: Path) -> tuple[Study, ...]:
+    """The study in a folder, or those in the folders below it, the paper's profile first.
+
+    Raises ValueError as `read_study` does.
+    """
+    below = [folder for folder in sorted(path.glob("*")) if (folder / STUDY).exists()]
+    studies = [read_study(folder) for folder in below or [path]]
+    return tuple(sorted(studies, key=lambda study: not study.profile.to_the_letter))
 
 
 def comparisons(study: Study) -> dict[str, Comparison]:
@@ -148,20 +158,10 @@ def confusion_on_test(study: Study, experiment: Experiment) -> IntArray:
     return _confusion(result.test, len(result.class_names))
 
 
-def paper_hours(study: Study) -> float:
-    """How long the profile `paper` would take on this machine, from the epochs of this study.
-
-    Time is taken to grow with the number of pixels.
-    """
-    seconds = 0.0
-    for planned in plan(PROFILES["paper"]):
-        runs = [run for runs in study.runs.values() for run in runs]
-        same = [run for run in runs if run.result.recipe.model == planned.recipe.model] or runs
-        run = same[0]
-        epoch = statistics.median(record.seconds for record in run.epochs)
-        pixels = (planned.recipe.image_size / run.result.recipe.image_size) ** 2
-        seconds += planned.recipe.epochs * epoch * pixels
-    return seconds / 3600
+def first_epoch_at(epochs: Sequence[EpochRecord], accuracy: float) -> str:
+    """The first epoch with such a validation accuracy, or "never"."""
+    reached = [epoch.epoch for epoch in epochs if (epoch.val_accuracy or 0) >= accuracy]
+    return str(reached[0]) if reached else "never"
 
 
 def hours(study: Study) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +30,12 @@ from hemascope.study.findings import (
     accuracy_on_test,
     confusion_on_test,
     hours,
-    paper_hours,
-    read_study,
+    read_studies,
     validation,
 )
-from hemascope.study.results import RESULT, STUDY
-from hemascope.study.tables import tables
+from hemascope.study.results import RESULT, STUDY, RunResult
+from hemascope.study.side_by_side import compare_with_paper
+from hemascope.study.tables import Table, tables
 from hemascope.training.folder import RunFolder
 from hemascope.training.loop import network_of
 
@@ -50,29 +51,46 @@ class PageFigure:
     caption: str
 
 
-PAGE_FIGURES = (
-    PageFigure("architecture", "Figure 1: the architecture, drawn from the model itself"),
-    PageFigure("models", "Figure 2: accuracy of the models, and the reference's confusion matrix"),
-    PageFigure("curves", "Figure 3: training and validation, with the best epoch"),
-    PageFigure("ablations", "Figure 4: the four ablations; dashed, the reference"),
+ARCHITECTURE = PageFigure("architecture", "The architecture, drawn from the model itself")
+PROFILE_FIGURES = (
+    PageFigure("models", "Accuracy of the models, and the reference's confusion matrix"),
+    PageFigure("curves", "Training and validation, with the best epoch"),
+    PageFigure("ablations", "The four ablations; dashed, the reference"),
 )
 
 
-def write_report(folder: Path, out: Path) -> Study:
-    """Collects a study's results in OUT/study, and writes OUT/STUDY.md and OUT/study.html of them.
+@dataclass(frozen=True)
+class Section:
+    """One profile's part of the page. `missing` are the experiments that have not been run."""
 
-    Raises ValueError where the folder holds no study, or the reference is not finished.
+    study: Study
+    reference: RunResult
+    tables: tuple[Table, ...]
+    runs: int
+    hours: float
+    missing: tuple[str, ...]
+
+
+def write_report(folder: Path, out: Path) -> tuple[Study, ...]:
+    """Collects studies' results in OUT/study, and writes OUT/STUDY.md and OUT/study.html of all.
+
+    `folder` holds one study, or several in folders of their own; what was collected of other
+    profiles before stays on the page. Raises ValueError where the folder holds no study, or a
+    reference is not finished.
     """
-    read_study(folder)
     results = out / RESULTS
-    if results.resolve() != folder.resolve():
-        collect(folder, results)
-    study = read_study(results)
-    for name, figure in _figures(study).items():
-        save(figure, results, name)
-    write_atomic(out / "STUDY.md", render_markdown(study))
-    write_atomic(out / "study.html", _page(study, results))
-    return study
+    for study in read_studies(folder):
+        collected = results / study.profile.name
+        if not study.path.resolve().is_relative_to(results.resolve()):
+            collect(study.path, collected)
+    studies = read_studies(results)
+    for study in studies:
+        for name, figure in _figures(study).items():
+            save(figure, results / study.profile.name, name)
+    save(_architecture(studies[0]), results, ARCHITECTURE.name)
+    write_atomic(out / "STUDY.md", render_markdown(studies))
+    write_atomic(out / "study.html", _page(studies, results))
+    return studies
 
 
 def collect(folder: Path, results: Path) -> None:
@@ -86,21 +104,23 @@ def collect(folder: Path, results: Path) -> None:
             shutil.copyfile(folder / name, temporary)
 
 
-def render_markdown(study: Study) -> str:
+def render_markdown(studies: Sequence[Study]) -> str:
     """The page as Markdown; its figures are files in `study/`."""
-    return _render("study.md.j2", study) + "\n"
+    return _render("study.md.j2", studies) + "\n"
 
 
-def _page(study: Study, results: Path) -> str:
+def _page(studies: Sequence[Study], results: Path) -> str:
+    names = [ARCHITECTURE.name]
+    names += [f"{s.profile.name}/{figure.name}" for s in studies for figure in PROFILE_FIGURES]
     images = {
-        page_figure.name: "data:image/svg+xml;base64,"
-        + base64.b64encode((results / f"{page_figure.name}.svg").read_bytes()).decode()
-        for page_figure in PAGE_FIGURES
+        name: "data:image/svg+xml;base64,"
+        + base64.b64encode((results / f"{name}.svg").read_bytes()).decode()
+        for name in names
     }
-    return _render("study.html.j2", study, images)
+    return _render("study.html.j2", studies, images)
 
 
-def _render(template: str, study: Study, images: dict[str, str] | None = None) -> str:
+def _render(template: str, studies: Sequence[Study], images: dict[str, str] | None = None) -> str:
     environment = Environment(
         loader=PackageLoader("hemascope.study"),
         autoescape=template.endswith(".html.j2"),
@@ -108,26 +128,37 @@ def _render(template: str, study: Study, images: dict[str, str] | None = None) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    missing = [experiment.title for experiment in EXPERIMENTS.values() if not study.of(experiment)]
     return environment.get_template(template).render(
-        tables=tables(study),
-        page_figures=PAGE_FIGURES,
+        sections=[_section(study) for study in studies],
+        together=compare_with_paper(studies),
+        architecture=ARCHITECTURE,
+        profile_figures=PROFILE_FIGURES,
         images=images,
         folder=RESULTS,
-        profile=study.profile,
-        reference=study.of(REFERENCE)[0].result,
-        runs=sum(len(runs) for runs in study.runs.values()),
-        hours=hours(study),
-        paper_hours=paper_hours(study),
-        missing=missing,
         notice=RESEARCH_USE_ONLY,
     )
+
+
+def _section(study: Study) -> Section:
+    return Section(
+        study=study,
+        reference=study.of(REFERENCE)[0].result,
+        tables=tables(study),
+        runs=sum(len(runs) for runs in study.runs.values()),
+        hours=hours(study),
+        missing=tuple(e.title for e in EXPERIMENTS.values() if not study.of(e)),
+    )
+
+
+def _architecture(study: Study) -> Figure:
+    result = study.of(REFERENCE)[0].result
+    network, size = network_of(result.recipe, len(result.class_names)), result.recipe.image_size
+    return draw_architecture(layers_of(network, size), REFERENCE.title, size)
 
 
 def _figures(study: Study) -> dict[str, Figure]:
     runs = study.of(REFERENCE)
     result = runs[0].result
-    network, size = network_of(result.recipe, len(result.class_names)), result.recipe.image_size
     bars = [
         ModelBar(
             experiment.title,
@@ -140,7 +171,6 @@ def _figures(study: Study) -> dict[str, Figure]:
         if study.of(experiment)
     ]
     return {
-        "architecture": draw_architecture(layers_of(network, size), REFERENCE.title, size),
         "models": draw_models(
             bars,
             confusion_on_test(study, REFERENCE).tolist(),

@@ -9,18 +9,28 @@ from dataclasses import dataclass
 from hemascope.bundle.bundle import read_bundle
 from hemascope.records import Estimate
 from hemascope.study.compare import Comparison
-from hemascope.study.experiments import ABLATIONS, FINAL, MODELS, OURS, REFERENCE, Experiment, Group
+from hemascope.study.experiments import (
+    ABLATIONS,
+    FINAL,
+    LETTER_FINAL,
+    MODELS,
+    OURS,
+    REFERENCE,
+    Experiment,
+    Group,
+)
 from hemascope.study.findings import (
     Metric,
+    Run,
     Study,
     accuracy_on_test,
     class_metrics,
     comparisons,
+    first_epoch_at,
     macro_f1_on_test,
     validation,
 )
 from hemascope.study.results import RunResult
-from hemascope.training.folder import EpochRecord
 
 NOT_RUN = "not run"
 PAPER_HARDWARE = "RTX 4080 Super"
@@ -38,7 +48,7 @@ class Table:
 
 
 def tables(study: Study) -> tuple[Table, ...]:
-    """Every table of the page."""
+    """Every table of one profile."""
     found = comparisons(study)
     return (
         _models(study),
@@ -63,9 +73,9 @@ def _models(study: Study) -> Table:
             f"{result.parameters:,}",
             f"{result.multiply_accumulates / 1e6:,.0f} M",
             str(len(runs)),
-            _paper(experiment.paper_validation),
+            paper_percent(experiment.paper_validation),
             percent(validation(runs)),
-            _paper(experiment.paper_test),
+            paper_percent(experiment.paper_test),
             percent(accuracy_on_test(study, experiment)),
             percent(macro_f1_on_test(runs)),
         ]
@@ -125,6 +135,7 @@ def _ablations(study: Study, found: dict[str, Comparison]) -> Table:
             "group",
             "setting",
             "seeds",
+            "paper, validation",
             "validation",
             "test",
             *COMPARED,
@@ -140,9 +151,14 @@ def _ablation_row(
 ) -> tuple[str, ...]:
     runs = study.of(experiment)
     if not runs:
-        return (group.title, title, *[NOT_RUN] * 3, *[""] * len(COMPARED))
+        paper = paper_percent(experiment.paper_validation)
+        return (group.title, title, NOT_RUN, paper, *[NOT_RUN] * 2, *[""] * len(COMPARED))
     cells = _compared_cells(found) if found is not None else [""] * len(COMPARED)
-    accuracies = percent(validation(runs)), percent(accuracy_on_test(study, experiment))
+    accuracies = (
+        paper_percent(experiment.paper_validation),
+        percent(validation(runs)),
+        percent(accuracy_on_test(study, experiment)),
+    )
     return (group.title, title, str(len(runs)), *accuracies, *cells)
 
 
@@ -154,10 +170,11 @@ def _compared_cells(found: Comparison) -> list[str]:
 
 def _final(study: Study) -> Table:
     rows = []
-    for run in study.of(FINAL):
-        accuracy = accuracy_on_test(study, FINAL)
-        images = f"{run.result.train_images:,} images"
-        rows.append((f"{FINAL.title}, in this profile", images, percent(accuracy), "test"))
+    for experiment in (LETTER_FINAL, FINAL):
+        for run in study.of(experiment):
+            accuracy = accuracy_on_test(study, experiment)
+            images = f"{run.result.train_images:,} images"
+            rows.append((f"{experiment.title}, in this profile", images, percent(accuracy), "test"))
     card = read_bundle(None).card
     shipped = f"{card.name}, which comes with the package"
     rows += [
@@ -168,7 +185,7 @@ def _final(study: Study) -> Table:
         (
             "the paper's DeepEfficientNet",
             "2,560 images",
-            _paper(REFERENCE.paper_test),
+            paper_percent(REFERENCE.paper_test),
             "1,000 images",
         )
     )
@@ -194,7 +211,8 @@ def _efficiency(study: Study) -> Table:
                 f"{statistics.median(e.seconds for run in runs for e in run.epochs):.1f} s",
                 f"{max(e.memory_mb for run in runs for e in run.epochs) / 1000:.2f} GB",
                 f"{statistics.median(run.result.milliseconds for run in runs):.1f} ms",
-                _distinct(_first_at(run.epochs, 0.95) for run in runs),
+                _gpu_milliseconds(runs),
+                _distinct(first_epoch_at(run.epochs, 0.95) for run in runs),
                 _distinct(str(run.result.best_epoch) for run in runs),
                 _hardware(result),
             )
@@ -206,6 +224,7 @@ def _efficiency(study: Study) -> Table:
             "",
             "9.6 s",
             "4.2 GB",
+            "",
             "8.3 ms",
             "",
             "",
@@ -220,14 +239,17 @@ def _efficiency(study: Study) -> Table:
             "multiply-accumulates",
             "an epoch",
             "memory",
-            "an image",
+            "an image, processors",
+            "an image, GPU",
             "95 % first reached in epoch",
             "best epoch",
             "hardware",
         ),
         tuple(rows),
         f"At {study.profile.base.image_size} px; medians over epochs and seeds; memory is the most "
-        "that the process had in training. An image: one at a time, preprocessed, by onnxruntime.",
+        "that the process had in training. An image: one at a time and preprocessed, by "
+        "onnxruntime on processors, by torch on the GPU. Runs that shared a machine slowed one "
+        "another down.",
     )
 
 
@@ -255,18 +277,18 @@ def p_value(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
 
 
-def _paper(accuracy: float | None) -> str:
+def paper_percent(accuracy: float | None) -> str:
     return "–" if accuracy is None else f"{100 * accuracy:.2f} %"
-
-
-def _first_at(epochs: Sequence[EpochRecord], accuracy: float) -> str:
-    reached = [epoch.epoch for epoch in epochs if (epoch.val_accuracy or 0) >= accuracy]
-    return str(reached[0]) if reached else "never"
 
 
 def _distinct(values: Iterable[str]) -> str:
     """The seeds' values, once where they agree."""
     return ", ".join(dict.fromkeys(values))
+
+
+def _gpu_milliseconds(runs: Sequence[Run]) -> str:
+    times = [run.result.gpu_milliseconds for run in runs if run.result.gpu_milliseconds is not None]
+    return f"{statistics.median(times):.1f} ms" if times else "–"
 
 
 def _hardware(result: RunResult) -> str:
