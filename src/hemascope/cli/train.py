@@ -61,7 +61,7 @@ def train(
         efficientnet_mini; needs 'hemascope[imagenet]'.
     """
     limit_pixels(max_pixels)
-    from hemascope.training.run import leave_process_group
+    from hemascope.training.run import end_group_process
     from hemascope.training.run import train as run_training
 
     chosen = choose_recipe(recipe_file, recipe)
@@ -89,7 +89,7 @@ def train(
                 f"bundle written to {escape(str(run.bundle))}", soft_wrap=True
             ),
         )
-    leave_process_group()
+    end_group_process()
     return 0
 
 
