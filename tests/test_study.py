@@ -234,6 +234,7 @@ def test_a_folder_holds_one_study(cells: Manifest, tmp_path: Path) -> None:
         run_study(TINY, (), no_test, tmp_path / "third")
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_stop_the_others(cells: Manifest, tmp_path: Path) -> None:
     broken = replace(cells, root=tmp_path / "nowhere")
     runs = plan(TINY, ["deep_efficientnet", "flips"], seeds=[0])
