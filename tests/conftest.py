@@ -11,6 +11,7 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the processors: each takes one
     os.cpu_count = lambda: 1
+    os.sched_getaffinity = lambda _: {0}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
