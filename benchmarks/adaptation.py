@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from threadpoolctl import threadpool_limits
 from hemascope.arrays import AnyFloatArray, IntArray
 from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.bundle.heads import read_heads
-from hemascope.data.external import LabelledCell, read_site
+from hemascope.data.external import read_site
+from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.class_subset import AT_LEAST
@@ -42,17 +44,17 @@ READINGS = ("all", "shared")
 Accuracies = dict[str, dict[str, float]]  # by look and reading
 
 
-def draw_cells(cells: list[LabelledCell], each: int, seed: int) -> list[LabelledCell]:
+def draw_cells(cells: Manifest, each: int, seed: int) -> Manifest:
     """So many cells of each class."""
-    order = np.random.default_rng(seed).permutation(len(cells))
+    order = np.random.default_rng(seed).permutation(len(cells.rows))
     counts: Counter[str] = Counter()
-    chosen = []
+    chosen: list[ManifestRow] = []
     for index in order:
-        cell = cells[index]
-        if counts[cell.label] < each:
-            counts[cell.label] += 1
-            chosen.append(cell)
-    return chosen
+        row = cells.rows[index]
+        if counts[row.label] < each:
+            counts[row.label] += 1
+            chosen.append(row)
+    return replace(cells, rows=tuple(chosen))
 
 
 def balanced(scores: AnyFloatArray, targets: IntArray) -> dict[str, float]:
@@ -79,18 +81,18 @@ def over_draws(found: list[float]) -> dict[str, float]:
     }
 
 
-def ceiling(bundle: Bundle, cells: list[LabelledCell]) -> Accuracies:
+def ceiling(bundle: Bundle, cells: Manifest) -> Accuracies:
     """Balanced accuracy, by look and reading, of a layer that is fitted to four fifths of all."""
     old, classes = read_heads(bundle), bundle.card.classes
     features, read = extract_features(Classifier(bundle), cells)  # (N,V,F)
-    targets = np.array([classes.index(cell.label) for cell in read])
+    targets = np.array([classes.index(row.label) for row in read])
     folds = folds_of(targets)
     heads = []
     for fold in range(FOLDS):
         rows = alike(np.flatnonzero(folds != fold), targets)
         with threadpool_limits(1):
             heads.append(fit_heads(*flatten_views(features[rows], targets[rows]), old))
-    images = [bundle.card.input.load(cell.view) for cell in read]
+    images = [bundle.card.input.load(row.view(cells.root)) for row in read]
     found = {}
     for mode, tta in MODES.items():
         classifier = Classifier(bundle, tta=tta)
@@ -108,19 +110,18 @@ def alike(rows: IntArray, targets: IntArray) -> IntArray:
 
 
 def one_draw(
-    bundle: Bundle, cells: list[LabelledCell], chosen: list[LabelledCell], name: str
+    bundle: Bundle, cells: Manifest, chosen: Manifest, name: str
 ) -> tuple[Accuracies, float]:
     """Balanced accuracy of all cells but the chosen ones, and the seconds adapting took."""
     classes = bundle.card.classes
     started = time.perf_counter()
     adapted = adapt(bundle, chosen, name)
     seconds = time.perf_counter() - started
-    paths = {cell.path for cell in chosen}
-    rest = [cell for cell in cells if cell.path not in paths]
-    targets = np.array([classes.index(cell.label) for cell in rest])
+    rest = replace(cells, rows=tuple(row for row in cells.rows if row not in chosen.rows))
+    targets = np.array([classes.index(row.label) for row in rest.rows])
     found = {}
     for mode, tta in MODES.items():
-        predictions = Classifier(adapted, tta=tta).predict([cell.view for cell in rest])
+        predictions = Classifier(adapted, tta=tta).predict(rest.views())
         scores = np.array([[a.probabilities[k] for k in classes.names] for a in predictions])
         found[mode] = balanced(scores, targets)
     return found, seconds
@@ -129,15 +130,16 @@ def one_draw(
 def of_site(bundle: Bundle, folder: Path, each: int, draws: int) -> dict[str, Any]:
     """All that is measured on a site."""
     cells, names = read_site(folder.name, folder), bundle.card.classes.names
-    counts = Counter(cell.label for cell in cells)
-    cells = [c for c in cells if c.label in names and counts[c.label] >= AT_LEAST]
+    counts = Counter(row.label for row in cells.rows)
+    rows = (row for row in cells.rows if row.label in names and counts[row.label] >= AT_LEAST)
+    cells = replace(cells, rows=tuple(rows))
     found, seconds = [], []
     for seed in range(draws):
         scores, counts = one_draw(bundle, cells, draw_cells(cells, each, seed), folder.name)
         print(folder.name, seed, f"{counts:.0f} s", scores, flush=True)
         found.append(scores)
         seconds.append(counts)
-    shared = len({cell.label for cell in cells})
+    shared = len(cells.class_names())
     return {
         "cells": dict(counts),
         "cells_per_class": each,

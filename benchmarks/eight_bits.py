@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from hemascope.bundle.bundle import read_bundle
-from hemascope.data.external import cells_of
 from hemascope.data.manifest import read_manifest
 from hemascope.evaluation.evaluate import evaluate
 from hemascope.files import write_atomic
@@ -72,10 +71,10 @@ def main() -> None:
     parser.add_argument("--single", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    cells = cells_of(read_manifest(given.manifest).select("test"))
+    cells = read_manifest(given.manifest).select("test")
     bundles = [read_bundle(given.single), read_bundle()]
     classifiers = [Classifier(replace(bundle, fallback=None)) for bundle in bundles]
-    predictions = [each.predict([cell.view for cell in cells]) for each in classifiers]
+    predictions = [each.predict(cells.views()) for each in classifiers]
     pairs = list(zip(*predictions, strict=True))
     probabilities = [
         [list(prediction.probabilities.values()) for prediction in each] for each in predictions

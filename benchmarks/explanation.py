@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 
 from hemascope.arrays import AnyFloatArray, BoolArray, FloatArray, ImageArray
-from hemascope.data.external import LabelledCell, read_site
-from hemascope.data.manifest import read_manifest
+from hemascope.data.external import read_site
+from hemascope.data.manifest import ManifestRow, read_manifest
 from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.explain import resize_map, search_map
@@ -129,24 +129,25 @@ def localisation(classifier: Classifier, folder: Path) -> dict[str, Proportion]:
     with (folder / "labels.csv").open() as file:
         masks = {row["path"]: folder / row["mask"] for row in csv.DictReader(file)}
     cells = read_site("jiangxi", folder)
-    predictions = classifier.stream([cell.view for cell in cells])
+    predictions = classifier.stream(cells.views())
     right = [
-        (cell, prediction)
-        for cell, prediction in zip(cells, predictions, strict=True)
-        if prediction.label == cell.label
+        (row, prediction)
+        for row, prediction in zip(cells.rows, predictions, strict=True)
+        if prediction.label == row.label
     ]
 
-    def peaks(named: tuple[LabelledCell, Prediction]) -> dict[str, bool]:
-        cell, prediction = named
-        image = classifier.card.input.load(cell.view)
+    def peaks(named: tuple[ManifestRow, Prediction]) -> dict[str, bool]:
+        row, prediction = named
+        view = row.view(cells.root)
+        image = classifier.card.input.load(view)
         maps = classifier.model_for(prediction).engine.tta_outputs(image[None]).class_map[0]
         shown = {
-            OURS: search_map(classifier, image, prediction, cell.label),
-            "class map": resize_map(maps[names.index(cell.label)], len(image)),
+            OURS: search_map(classifier, image, prediction, row.label),
+            "class map": resize_map(maps[names.index(row.label)], len(image)),
         }
-        mask = np.asarray(Image.open(masks[cell.path]).convert("L")) > 50
+        mask = np.asarray(Image.open(masks[row.path]).convert("L")) > 50
         spec = classifier.card.input
-        scale = spec.side(decode(cell.view.image), cell.view.um_per_pixel) / spec.size
+        scale = spec.side(decode(view.image), view.um_per_pixel) / spec.size
         found = {kind: peak_lies_in(mask, weights, scale) for kind, weights in shown.items()}
         return found | {"middle": bool(mask[mask.shape[0] // 2, mask.shape[1] // 2])}
 

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hemascope.data.external import LabelledCell, cells_of
-from hemascope.data.manifest import read_manifest
+from hemascope.data.manifest import Manifest, read_manifest
 from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
@@ -63,10 +62,10 @@ class Sizes:
     provenance: dict[str, str]
 
 
-def right_of(folder: RunFolder, cells: list[LabelledCell]) -> np.ndarray:
+def right_of(folder: RunFolder, cells: Manifest) -> np.ndarray:
     """Which cells the run's network names right, (N,)."""
-    predictions = Classifier(export_run(folder)).predict([cell.view for cell in cells])
-    return np.array([a.label == cell.label for a, cell in zip(predictions, cells, strict=True)])
+    predictions = Classifier(export_run(folder)).predict(cells.views())
+    return np.array([a.label == row.label for a, row in zip(predictions, cells.rows, strict=True)])
 
 
 def speeds_of(folders: list[RunFolder]) -> dict[int, float]:
@@ -90,7 +89,7 @@ def main() -> None:
     parser.add_argument("--speed", type=Path, nargs="*", default=[])
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    cells = cells_of(read_manifest(given.manifest).select("test"))
+    cells = read_manifest(given.manifest).select("test")
     folders = [RunFolder(path) for path in given.runs]
     speeds = speeds_of([*folders, *(RunFolder(path) for path in given.speed)])
     right = [right_of(folder, cells) for folder in folders]

@@ -21,7 +21,7 @@ from hemascope.bundle.bundle import Bundle, Card, read_bundle
 from hemascope.bundle.export import draw_sample, export
 from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
 from hemascope.cli import app
-from hemascope.data.external import LabelledCell
+from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.data.synthetic import draw_cell
 from hemascope.errors import BundleError
 from hemascope.models import build_model
@@ -154,14 +154,17 @@ def test_every_member_is_fitted_by_itself() -> None:
 def test_the_first_way_a_cell_is_seen_is_how_it_will_be(tinted: Path, shipped: Bundle) -> None:
     assert shipped.fallback is not None
     classifier = Classifier(shipped.fallback)
-    paths = [tinted / "cells" / "monocyte" / f"{seed}.png" for seed in (0, 1)]
-    cells = [LabelledCell(str(path), "monocyte", View(str(path))) for path in paths]
-    missing = LabelledCell("none", "monocyte", View(str(tinted / "none.png")))
-    features, read = extract_features(classifier, [cells[0], missing, cells[1]])
-    assert read == cells
+    one, missing, two = (ManifestRow(f"{name}.png", "monocyte") for name in ("0", "none", "1"))
+    root = tinted / "cells" / "monocyte"
+    features, read = extract_features(classifier, Manifest(root, (one, missing, two)))
+    assert read == [one, two]
     assert features.shape[:2] == (2, VIEWS)
-    images = np.stack([classifier.card.input.load(cell.view) for cell in cells])
+    images = np.stack([classifier.card.input.load(row.view(root)) for row in read])
     assert features[:, 0] == pytest.approx(classifier.outputs(images).features, abs=1e-4)
+    placed = replace(one, um_per_pixel=0.05, x=150.0, y=170.0)
+    elsewhere, _ = extract_features(classifier, Manifest(root, (placed,)))
+    image = classifier.card.input.load(View(root / "0.png", 0.05, (150, 170)))
+    assert elsewhere[:, 0] == pytest.approx(classifier.outputs(image[None]).features, abs=1e-4)
     assert np.abs(features[:, 1:] - features[:, :1]).max(axis=2).min() > 0.01
     rows, classes = flatten_views(features, np.array([3, 5]))
     assert np.array_equal(rows[VIEWS], features[1, 0])
@@ -197,10 +200,10 @@ def test_the_benchmark_names_among_all_and_among_the_shared(benchmark: ModuleTyp
 def test_the_benchmark_draws_as_many_of_each_class_and_names_no_drawn_one(
     benchmark: ModuleType,
 ) -> None:
-    cells = [LabelledCell(str(n), "abc"[n % 3], View(str(n))) for n in range(60)]
+    cells = Manifest(Path(), tuple(ManifestRow(str(n), "abc"[n % 3]) for n in range(60)))
     chosen = benchmark.draw_cells(cells, 10, 0)
-    assert Counter(cell.label for cell in chosen) == {"a": 10, "b": 10, "c": 10}
-    assert len({cell.path for cell in chosen}) == 30
+    assert Counter(row.label for row in chosen.rows) == {"a": 10, "b": 10, "c": 10}
+    assert len({row.path for row in chosen.rows}) == 30
     assert benchmark.draw_cells(cells, 10, 1) != chosen
     targets = np.array([0, 0, 0, 1, 1, 2])
     rows = benchmark.alike(np.array([0, 1, 2, 3, 5]), targets)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from hemascope.bundle.bundle import pretrained_folder
 from hemascope.cli import app
-from hemascope.data.manifest import manifest_from_folder
+from hemascope.data.manifest import Manifest, ManifestRow, manifest_from_folder
 from hemascope.data.synthetic import draw_cell
 from hemascope.errors import ManifestError
 from hemascope.evaluation.audit import rank_issues, split_folds
@@ -126,3 +126,13 @@ def test_a_model_is_not_asked_about_what_it_was_trained_on(
     with pytest.raises(ValueError, match="trains nothing"):
         hemascope(*words, "--bundle", tmp_path, "--epochs", 2)
     assert not (tmp_path / "out").exists()
+
+
+def test_folds_keep_groups_together(tmp_path: Path) -> None:
+    rows = tuple(
+        ManifestRow(f"{n}.png", "ab"[n % 2], sha256=f"{n:064x}", group=f"P{n // 4}")
+        for n in range(36)
+    )
+    for others, held_out in split_folds(Manifest(tmp_path, rows), 3):
+        assert not {row.group for row in others.rows} & {row.group for row in held_out.rows}
+        assert len(held_out.rows) == 12

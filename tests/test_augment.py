@@ -30,7 +30,7 @@ from hemascope.data.augment import colour_matrices as matrices
 from hemascope.data.cache import open_cache
 from hemascope.data.dataset import CellDataset, EpochShuffle, train_loader
 from hemascope.errors import ImageError
-from hemascope.preprocess import InputSpec
+from hemascope.preprocess import InputSpec, View
 
 
 def frames(n: int = 4, size: int = 32) -> torch.Tensor:
@@ -137,23 +137,27 @@ def files(tmp_path: Path) -> list[Path]:
     return paths
 
 
+def whole_images(files: list[Path]) -> list[View]:
+    return [View(file) for file in files]
+
+
 def test_cache_is_made_once_and_again_when_stale(files: list[Path], tmp_path: Path) -> None:
     folder, spec = tmp_path / "cache", InputSpec(16)
-    images = open_cache(files, spec, folder)
+    images = open_cache(whole_images(files), spec, folder)
     assert [int(image[0, 0, 0]) for image in images] == [0, 40, 80, 120, 160]
     (stored,) = folder.glob("*.npy")
     made = stored.stat().st_mtime_ns
-    open_cache(files, spec, folder)
+    open_cache(whole_images(files), spec, folder)
     assert stored.stat().st_mtime_ns == made
     Image.new("RGB", (20, 20), (7, 0, 0)).save(files[0])  # an image that changed
-    assert int(open_cache(files, spec, folder)[0, 0, 0, 0]) == 7
-    assert open_cache(files, InputSpec(18), folder).shape == (5, 18, 18, 3)
+    assert int(open_cache(whole_images(files), spec, folder)[0, 0, 0, 0]) == 7
+    assert open_cache(whole_images(files), InputSpec(18), folder).shape == (5, 18, 18, 3)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "headless"])
 def test_damaged_cache_is_made_again(files: list[Path], tmp_path: Path, damage: str) -> None:
     folder, spec = tmp_path / "cache", InputSpec(16)
-    whole = np.array(open_cache(files, spec, folder))
+    whole = np.array(open_cache(whole_images(files), spec, folder))
     (stored,) = folder.glob("*.npy")
     content = bytearray(stored.read_bytes())
     if damage == "truncated":
@@ -163,13 +167,13 @@ def test_damaged_cache_is_made_again(files: list[Path], tmp_path: Path, damage: 
     else:
         next(folder.glob("*.json")).unlink()
     stored.write_bytes(content)
-    assert np.array_equal(open_cache(files, spec, folder), whole)
+    assert np.array_equal(open_cache(whole_images(files), spec, folder), whole)
 
 
 def test_cache_names_the_file_that_cannot_be_read(files: list[Path], tmp_path: Path) -> None:
     files[2].write_bytes(files[2].read_bytes()[:60])
     with pytest.raises(ImageError, match=r"2\.png: "):
-        open_cache(files, InputSpec(16), tmp_path / "cache")
+        open_cache(whole_images(files), InputSpec(16), tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
 
 
@@ -258,3 +262,37 @@ def test_weights_say_how_often_an_image_is_drawn() -> None:
         assert (np.abs(drawn - weights) < 1).all()
         counts += drawn
     assert counts / 400 == pytest.approx(weights, abs=0.1)
+
+
+def test_the_cache_of_whole_images_keeps_its_name(tmp_path: Path) -> None:
+    """The name that it had before views had scales: caches that are there stay valid."""
+    views = []
+    for number in range(2):
+        path = tmp_path / f"{number}.ppm"
+        path.write_bytes(b"P6 4 4 255\n" + bytes([number]) * 48)
+        views.append(View(path))
+    open_cache(views, InputSpec(16), tmp_path / "cache")
+    (stored,) = (tmp_path / "cache").glob("*.npy")
+    assert stored.stem == "89e290365c453015c70aed0d"
+
+
+def test_the_cache_holds_views(tmp_path: Path) -> None:
+    """Two cells of one field, one of them at two scales, each in its own frame."""
+    field = np.zeros((60, 100, 3), np.uint8)
+    field[10:30, 10:30], field[40:50, 70:80] = 200, 100
+    path, folder = tmp_path / "field.png", tmp_path / "cache"
+    Image.fromarray(field).save(path)
+    spec = InputSpec(20, microns=2.0)
+    views = [
+        View(path, 0.1, (20, 20)),
+        View(str(path), 0.2, (75, 45)),
+        View(path, 0.1, (75, 45)),
+    ]
+    frames = open_cache(views, spec, folder)
+    assert all(np.array_equal(a, spec.load(b)) for a, b in zip(frames, views, strict=True))
+    assert [int(frame[2, 2, 0]) for frame in frames] == [200, 100, 0]
+    open_cache(views[::-1], spec, folder)
+    open_cache([replace(view, um_per_pixel=0.15) for view in views], spec, folder)
+    assert len(list(folder.glob("*.npy"))) == 3
+    with pytest.raises(TypeError, match="only views of files can be cached, not of ndarray"):
+        open_cache([View(field)], spec, folder)

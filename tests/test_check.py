@@ -173,3 +173,23 @@ def test_a_cell_photographed_twice_is_found_among_real_ones(real_data: Path) -> 
     paths = {*twice, *(f"eosinophil/{path.name}" for path in others)}
     rows = tuple(ManifestRow(path, "eosinophil") for path in sorted(paths))
     assert check(Manifest(real_data / "pbc", rows)).near_duplicates == (twice,)
+
+
+def test_cells_of_one_field_are_no_copies_of_one_another(tmp_path: Path) -> None:
+    write(tmp_path, f__a=cell(1), f__b=cell(1), f__c=cell(2))
+    places = {"a": [(9, 9), (50, 60)], "b": [(50, 60)], "c": [(5000, 3)]}
+    rows = tuple(
+        ManifestRow(
+            f"f/{name}.png", ("ig", "ne")[k], laboratory="x", group=name, x=x, y=y, um_per_pixel=0.1
+        )
+        for name, centres in places.items()
+        for k, (x, y) in enumerate(centres)
+    )
+    report = check(Manifest(tmp_path, rows))
+    assert report.identical == (("f/a.png", "f/b.png"),)  # the same place in a copy of the field
+    assert report.two_labels == (("f/a.png", "f/b.png"),)
+    assert report.unreadable == (("f/c.png", "(5000, 3) is outside its 192×192 pixels"),)
+    assert (report.per_laboratory, report.groups) == ({"x": 4}, 3)
+    assert report.sizes == {"192×192": 3}
+    kept = [replace(row, sha256="") for row in report.manifest.rows]
+    assert kept == list(rows[:3])

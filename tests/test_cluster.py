@@ -32,6 +32,7 @@ from hemascope.batch.ray_session import ray_session
 from hemascope.batch.shards import JOB_FILE
 from hemascope.batch.storage import Folder, files_at, reason
 from hemascope.cli import app
+from hemascope.errors import ManifestError
 from hemascope.records import Prediction
 from samples import noise_files
 
@@ -382,3 +383,11 @@ def test_why_a_store_refuses_is_said_in_a_few_words() -> None:
     assert reason(OSError(denied)) == "no permission to read it"
     busy = said.format("SLOW_DOWN during GetObject", "Reduce your rate (Request ID: a; b)")
     assert reason(OSError(busy)) == "cannot be read: Reduce your rate"
+
+
+def test_a_manifest_with_places_is_not_classified_as_whole_images(tmp_path: Path) -> None:
+    table = tmp_path / "cells.csv"
+    table.write_text("path,label,x,y\na.png,ig,3,4\n")
+    for find in (find_sources, find_images):
+        with pytest.raises(ManifestError, match=r"cells\.csv: 'a\.png' has a scale or a place"):
+            find([str(table)])

@@ -15,8 +15,10 @@ from sklearn import metrics as sklearn_metrics
 
 from hemascope import Classifier, Evaluation
 from hemascope.bundle.bundle import read_bundle
+from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
-from hemascope.data.external import SITES, LabelledCell, cells_of, read_site
+from hemascope.data.external import SITES, read_site
+from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.data.synthetic import draw_cell
 from hemascope.errors import ImageError, ManifestError
 from hemascope.evaluation.appearance import compare_appearance, match_labels, quartiles
@@ -164,13 +166,15 @@ def test_bccd_is_the_fields_with_one_white_cell_of_one_type(tmp_path: Path) -> N
         "f": ("monocyte", [RED]),
         "g": ("neutrophil", [WHITE, ("RBC", 100, 100, 160, 160)]),
     }
-    cells = {cell.path: cell for cell in read_site("bccd", write_fields(tmp_path / "f", fields))}
-    assert {path: cell.label for path, cell in cells.items()} == {
+    manifest = read_site("bccd", write_fields(tmp_path / "f", fields))
+    rows = {row.path: row for row in manifest.rows}
+    assert {row.laboratory for row in manifest.rows} == {"bccd"}
+    assert {path: row.label for path, row in rows.items()} == {
         "JPEGImages/a.jpg": "monocyte",
         "JPEGImages/b.jpg": "lymphocyte",
         "JPEGImages/g.jpg": "neutrophil",
     }
-    a, b, g = (cells[f"JPEGImages/{name}.jpg"].view for name in "abg")
+    a, b, g = (rows[f"JPEGImages/{name}.jpg"] for name in "abg")
     assert a.centre == (400, 200)
     assert a.um_per_pixel == pytest.approx(7.2 / ((80 * 90) ** 0.5 + (90 * 100) ** 0.5) * 2)
     assert g.um_per_pixel == pytest.approx(7.2 / 60)
@@ -180,13 +184,27 @@ def test_bccd_is_the_fields_with_one_white_cell_of_one_type(tmp_path: Path) -> N
 def test_jiangxi_is_read_by_names_or_numbers(tmp_path: Path) -> None:
     table = "path,label,mask\nimages/1.png,lymphocyte,m\nimages/2.png,5,m\n"
     (tmp_path / "labels.csv").write_text(table)
-    one, two = read_site("jiangxi", tmp_path)
+    one, two = read_site("jiangxi", tmp_path).rows
     assert (one.label, two.label) == ("lymphocyte", "basophil")
-    assert one.view == View(str(tmp_path / "images/1.png"), 0.173)
+    assert one.view(tmp_path) == View(str(tmp_path / "images/1.png"), 0.173)
+    assert (one.laboratory, one.sha256) == ("jiangxi", "")
+
+
+def test_munich_has_three_kinds_that_are_no_class(tmp_path: Path) -> None:
+    table = f"path,label,subtype,pixels,sha256\na/1.jpg,blast,MYO,original,{'0' * 64}\n"
+    (tmp_path / "labels.csv").write_text(table + "b/2.jpg,ig,PMO,resampled,\n")
+    one, two = read_site("munich", tmp_path).rows
+    assert one == ManifestRow(
+        "a/1.jpg", "blast", "MYO", sha256="0" * 64, laboratory="munich", um_per_pixel=0.069
+    )
+    assert two.view(tmp_path) == View(str(tmp_path / "b/2.jpg"), 0.069)
+    assert SITES["munich"].source.classes[two.subtype] == two.label
 
 
 def test_what_is_no_site_gets_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="unknown site 'mars'; the sites are jiangxi, bccd"):
+    with pytest.raises(
+        ManifestError, match="unknown site 'mars'; the sites are jiangxi, bccd, munich"
+    ):
         read_site("mars", tmp_path)
     for name, table in {"jiangxi": "labels.csv", "bccd": "types.csv"}.items():
         with pytest.raises(ManifestError, match="cannot be read"):
@@ -213,6 +231,11 @@ def test_a_damaged_annotation_is_named(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
+        (
+            "munich",
+            "blast 208 neutrophil 154 ig 38 lymphocyte 15 monocyte 14 eosinophil 13 basophil 12 "
+            "erythroblast 12 smudge_cell 9 atypical_lymphocyte 8",
+        ),
         ("jiangxi", "neutrophil 176 lymphocyte 53 monocyte 48 eosinophil 22 basophil 1"),
         ("bccd", "neutrophil 202 eosinophil 84 lymphocyte 33 monocyte 20 basophil 2"),
     ],
@@ -222,9 +245,15 @@ def test_the_sites_have_as_many_cells_as_they_should(
 ) -> None:
     words = counts.split()
     expected = dict(zip(words[::2], map(int, words[1::2]), strict=True))
-    cells = read_site(name, real_data / name)
-    assert Counter(cell.label for cell in cells) == expected
-    assert all(Path(str(cell.view.image)).exists() for cell in cells)
+    manifest = read_site(name, real_data / name)
+    assert Counter(row.label for row in manifest.rows) == expected
+    assert all((manifest.root / row.path).exists() for row in manifest.rows)
+    known, others = manifest.separate_outliers(BLOOD_CELLS)
+    assert (len(known.rows), len(others.rows)) == (
+        (258, 225) if name == "munich" else (sum(expected.values()), 0)
+    )
+    classes = SITES[name].source.classes
+    assert {classes.get(row.subtype) for row in others.rows} <= {None}
 
 
 def test_jiangxis_scale_is_that_of_its_masks(real_data: Path) -> None:
@@ -304,18 +333,15 @@ def test_nothing_shared_gives_no_figures_and_a_label_must_be_among_the_choice() 
 
 
 def test_the_reference_has_as_many_cells_of_each_class() -> None:
-    def cells(counts: dict[str, int]) -> list[LabelledCell]:
-        return [
-            LabelledCell(f"{label}{i}", label, View("x"))
-            for label, n in counts.items()
-            for i in range(n)
-        ]
+    def cells(counts: dict[str, int]) -> Manifest:
+        labels = [(label, i) for label, n in counts.items() for i in range(n)]
+        return Manifest(Path(), tuple(ManifestRow(f"{label}{i}", label) for label, i in labels))
 
     site = cells({"monocyte": 3, "lymphocyte": 5, "basophil": 2})
     pool = cells({"monocyte": 40, "lymphocyte": 4, "platelet": 9})
     chosen = match_labels(site, pool)
-    assert Counter(cell.label for cell in chosen) == {"monocyte": 3, "lymphocyte": 4}
-    assert len(set(chosen)) == 7
+    assert Counter(row.label for row in chosen.rows) == {"monocyte": 3, "lymphocyte": 4}
+    assert len(set(chosen.rows)) == 7
     assert match_labels(site, pool) == chosen
     with pytest.raises(ManifestError, match="no label in common"):
         match_labels(site, cells({"platelet": 3}))
@@ -419,14 +445,6 @@ def test_options_that_contradict_each_other_are_refused(
     assert not (tmp_path / "o").exists()
 
 
-def test_cells_of_a_manifest_are_whole_images() -> None:
-    from hemascope.data.manifest import Manifest, ManifestRow
-
-    manifest = Manifest(Path("r"), (ManifestRow("a/b.png", "ig", "MY", "test", "0" * 64),))
-    (cell,) = cells_of(manifest, 0.2)
-    assert cell == LabelledCell("a/b.png", "ig", View("r/a/b.png", 0.2), "MY", "0" * 64)
-
-
 @pytest.mark.parametrize("name", sorted(SITES))
 def test_the_committed_figures_are_of_the_model_that_ships(name: str) -> None:
     path = Path(__file__).parents[1] / "docs" / "evaluation" / f"{name}.json"
@@ -435,3 +453,46 @@ def test_the_committed_figures_are_of_the_model_that_ships(name: str) -> None:
     assert found.site is not None
     assert found.site.title == SITES[name].source.title
     assert found.site.scale == SITES[name].scale
+
+
+def test_a_sites_cells_of_no_class_are_left_out_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["path,label,subtype,sha256"]
+    for label, code, n in (("lymphocyte", "LYT", 3), ("neutrophil", "NGS", 3), ("blast", "MYO", 2)):
+        for seed in range(n):
+            drawn_as = "monocyte" if label == "blast" else label
+            draw_cell(drawn_as, seed).save(tmp_path / f"{label}{seed}.png")
+            lines.append(f"{label}{seed}.png,{label},{code},")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    words = ["evaluate", str(tmp_path), "--site", "munich", "--out", str(tmp_path / "out")]
+    assert app(words, result_action="return_value") == 0
+    said = capsys.readouterr().out
+    assert "2 cells are of none of the model's classes and are left out: blast 2" in said
+    found = from_json((tmp_path / "out" / "evaluation.json").read_bytes(), Evaluation)
+    assert found.n == 6
+    assert found.site is not None
+    assert found.site.um_per_pixel == 0.069
+
+
+def test_a_manifest_has_its_own_scales_and_places(tmp_path: Path) -> None:
+    """Two cells in one field, at PBC's scale and at half of it, and the rest by --um-per-pixel."""
+    field = Image.new("RGB", (900, 480), (255, 229, 202))
+    field.paste(draw_cell("lymphocyte", 0), (10, 20))
+    field.paste(draw_cell("neutrophil", 0), (500, 20))
+    field.save(tmp_path / "field.png")
+    draw_cell("lymphocyte", 1, size=180).save(tmp_path / "small.png")
+    (tmp_path / "cells.csv").write_text(
+        "path,label,x,y,um_per_pixel,laboratory\n"
+        f"field.png,lymphocyte,190,200,{PBC_UM},mine\n"
+        f"field.png,neutrophil,680,200,{PBC_UM},mine\n"
+        "small.png,lymphocyte,,,,mine\n"
+    )
+    words = ["evaluate", str(tmp_path / "cells.csv"), "--out", str(tmp_path / "out")]
+    words += ["--against", str(tmp_path / "cells.csv")]
+    assert app([*words, "--um-per-pixel", str(2 * PBC_UM)], result_action="return_value") == 0
+    found = from_json((tmp_path / "out" / "evaluation.json").read_bytes(), Evaluation)
+    assert (found.n, found.accuracy.value) == (3, 1)
+    assert found.site is not None
+    assert found.site.um_per_pixel == PBC_UM
+    assert found.site.reference

@@ -15,7 +15,6 @@ from hemascope import BLOOD_CELLS, Classifier, Evaluation
 from hemascope.batch.inputs import find_images
 from hemascope.batch.local import classify_to
 from hemascope.bundle.bundle import read_bundle
-from hemascope.data.external import cells_of
 from hemascope.data.manifest import manifest_from_folder, read_manifest
 from hemascope.data.synthetic import draw_folder
 from hemascope.evaluation.evaluate import evaluate
@@ -137,7 +136,7 @@ def test_an_evaluation_is_written_whole(
 ) -> None:
     (drawn / "ig" / "broken.png").write_bytes(b"")
     try:
-        cells = cells_of(manifest_from_folder(drawn))
+        cells = manifest_from_folder(drawn)
         found = evaluate(classifier, cells, "drawn")
     finally:
         (drawn / "ig" / "broken.png").unlink()
@@ -175,7 +174,7 @@ def test_the_shipped_figures_are_what_the_model_does(
 ) -> None:
     """The thousand images that neither training nor any choice has seen."""
     test = read_manifest(real_data / "pbc" / "splits.csv").select("test")
-    found = evaluate(classifier, cells_of(test), "test")
+    found = evaluate(classifier, test, "test")
     stored = from_json(EVALUATION.read_bytes(), Evaluation)
     assert stored.provenance["model_sha256"] == read_bundle().card.model_sha256
     assert stored.provenance["data"] == found.provenance["data"]

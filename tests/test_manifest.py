@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from hemascope.data.manifest import (
 )
 from hemascope.data.public import BLOODMNIST, SOURCES, unpack_bloodmnist
 from hemascope.errors import ManifestError
+from hemascope.preprocess import View
 
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1)
 WORDS = st.text(st.characters(exclude_categories=["Cs"])).map(str.strip)
@@ -32,6 +34,13 @@ ROWS = st.builds(
     subtype=WORDS,
     split=WORDS,
     sha256=st.just("") | st.binary(min_size=32, max_size=32).map(bytes.hex),
+    laboratory=WORDS,
+    group=WORDS,
+    um_per_pixel=st.none() | st.floats(0.02, 2.0),
+)
+PLACES = st.none() | st.tuples(st.floats(0, 5000), st.floats(0, 5000))
+PLACED = st.builds(
+    lambda row, place: replace(row, x=place[0], y=place[1]) if place else row, ROWS, PLACES
 )
 
 
@@ -53,7 +62,7 @@ def subtypes(folder: Path) -> dict[str, str]:
     return {row.path: row.subtype for row in manifest_from_folder(folder).rows}
 
 
-@given(st.lists(ROWS, min_size=1, unique_by=lambda row: row.path))
+@given(st.lists(PLACED, min_size=1, unique_by=lambda row: (row.path, row.centre)))
 @settings(deadline=None)
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[ManifestRow]) -> None:
     root = tmp_path_factory.mktemp("round")
@@ -94,6 +103,9 @@ def test_another_root(tmp_path: Path) -> None:
     assert read_manifest(path, root=tmp_path / "images").root == tmp_path / "images"
 
 
+SCALED = "path,label,x,y,um_per_pixel\n"
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -112,6 +124,12 @@ def test_another_root(tmp_path: Path) -> None:
         ("path,label\nlink/a.png,ig\n", "'link/a.png' lies outside"),
         ("path,label,sha256\na.png,ig,abc\n", "line 2: 'abc' is no SHA-256"),
         ('path,label\n"a.png,ig\n', "not valid CSV"),
+        (f"{SCALED}a.png,ig,,,wide\n", r"line 2: um_per_pixel must be .* 0\.02 to 2, not 'wide'"),
+        (f"{SCALED}a.png,ig,,,160\n", r"line 2: um_per_pixel must be .* not '160'"),
+        (f"{SCALED}a.png,ig,,,nan\n", r"line 2: um_per_pixel must be .* not 'nan'"),
+        (f"{SCALED}a.png,ig,1,,\n", "line 2: x and y must both be filled in, or neither"),
+        (f"{SCALED}a.png,ig,1,-2,\n", r"line 2: y must be a number from 0 .* not '-2'"),
+        (f"{SCALED}a.png,ig,1,2,\na.png,ig,1.0,2,\n", r"line 3: 'a\.png' is listed a second time"),
     ],
 )
 def test_bad_tables_are_explained(
@@ -284,3 +302,43 @@ def test_real_splits(real_data: Path) -> None:
     with path.open(newline="") as file:
         written = {row["path"]: row["subtype"] for row in csv.DictReader(file)}
     assert subtypes(path.parent) == written
+
+
+def test_columns_that_no_row_has_a_value_in_are_not_written(tmp_path: Path) -> None:
+    """So that a manifest of whole images is byte for byte what it was before there were others."""
+    row = ManifestRow("a.png", "ig", "MY", "test", "0" * 64)
+    write_manifest(Manifest(tmp_path, (row,)), tmp_path / "old.csv")
+    expected = f"path,label,subtype,split,sha256\r\na.png,ig,MY,test,{'0' * 64}\r\n"
+    assert (tmp_path / "old.csv").read_bytes() == expected.encode()
+    rows = (row, ManifestRow("b.png", "ig", group="P1", x=3.5, y=0.0))
+    write_manifest(Manifest(tmp_path, rows), tmp_path / "new.csv")
+    first, _, last = (tmp_path / "new.csv").read_text().splitlines()
+    assert first == "path,label,subtype,split,sha256,group,x,y"
+    assert last == "b.png,ig,,,,P1,3.5,0.0"
+    assert read_manifest(tmp_path / "new.csv").rows == rows
+
+
+def test_a_row_says_where_its_cell_is_seen() -> None:
+    whole = ManifestRow("a/b.png", "ig")
+    assert whole.view(Path("r")) == View("r/a/b.png")
+    placed = replace(whole, um_per_pixel=0.1, x=3.0, y=4.5)
+    assert placed.view(Path("r")) == View("r/a/b.png", 0.1, (3.0, 4.5))
+    manifest = Manifest(Path("r"), (whole, placed))
+    assert manifest.fill_scale(0.2).views() == [
+        View("r/a/b.png", 0.2),
+        View("r/a/b.png", 0.1, (3.0, 4.5)),
+    ]
+    assert manifest.fill_scale(None) == manifest
+    assert manifest.names() == ["a/b.png", "a/b.png (3, 4.5)"]
+    assert Manifest(Path("r"), (placed,)).names() == ["a/b.png"]
+
+
+def test_an_image_has_several_cells(tmp_path: Path) -> None:
+    rows = read_manifest(table(tmp_path, f"{SCALED}f.png,ig,1,2,\nf.png,ig,9,2,\n")).rows
+    assert [row.centre for row in rows] == [(1, 2), (9, 2)]
+
+
+def test_outliers_are_the_rows_of_none_of_the_classes() -> None:
+    rows = (ManifestRow("a", "NEUTROPHILS"), ManifestRow("b", "blast"), ManifestRow("c", "ig"))
+    known, outliers = Manifest(Path(), rows).separate_outliers(BLOOD_CELLS)
+    assert (known.rows, outliers.rows) == ((rows[0], rows[2]), (rows[1],))

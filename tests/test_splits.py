@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hemascope.classes import ClassSet
 from hemascope.data.manifest import Manifest, ManifestRow, read_manifest
 from hemascope.data.splits import (
     add_hashes,
     assert_no_leakage,
     check_splits,
+    leave_one_laboratory_out,
+    list_units,
     split_counts,
     split_fractions,
     validation_split,
@@ -52,7 +56,7 @@ STRATA = st.dictionaries(
     st.integers(1, 40),
     min_size=1,
 )
-# Few different hashes, so that many rows are copies of one another, some under two labels.
+# Few hashes and groups: many rows are copies of one another, some under two labels.
 ANY_ROWS = st.lists(
     st.builds(
         ManifestRow,
@@ -60,6 +64,8 @@ ANY_ROWS = st.lists(
         label=st.sampled_from(["ig", "neutrophil"]),
         subtype=st.sampled_from(["", "A"]),
         sha256=st.integers(0, 30).map(sha),
+        laboratory=st.sampled_from(["", "one", "two"]),
+        group=st.sampled_from(["", "", "", "P1", "P2", "P3"]),
     ),
     min_size=1,
     max_size=60,
@@ -69,7 +75,7 @@ ANY_ROWS = st.lists(
 
 @given(ANY_ROWS, SEEDS)
 @settings(deadline=None)
-def test_a_split_is_a_partition_with_copies_on_one_side(
+def test_a_split_is_a_partition_with_copies_and_groups_on_one_side(
     rows: tuple[ManifestRow, ...], seed: int
 ) -> None:
     done = split_fractions(Manifest(Path("nowhere"), rows), PARTS, seed).rows
@@ -78,6 +84,8 @@ def test_a_split_is_a_partition_with_copies_on_one_side(
     sides = defaultdict(set)
     for row in done:
         sides[row.sha256].add(row.split)
+        if row.group:
+            sides[row.laboratory, row.group].add(row.split)
     assert all(len(splits) == 1 for splits in sides.values())
     assert_no_leakage(Manifest(Path("nowhere"), done))
 
@@ -147,6 +155,113 @@ def test_the_protocol_keeps_copies_on_one_side(rows: tuple[ManifestRow, ...], se
     for row in rows:
         labels[row.sha256].add(row.label)
     assert {row.split for row in done.rows if len(labels[row.sha256]) > 1} <= {"pool"}
+    for unit in list_units(done.rows).values():  # what does not fit into a count is left out whole
+        assert len({row.split for row in unit}) == 1
+
+
+@given(ANY_ROWS)
+@settings(deadline=None)
+def test_units_are_the_connected_components_of_files_and_groups(
+    rows: tuple[ManifestRow, ...],
+) -> None:
+    units = list_units(rows)
+    assert sorted(row.path for unit in units.values() for row in unit) == sorted(
+        row.path for row in rows
+    )
+    marks = [{row.sha256} | ({(row.laboratory, row.group)} if row.group else set()) for row in rows]
+    merged: list[set[object]] = []
+    for mark in marks:  # naively: one set after the other swallows those that it meets
+        meets = [other for other in merged if other & mark]
+        merged = [other for other in merged if not other & mark] + [set.union(mark, *meets)]
+    together = {
+        frozenset(row.path for row, mark in zip(rows, marks, strict=True) if mark <= component)
+        for component in merged
+    }
+    assert {frozenset(row.path for row in unit) for unit in units.values()} == together
+
+
+def test_splits_without_groups_are_what_they_were_before_there_were_groups() -> None:
+    rows = tuple(
+        ManifestRow(f"{n}.png", ("ig", "ne")[n % 3 == 0], ("", "A")[n % 2], sha256=sha(n % 90))
+        for n in range(100)
+    )
+    manifest = Manifest(Path("x"), rows)
+    for done, digest in (
+        (split_fractions(manifest, PARTS, 5), "24f8702080849ca9"),
+        (split_counts(manifest, 5, 12, 6), "8c87a5151a84af4a"),
+    ):
+        splits = "".join(row.split for row in done.rows)
+        assert hashlib.sha256(splits.encode()).hexdigest()[:16] == digest
+
+
+def test_patients_with_cells_of_many_classes_are_shared_out_by_their_rarest() -> None:
+    """Twenty patients of 50 cells, ten of whom have the rare class: both sides get some of it."""
+    rows = tuple(
+        ManifestRow(
+            f"{patient}/{n}.png",
+            "basophil" if n < 3 and patient % 2 else ("ig", "neutrophil")[n % 2],
+            sha256=sha(1000 * patient + n),
+            group=f"P{patient}",
+        )
+        for patient in range(20)
+        for n in range(50)
+    )
+    for seed in range(5):
+        train, val = validation_split(rows, 0.2, seed)
+        assert not {row.group for row in train} & {row.group for row in val}
+        assert len(val) == 200
+        assert sum(row.label == "basophil" for row in val) == 6
+
+
+def test_one_laboratory_is_left_out() -> None:
+    rows = tuple(
+        ManifestRow(f"{n}.png", "ig", split=split, sha256=sha(n), laboratory=laboratory)
+        for n, (laboratory, split) in enumerate(
+            [("one", "train"), ("one", ""), ("two", "test"), ("two", ""), ("", "pool"), ("", "")]
+        )
+    )
+    manifest = Manifest(Path(), rows)
+    left = leave_one_laboratory_out(manifest, "one")
+    assert [row.split for row in left.rows] == [
+        "external", "external", "test", "train", "pool", "train",
+    ]  # fmt: skip
+    check_splits(left)
+    with pytest.raises(ManifestError, match=r"no image is of laboratory 'mars'.*: one, two"):
+        leave_one_laboratory_out(manifest, "mars")
+    with pytest.raises(ManifestError, match="no image is of laboratory ''"):
+        leave_one_laboratory_out(manifest, "")
+    with pytest.raises(ManifestError, match="all images are of laboratory 'one'"):
+        leave_one_laboratory_out(replace(manifest, rows=rows[:2]), "one")
+    twin = replace(rows[2], path="copy.png", split="train", laboratory="one")
+    with pytest.raises(LeakageError, match=r"copy\.png"):
+        check_splits(
+            leave_one_laboratory_out(
+                replace(manifest, rows=(replace(rows[2], split="train"), twin)), "one"
+            )
+        )
+
+
+@pytest.mark.parametrize("trained", ["train", "val"])
+@pytest.mark.parametrize("tested", ["test", "external"])
+def test_a_group_on_both_sides_is_a_leak(trained: str, tested: str) -> None:
+    one, two, three = (
+        ManifestRow(f"{n}.png", "ig", split=split, sha256=sha(n), laboratory="x", group="P7")
+        for n, split in enumerate((trained, tested, "pool"))
+    )
+    with pytest.raises(LeakageError, match=rf"^1 of .*'1.png' \({tested}\), of group 'P7' like"):
+        assert_no_leakage(Manifest(Path(), (one, two, three)))
+    assert_no_leakage(Manifest(Path(), (one, replace(two, laboratory="y"), three)))
+    assert_no_leakage(Manifest(Path(), (one, three)))
+
+
+def test_labels_that_are_no_class_may_be_in_test_alone() -> None:
+    rows = tuple(
+        ManifestRow(f"{n}.png", label, split=split, sha256=sha(n))
+        for n, (label, split) in enumerate([("ig", "train"), ("ne", "train"), ("blast", "test")])
+    )
+    check_splits(Manifest(Path(), rows), ClassSet.from_names(("ig", "ne")))
+    with pytest.raises(ManifestError, match="class 'blast' has images"):
+        check_splits(Manifest(Path(), rows))
 
 
 def test_the_protocol_makes_up_for_copies_that_fit_no_quota() -> None:

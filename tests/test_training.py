@@ -9,19 +9,32 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from hemascope.bundle.bundle import read_bundle
-from hemascope.classes import BLOOD_CELLS
-from hemascope.data.manifest import Manifest, ManifestRow, manifest_from_folder, write_manifest
-from hemascope.errors import LeakageError, TrainingError
+from hemascope.classes import BLOOD_CELLS, ClassSet
+from hemascope.cli import app
+from hemascope.data.manifest import (
+    Manifest,
+    ManifestRow,
+    manifest_from_folder,
+    read_manifest,
+    write_manifest,
+)
+from hemascope.data.synthetic import draw_cell
+from hemascope.errors import LeakageError, ManifestError, TrainingError
+from hemascope.evaluation.evaluate import evaluate
 from hemascope.inference.classifier import Classifier
+from hemascope.preprocess import InputSpec
+from hemascope.reports.pages import evaluation_page
 from hemascope.serialization import to_json
 from hemascope.training.folder import RunFolder
 from hemascope.training.images import NO_CLASS, TrainingData, prepare_data
@@ -481,3 +494,140 @@ def test_a_teacher_is_learnt_from(cells: Path, cache: Path, tmp_path: Path) -> N
     assert losses[-1] < 0.5 < losses[0]
     # Its validation images of the other class are named as the teacher names them.
     assert RunFolder(tmp_path).read_metrics()[-1].val_accuracy == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def laboratories(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Drawn cells of two laboratories: one cell per image, and several in fields half as fine."""
+    root = tmp_path_factory.mktemp("laboratories")
+    rows = []
+    for label in ("lymphocyte", "neutrophil"):
+        for seed in range(12):
+            path = f"one/{label}{seed}.png"
+            (root / path).parent.mkdir(exist_ok=True)
+            draw_cell(label, seed).save(root / path)
+            rows.append(ManifestRow(path, label, laboratory="one", um_per_pixel=0.1))
+    (root / "two").mkdir()
+    for seed in range(6):
+        field = Image.new("RGB", (400, 200), (250, 235, 215))
+        for k, label in enumerate(("lymphocyte", "neutrophil", "smudge")):
+            if label != "smudge":
+                cell = draw_cell(label, 100 + seed, size=180)
+                field.paste(cell, (10 + 200 * k, 10))
+            place = {"x": 100.0 + 200 * k if k < 2 else 200.0, "y": 100.0}
+            rows.append(
+                ManifestRow(
+                    f"two/{seed}.png", label, laboratory="two", group=str(seed // 2),
+                    um_per_pixel=0.2, **place,
+                )
+            )  # fmt: skip
+        field.save(root / "two" / f"{seed}.png")
+    return Manifest(root, tuple(rows))
+
+
+SCALED = replace(TINY, crop=0.6, microns=21.6)
+CLASSES = ClassSet.from_names(("lymphocyte", "neutrophil"))
+
+
+def test_cells_of_two_scales_are_as_large_in_their_frames(
+    laboratories: Manifest, cache: Path
+) -> None:
+    data = prepare_data(replace(SCALED, val_fraction=0.0), laboratories, cache, CLASSES)
+    assert data.laboratories == tuple(row.laboratory for row in laboratories.rows)
+    assert data.targets.count(NO_CLASS) == 6
+    assert data.frames.shape[1:] == (91, 91, 3)  # 64 pixels of 21.6 µm, times √2
+    assert data.inner == pytest.approx(1 / 1.42)
+    for row, frame in zip(laboratories.rows, data.frames, strict=True):
+        spec = InputSpec(91, 0.852, 21.6 * 1.42)
+        assert np.array_equal(frame, spec.load(row.view(laboratories.root)))
+    dark = (np.asarray(data.frames)[..., 1] < 130).sum(axis=(1, 2))
+    sizes = {
+        laboratory: np.median([
+            size
+            for size, row in zip(dark, laboratories.rows, strict=True)
+            if (row.laboratory, row.label) == (laboratory, "lymphocyte")
+        ])
+        for laboratory in ("one", "two")
+    }  # fmt: skip
+    assert sizes["one"] == pytest.approx(sizes["two"], rel=0.2)  # pixels are four times as many
+
+
+def test_a_run_learns_from_two_laboratories_and_from_outliers(
+    laboratories: Manifest, cache: Path, tmp_path: Path
+) -> None:
+    run = train(SCALED, laboratories, tmp_path / "run", classes=CLASSES, cache=cache)
+    facts = json.loads(run.provenance.read_text())
+    data = prepare_data(SCALED, laboratories, cache, CLASSES)
+    assert facts["outliers"] == data.targets.count(NO_CLASS) > 0
+    assert NO_CLASS not in data.val_targets
+    assert len(data.val_targets) == facts["val_images"] > 0
+    card = read_bundle(run.bundle).card
+    assert card.classes == CLASSES
+    assert card.input == InputSpec(64, 0.6, 21.6)
+    assert f"{facts['outliers']} of them of no class" in card.training_data
+    with pytest.raises(ValueError, match=r"the model sees 21\.6 µm; leave --image-microns out"):
+        export_run(run, image_microns=36.0)
+    cells, _ = laboratories.separate_outliers(CLASSES)
+    exchanged = {"lymphocyte": "neutrophil", "neutrophil": "lymphocyte"}
+    swapped = replace(
+        cells, rows=tuple(replace(row, label=exchanged[row.label]) for row in cells.rows)
+    )
+    mistakes = []
+    for manifest in (cells, swapped):  # a cell is a mistake in one of them
+        found = evaluate(Classifier(run.bundle), manifest, "both")
+        assert found.site is not None
+        assert found.site.um_per_pixel == 0.1
+        page = evaluation_page(found, Classifier(run.bundle), manifest, [])
+        assert all(mistake.path in page for mistake in found.mistakes)
+        mistakes += [mistake.path for mistake in found.mistakes]
+    assert sorted(mistakes) == sorted(cells.names())
+    assert "two/0.png (300, 100)" in mistakes
+
+
+def test_a_scale_needs_a_recipe_that_knows_its_own(laboratories: Manifest, cache: Path) -> None:
+    with pytest.raises(ManifestError, match=r"\d+\.png: its um_per_pixel is given, but"):
+        prepare_data(TINY, laboratories, cache, CLASSES)
+    with pytest.raises(ValueError, match="microns must be from 1 to 100, not 160"):
+        replace(TINY, microns=160.0)
+
+
+def test_the_target_of_no_class_is_all_classes_alike() -> None:
+    table = target_table(4, 0.2)
+    assert table[NO_CLASS].tolist() == pytest.approx([0.25] * 4)
+    logits, targets = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 3, 0])
+    library = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=0.2)
+    ours = torch.nn.functional.cross_entropy(logits, table[targets])
+    assert ours.item() == pytest.approx(library.item(), rel=1e-6)
+
+
+def test_the_command_line_says_which_labels_are_outliers(
+    laboratories: Manifest, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = laboratories.root / "all.csv"
+    write_manifest(laboratories, table, overwrite=True)
+    words = ["train", str(table), "--out", str(tmp_path / "run"), "--cache", str(cache)]
+    recipe = tmp_path / "recipe.json"
+    recipe.write_bytes(to_json(replace(SCALED, epochs=1)))
+    words += ["--recipe", str(recipe), "--classes"]
+    with pytest.raises(ValueError, match="--classes names 'lymfocyte', but no image has that"):
+        app([*words, "lymfocyte,neutrophil"], result_action="return_value", exit_on_error=False)
+    assert app([*words, "neutrophil, lymphocyte"], result_action="return_value") == 0
+    assert "outliers, of none of the classes: smudge 6" in capsys.readouterr().out
+    card = read_bundle(tmp_path / "run" / "bundle").card
+    assert card.classes.names == ("neutrophil", "lymphocyte")
+    split = tmp_path / "split.csv"
+    with pytest.raises(ManifestError, match="write the manifest in the images' folder"):
+        app(
+            ["data", "split", str(table), "--out", str(split), "--leave-out", "two"],
+            result_action="return_value",
+            exit_on_error=False,
+        )
+    split = laboratories.root / "split.csv"
+    split_words = ["data", "split", str(table), "--out", str(split), "--leave-out", "two"]
+    assert app([*split_words, "--force"], result_action="return_value") == 0
+    rows = read_manifest(split).rows
+    assert Counter((row.laboratory, row.split) for row in rows) == {
+        ("one", "train"): 24,
+        ("two", "external"): 18,
+    }
+    assert [replace(row, split="", sha256="") for row in rows] == list(laboratories.rows)

@@ -15,7 +15,6 @@ from hemascope.batch.table import COLUMNS
 from hemascope.bundle.bundle import read_bundle
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
-from hemascope.data.external import cells_of
 from hemascope.data.manifest import Manifest, ManifestRow, write_manifest
 from hemascope.data.synthetic import draw_cell
 from hemascope.errors import ManifestError
@@ -120,12 +119,12 @@ def test_from_labelled_images_to_a_table_with_flags(
 ) -> None:
     assert read_bundle(calibrated[0]).card.uncertainty is not None
     classifier = Classifier(calibrated[0])
-    found = evaluate(classifier, cells_of(cells), "drawn cells")
+    found = evaluate(classifier, cells, "drawn cells")
     assert found.uncertainty is not None
     # On the calibration images themselves: no more than one too many or too few.
     assert found.uncertainty.sets.coverage.successes == pytest.approx(0.95 * 160, abs=2)
     assert found.uncertainty.in_distribution.value >= 1 - 2 / 160
-    write_evaluation(found, classifier, cells_of(cells), tmp_path / "evaluation")
+    write_evaluation(found, classifier, cells, tmp_path / "evaluation")
     page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
     assert "How far to trust it" in page
     assert (tmp_path / "evaluation" / "uncertainty.png").stat().st_size > 10_000

@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hemascope.batch.inputs import files_below, find_images, is_address, is_image
+from hemascope.batch.inputs import (
+    files_below,
+    find_images,
+    is_address,
+    is_image,
+    whole_images,
+)
 from hemascope.batch.storage import files_at, read, reason
-from hemascope.data.manifest import read_manifest
 from hemascope.errors import StorageError
 
 
@@ -70,5 +75,5 @@ def _manifest_at(address: str) -> list[str]:
     with TemporaryDirectory() as folder:
         copy = Path(folder, posixpath.basename(address))
         copy.write_bytes(content)
-        rows = read_manifest(copy).rows
-    return [f"{posixpath.dirname(address)}/{row.path}" for row in rows]
+        paths = whole_images(copy, address)
+    return [f"{posixpath.dirname(address)}/{path}" for path in paths]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hemascope.data.manifest import read_manifest
+from hemascope.errors import ManifestError
 from hemascope.preprocess import IMAGE_SUFFIXES
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -29,8 +30,8 @@ def find_images(inputs: Iterable[str]) -> list[str]:
         elif is_address(text):
             raise ValueError(f"{text}: images in an object store are classified with --cluster")
         elif os.path.lexists(text) and text.lower().endswith(".csv"):
-            rows = read_manifest(Path(text)).rows
-            paths, missing = [os.path.join(os.path.dirname(text), row.path) for row in rows], ""
+            folder, missing = os.path.dirname(text), ""
+            paths = [os.path.join(folder, path) for path in whole_images(Path(text), text)]
         elif os.path.lexists(text):
             paths, missing = [text], ""
         else:
@@ -44,6 +45,21 @@ def find_images(inputs: Iterable[str]) -> list[str]:
     if not images:
         raise ValueError("no images were named")
     return list(images)
+
+
+def whole_images(manifest: Path, name: str) -> list[str]:
+    """The paths in a manifest, which is called `name`, as they stand there.
+
+    Raises ManifestError for a row with a scale or a place, which would be passed over in silence.
+    """
+    rows = read_manifest(manifest).rows
+    for row in rows:
+        if row.um_per_pixel is not None or row.centre is not None:
+            raise ManifestError(
+                f"{name}: '{row.path}' has a scale or a place of its own, but whole images are "
+                "classified; leave the columns um_per_pixel, x and y out, and use --um-per-pixel"
+            )
+    return [row.path for row in rows]
 
 
 def files_below(folder: str) -> Iterator[str]:

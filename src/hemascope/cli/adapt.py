@@ -24,7 +24,6 @@ from hemascope.cli.options import (
     title_of,
 )
 from hemascope.cli.terminal import out, progress_bar, refuse_existing, share
-from hemascope.data.external import cells_of
 from hemascope.records import RESEARCH_USE_ONLY
 
 
@@ -109,9 +108,9 @@ def adapt(
 
     refuse_existing(force, out_folder / CARD_FILE)
     source = read_bundle(bundle_folder(bundle))
-    cells = cells_of(select_images(manifest, root, split, source.card), um_per_pixel)
+    images = select_images(manifest, root, split, source.card).fill_scale(um_per_pixel)
     with progress_bar("adapting") as progress:
-        adapted = fit(source, cells, name or title_of(manifest, split), progress)
+        adapted = fit(source, images, name or title_of(manifest, split), progress)
     write_bundle(adapted, out_folder)
     held_out = adapted.card.metrics[0].result
     out.print(

@@ -28,7 +28,13 @@ from hemascope.cli.terminal import out, progress_bar, refuse_existing
 from hemascope.data.check import DataReport, check
 from hemascope.data.manifest import write_manifest
 from hemascope.data.open_manifest import below, open_manifest
-from hemascope.data.splits import add_hashes, check_splits, split_counts, split_fractions
+from hemascope.data.splits import (
+    add_hashes,
+    check_splits,
+    leave_one_laboratory_out,
+    split_counts,
+    split_fractions,
+)
 from hemascope.data.synthetic import draw_folder
 from hemascope.inference.classifier import Classifier
 from hemascope.records import RESEARCH_USE_ONLY
@@ -81,11 +87,14 @@ def data_split(
     paper: Annotated[bool, Parameter(negative="")] = False,
     train_per_class: int = 400,
     test_per_class: int = 125,
+    leave_out: str | None = None,
     seed: int = 0,
     root: Root = None,
     force: Force = False,
 ) -> int:
-    """Divide images into train, val and test, by class and subtype, copies kept together.
+    """Divide images into train, val and test, by class and subtype.
+
+    Copies of a file, and the cells of one group (patient or slide), are kept together.
 
     Parameters
     ----------
@@ -104,12 +113,19 @@ def data_split(
         Images a class to train on, with --paper.
     test_per_class
         Images a class to test on, with --paper.
+    leave_out
+        A laboratory of the manifest's whose images all become `external`; the others keep their
+        split, and are in train if they have none.
     seed
         Another seed gives another split.
     """
     refuse_existing(force, out_file)
     manifest = add_hashes(open_manifest(images, root))
-    if paper:
+    if leave_out is not None:
+        if paper:
+            raise ValueError("--paper splits every laboratory; leave --leave-out or --paper out")
+        done = leave_one_laboratory_out(manifest, leave_out)
+    elif paper:
         done = split_counts(manifest, seed, train_per_class, test_per_class)
     else:
         parts = {"train": 1 - val - test, "val": val, "test": test}
@@ -242,6 +258,9 @@ def _print_check(report: DataReport) -> None:
     facts = {
         "sizes": ", ".join(f"{size} ({n})" for size, n in list(report.sizes.items())[:6]),
         "modes": ", ".join(f"{mode} ({n})" for mode, n in report.modes.items()),
+        "laboratories": ", ".join(f"{name} ({n})" for name, n in report.per_laboratory.items())
+        or "not given",
+        "groups (patients or slides)": str(report.groups),
         "hidden files passed over": str(report.hidden),
         "unreadable files": str(len(report.unreadable)),
         "groups of identical files": str(len(report.identical)),

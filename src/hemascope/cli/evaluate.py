@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +28,8 @@ from hemascope.cli.options import (
     title_of,
 )
 from hemascope.cli.terminal import out, progress_bar, refuse_existing, share
-from hemascope.data.external import SITES, LabelledCell, Site, cells_of, read_site
+from hemascope.data.external import SITES, Site, read_site
+from hemascope.data.manifest import Manifest
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.class_subset import AT_LEAST
 from hemascope.records import RESEARCH_USE_ONLY, Estimate, Evaluation, Proportion, SiteMetrics
@@ -39,7 +40,7 @@ class SiteOptions:
     """What `evaluate` is told of a site."""
 
     site: str | None = None
-    """A public data set of another laboratory, jiangxi or bccd: MANIFEST is its folder."""
+    """A public data set of another laboratory, jiangxi, bccd or munich: MANIFEST is its folder."""
     um_per_pixel: UmPerPixel = None
     against: Path | None = None
     """Manifest or folder of labelled images, such as the training laboratory's, to compare the
@@ -50,8 +51,6 @@ class SiteOptions:
     def __post_init__(self) -> None:
         if self.site is not None and self.um_per_pixel is not None:
             raise ValueError("--site knows its own scale; leave --um-per-pixel out")
-        if self.against is not None and self.site is None and self.um_per_pixel is None:
-            raise ValueError("--against compares a site's images; add --site or --um-per-pixel")
         if self.against_split is not None and self.against is None:
             raise ValueError("--against-split is the split of --against; add that")
 
@@ -60,18 +59,27 @@ class SiteOptions:
         """The record of the site, if it is a known one."""
         return None if self.site is None else SITES.get(self.site)
 
-    def cells(
-        self, path: Path, root: Path | None, split: str | None, card: Card
-    ) -> list[LabelledCell]:
-        """The labelled cells in the site's folder, a manifest, or a folder with one a class."""
+    def select(self, path: Path, root: Path | None, split: str | None, card: Card) -> Manifest:
+        """The labelled cells in the site's folder, a manifest, or a folder with one per class.
+
+        Cells of a site that are of none of the model's classes are left out, which is said.
+        """
         if self.site is not None:
             if root is not None or split is not None:
                 raise ValueError("--site reads the site's own files; leave --root and --split out")
-            return read_site(self.site, path)
-        return cells_of(select_images(path, root, split, card), self.um_per_pixel)
+            manifest, others = read_site(self.site, path).separate_outliers(card.classes)
+            _print_left_out(others)
+            return manifest
+        manifest = select_images(path, root, split, card).fill_scale(self.um_per_pixel)
+        if self.against is not None and all(row.um_per_pixel is None for row in manifest.rows):
+            raise ValueError(
+                "--against compares a site's images; add --site or --um-per-pixel, or give the "
+                "manifest a column um_per_pixel"
+            )
+        return manifest
 
     def add_appearance(
-        self, evaluation: Evaluation, cells: Sequence[LabelledCell], card: Card, progress: Any
+        self, evaluation: Evaluation, manifest: Manifest, card: Card, progress: Any
     ) -> Evaluation:
         """The evaluation of a site with its images' statistics; any other as it is."""
         from hemascope.evaluation.appearance import (
@@ -82,13 +90,13 @@ class SiteOptions:
 
         if evaluation.site is None:
             return evaluation
-        ours = measure_appearance(cells, card.input, progress)
+        ours = measure_appearance(manifest, card.input, progress)
         if self.against is None:
             return replace(
                 evaluation, site=replace(evaluation.site, appearance=compare_appearance(ours))
             )
-        others = cells_of(select_images(self.against, None, self.against_split, card))
-        theirs = measure_appearance(match_labels(cells, others), card.input, progress)
+        others = select_images(self.against, None, self.against_split, card)
+        theirs = measure_appearance(match_labels(manifest, others), card.input, progress)
         site = replace(
             evaluation.site,
             appearance=compare_appearance(ours, theirs),
@@ -113,9 +121,9 @@ def evaluate(
     """Measure a model on labelled images. Needs 'hemascope[evaluate]'.
 
     Writes evaluation.json, figures and report.html; every figure has its 95 % interval. For
-    another laboratory's images, --site or --um-per-pixel brings them to the model's scale and
-    adds what is fair to ask there: the figures among the classes that it has, and how its images
-    differ.
+    another laboratory's images, --site, --um-per-pixel or the manifest's own scale brings them to
+    the model's scale and adds what is fair to ask there: the figures among the classes that it has,
+    and how its images differ.
 
     Parameters
     ----------
@@ -131,18 +139,29 @@ def evaluate(
     refuse_existing(force, out_folder / "evaluation.json")
     classifier = Classifier(bundle_folder(bundle), tta=tta)
     options = site_options or SiteOptions()
-    cells = options.cells(manifest, root, split, classifier.card)
+    images = options.select(manifest, root, split, classifier.card)
     title = name or options.site or title_of(manifest, split)
     with progress_bar("evaluating") as progress:
-        evaluation = measure(classifier, cells, title, progress, options.site_record)
+        evaluation = measure(classifier, images, title, progress, options.site_record)
     with progress_bar("measuring images") as progress:
-        evaluation = options.add_appearance(evaluation, cells, classifier.card, progress)
-    write_evaluation(evaluation, classifier, cells, out_folder)
+        evaluation = options.add_appearance(evaluation, images, classifier.card, progress)
+    write_evaluation(evaluation, classifier, images, out_folder)
     _print_evaluation(evaluation)
     if evaluation.site is not None:
         _print_site(evaluation.site)
     out.print(f"written to {escape(str(out_folder))}. {RESEARCH_USE_ONLY}", soft_wrap=True)
     return 0
+
+
+def _print_left_out(outliers: Manifest) -> None:
+    if outliers.rows:
+        counts = Counter(row.label for row in outliers.rows)
+        listed = ", ".join(f"{label} {n}" for label, n in counts.most_common())
+        out.print(
+            f"{len(outliers.rows)} cells are of none of the model's classes and are left out: "
+            f"{escape(listed)}",
+            soft_wrap=True,
+        )
 
 
 def _print_evaluation(evaluation: Evaluation) -> None:

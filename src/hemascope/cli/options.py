@@ -52,8 +52,8 @@ Name: TypeAlias = Annotated[
 UmPerPixel: TypeAlias = Annotated[
     float | None,
     Parameter(
-        help="How many micrometres a pixel of these images is wide; by default they look like the "
-        "training images."
+        help="How many micrometres a pixel of these images is wide, where their manifest does not "
+        "say; by default they look like the training images."
     ),
 ]
 MaxPixels: TypeAlias = Annotated[

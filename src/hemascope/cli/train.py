@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ from cyclopts import Parameter
 from rich.markup import escape
 
 from hemascope.bundle.bundle import CARD_FILE, write_bundle
+from hemascope.classes import ClassSet
 from hemascope.cli.options import (
     Cache,
     Force,
@@ -21,6 +23,7 @@ from hemascope.cli.options import (
     limit_pixels,
 )
 from hemascope.cli.terminal import out, progress_bar, refuse_existing
+from hemascope.data.manifest import Manifest
 from hemascope.data.open_manifest import open_manifest
 from hemascope.records import Evaluation
 from hemascope.serialization import from_json
@@ -38,6 +41,7 @@ def train(
     recipe: RecipeSettings = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     start_from: StartFrom | None = None,
+    classes: str = "",
     root: Root = None,
     cache: Cache = None,
     max_pixels: MaxPixels = None,
@@ -59,6 +63,9 @@ def train(
         Another run, of the same architecture, whose best weights this one begins with; a last
         layer for other classes begins fresh. Or `imagenet`, for efficientnet_lite0 and
         efficientnet_mini; needs 'hemascope[imagenet]'.
+    classes
+        Names of the classes in their order, with commas between; images of other labels are
+        outliers, of which the network learns to be unsure. By default every label is a class.
     """
     limit_pixels(max_pixels)
     from hemascope.training.run import end_group_process
@@ -66,6 +73,7 @@ def train(
 
     chosen = choose_recipe(recipe_file, recipe)
     images = open_manifest(manifest, root)
+    class_set = _choose_classes(classes, images)
 
     def print_epoch(record: EpochRecord) -> None:
         val = "" if record.val_accuracy is None else f", validation {record.val_accuracy:.4f}"
@@ -81,6 +89,7 @@ def train(
             out_folder,
             resume=resume,
             start_from=start_from,
+            classes=class_set,
             cache=cache,
             on_read=on_read,
             on_step=on_step,
@@ -91,6 +100,26 @@ def train(
         )
     end_group_process()
     return 0
+
+
+def _choose_classes(names: str, images: Manifest) -> ClassSet | None:
+    """The classes so named, None for all labels. Raises ValueError for one without any image."""
+    if not names:
+        return None
+    classes = ClassSet.from_names(name.strip() for name in names.split(","))
+    known, outliers = images.separate_outliers(classes)
+    present = {classes.index(row.label) for row in known.rows}
+    for index, name in enumerate(classes.names):
+        if index not in present:
+            raise ValueError(
+                f"--classes names '{name}', but no image has that label; the labels are "
+                f"{', '.join(images.class_names())}"
+            )
+    if outliers.rows:
+        counts = Counter(row.label for row in outliers.rows).most_common()
+        listed = ", ".join(f"{label} {n}" for label, n in counts)
+        out.print(f"outliers, of none of the classes: {escape(listed)}", soft_wrap=True)
+    return classes
 
 
 def export(

@@ -1,8 +1,9 @@
-"""Decoded images, resized once, in a memory-mapped file.
+"""Views of image files, decoded and resized once, in a memory-mapped file.
 
 A cache is two files: `KEY.npy`, uint8 (N,S,S,3), and `KEY.json`, which says what is in it. KEY
-comes from the input spec and the SHA-256 of every image in order, so another list, another
-size, or an image that changed gives another cache, and equal ones share it.
+comes from the input spec and every view in order: the SHA-256 of its file, its scale and its
+centre. So another list, another size, or an image that changed gives another cache, and equal ones
+share it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.errors import ImageError
 from hemascope.files import atomic_path, sha256_of
-from hemascope.preprocess import InputSpec
+from hemascope.preprocess import InputSpec, View
 from hemascope.serialization import from_json, to_json
 
 FORMAT = 1
@@ -27,7 +28,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class CacheHeader:
-    """What a cache holds: of which images, through which spec, and a check on its bytes."""
+    """What a cache holds: of which views, through which spec, and a check on its bytes.
+
+    `sha256` has one entry per view: its file's SHA-256, with its scale and centre where it has any.
+    """
 
     format: int
     spec: InputSpec
@@ -36,25 +40,28 @@ class CacheHeader:
 
 
 def open_cache(
-    paths: Sequence[Path],
+    views: Sequence[View],
     spec: InputSpec,
     folder: Path,
     progress: ProgressCallback | None = None,
 ) -> ImageArray:
-    """The images through the spec, (N,S,S,3) uint8, mapped read-only; made first if need be.
+    """Views of files through the spec, (N,S,S,3) uint8, mapped read-only; made first if need be.
 
     Every file is read to hash it; it is decoded only if the cache is missing or stale: of another
     format, truncated, or with bytes that do not match its checksum. Raises ImageError, naming the
-    file, for an image that cannot be read.
+    file, for an image that cannot be read, and ValueError as `InputSpec.side` does.
     """
+    files = [_file_of(view) for view in views]
+    distinct = list(dict.fromkeys(files))  # a field has many cells
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = tuple(pool.map(_hash_file, paths))
-    key = sha256_of(to_json((FORMAT, spec, hashes)))[:24]
+        hashes = dict(zip(distinct, pool.map(_hash_file, distinct), strict=True))
+    entries = tuple(_describe(view, hashes[file]) for view, file in zip(views, files, strict=True))
+    key = sha256_of(to_json((FORMAT, spec, entries)))[:24]
     images_path, header_path = folder / f"{key}.npy", folder / f"{key}.json"
-    if not _is_whole(images_path, header_path, (len(paths), spec.size, spec.size, 3)):
+    if not _is_whole(images_path, header_path, (len(views), spec.size, spec.size, 3)):
         with atomic_path(images_path) as temporary:
-            _fill(temporary, paths, spec, progress)
-            header = CacheHeader(FORMAT, spec, hashes, _checksum(temporary))
+            _fill(temporary, views, spec, progress)
+            header = CacheHeader(FORMAT, spec, entries, _checksum(temporary))
             with atomic_path(header_path) as temporary_header:
                 temporary_header.write_bytes(to_json(header))
     images: ImageArray = np.load(images_path, mmap_mode="r")
@@ -67,23 +74,36 @@ def default_cache() -> Path:
     return Path(os.environ.get("HEMASCOPE_CACHE") or Path(home) / "hemascope")
 
 
+def _file_of(view: View) -> Path:
+    if not isinstance(view.image, str | Path):
+        raise TypeError(f"only views of files can be cached, not of {type(view.image).__name__}")
+    return Path(view.image)
+
+
+def _describe(view: View, sha256: str) -> str:
+    """What tells a view from others; the hash alone for a whole image without a scale."""
+    if view.um_per_pixel is None and view.centre is None:
+        return sha256
+    return f"{sha256} {view.um_per_pixel} {view.centre}"
+
+
 def _fill(
-    path: Path, paths: Sequence[Path], spec: InputSpec, progress: ProgressCallback | None
+    path: Path, views: Sequence[View], spec: InputSpec, progress: ProgressCallback | None
 ) -> None:
     images = np.lib.format.open_memmap(
-        path, mode="w+", dtype=np.uint8, shape=(len(paths), spec.size, spec.size, 3)
+        path, mode="w+", dtype=np.uint8, shape=(len(views), spec.size, spec.size, 3)
     )
 
     def load(position: int) -> None:
         try:
-            images[position] = spec.load(paths[position])
+            images[position] = spec.load(views[position])
         except ImageError as error:
-            raise ImageError(f"{paths[position]}: {error}") from None
+            raise ImageError(f"{_file_of(views[position])}: {error}") from None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, _ in enumerate(pool.map(load, range(len(paths))), start=1):
+        for done, _ in enumerate(pool.map(load, range(len(views))), start=1):
             if progress is not None:
-                progress(done, len(paths))
+                progress(done, len(views))
     images.flush()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,15 +42,19 @@ class DataReport:
     """What `check` found. Paths are relative to the manifest's root; groups have two or more.
 
     `manifest` holds the rows that can be read, with their SHA-256. `per_subtype` counts by label
-    and subtype. `sizes` and `modes` count "360×363" and "RGB". `unreadable` pairs a path with
-    the reason; `changed` are files whose SHA-256 is not the one recorded. `hidden` counts hidden
-    files and folders passed over. `identical` are groups of byte-identical files, `two_labels`
-    and `two_splits` those of them that stand under two labels, or in two splits.
+    and subtype, `per_laboratory` by laboratory where it is known; `groups` is how many patients or
+    slides there are. `sizes` and `modes` count images: "360×363" and "RGB". `unreadable` pairs a
+    path with the reason; `changed` are files whose SHA-256 is not the one recorded. `hidden` counts
+    hidden files and folders passed over. `identical` are groups of cells at the same place of
+    byte-identical files, `two_labels` those of them that stand under two labels; `two_splits` are
+    cells of byte-identical files in two splits.
     """
 
     manifest: Manifest
     per_class: dict[str, int]
     per_subtype: dict[tuple[str, str], int]
+    per_laboratory: dict[str, int]
+    groups: int
     sizes: dict[str, int]
     modes: dict[str, int]
     unreadable: tuple[tuple[str, str], ...]
@@ -68,7 +72,8 @@ class _Inspection:
 
     sha256: str = ""
     problem: str = ""
-    size: str = ""
+    width: int = 0
+    height: int = 0
     mode: str = ""
     thumbnail: ImageArray | None = None
 
@@ -78,52 +83,74 @@ def check(manifest: Manifest, progress: ProgressCallback | None = None) -> DataR
 
     Whatever is wrong with an image is reported, not raised.
     """
-    rows = manifest.rows
-    pairs = list(zip(rows, _inspect_all(manifest, progress), strict=True))
+    rows, images = manifest.rows, _inspect_all(manifest, progress)
+    problems = {row: _find_problem(row, images[row.path]) for row in rows}
     good = [
-        (replace(row, sha256=inspection.sha256), inspection)
-        for row, inspection in pairs
-        if not inspection.problem
+        (replace(row, sha256=images[row.path].sha256), images[row.path])
+        for row in rows
+        if not problems[row]
     ]
-    copies: dict[str, list[ManifestRow]] = defaultdict(list)
-    for row, inspection in pairs:
-        if inspection.sha256:
-            copies[inspection.sha256].append(row)
-    groups = [group for group in copies.values() if len(group) > 1]
+    hashed = [(images[row.path].sha256, row) for row in rows if images[row.path].sha256]
+    files = _group((sha256, row) for sha256, row in hashed)
+    copies = _group(((sha256, row.centre), row) for sha256, row in hashed)
+    readable = [image for image in images.values() if not image.problem]
     return DataReport(
         manifest=replace(manifest, rows=tuple(row for row, _ in good)),
         per_class=dict(sorted(Counter(row.label for row in rows).items())),
         per_subtype=dict(
             sorted(Counter((row.label, row.subtype) for row in rows if row.subtype).items())
         ),
-        sizes=dict(Counter(inspection.size for _, inspection in good).most_common()),
-        modes=dict(Counter(inspection.mode for _, inspection in good).most_common()),
+        per_laboratory=dict(sorted(Counter(r.laboratory for r in rows if r.laboratory).items())),
+        groups=len({(row.laboratory, row.group) for row in rows if row.group}),
+        sizes=dict(Counter(f"{im.width}×{im.height}" for im in readable).most_common()),
+        modes=dict(Counter(image.mode for image in readable).most_common()),
         unreadable=tuple(
-            (row.path, inspection.problem) for row, inspection in pairs if inspection.problem
+            dict.fromkeys((row.path, problem) for row, problem in problems.items() if problem)
         ),
         changed=tuple(
-            row.path
-            for row, inspection in pairs
-            if row.sha256 and inspection.sha256 not in ("", row.sha256)
+            dict.fromkeys(
+                row.path
+                for row in rows
+                if row.sha256 and images[row.path].sha256 not in ("", row.sha256)
+            )
         ),
         hidden=manifest.hidden,
-        identical=_paths(groups),
-        two_labels=_paths(group for group in groups if len({row.label for row in group}) > 1),
+        identical=_paths(copies),
+        two_labels=_paths(group for group in copies if len({row.label for row in group}) > 1),
         two_splits=_paths(
-            group for group in groups if len({row.split for row in group if row.split}) > 1
+            group for group in files if len({row.split for row in group if row.split}) > 1
         ),
         near_duplicates=_near_duplicates(good),
     )
 
 
-def _inspect_all(manifest: Manifest, progress: ProgressCallback | None) -> list[_Inspection]:
-    inspections = []
+def _inspect_all(manifest: Manifest, progress: ProgressCallback | None) -> dict[str, _Inspection]:
+    """By path; an image of many cells is read once."""
+    inspections: dict[str, _Inspection] = {}
+    paths = list(dict.fromkeys(row.path for row in manifest.rows))
     with ThreadPoolExecutor() as pool:
-        for inspection in pool.map(_inspect, (manifest.root / row.path for row in manifest.rows)):
-            inspections.append(inspection)
+        inspected = pool.map(_inspect, (manifest.root / path for path in paths))
+        for path, inspection in zip(paths, inspected, strict=True):
+            inspections[path] = inspection
             if progress is not None:
-                progress(len(inspections), len(manifest.rows))
+                progress(len(inspections), len(paths))
     return inspections
+
+
+def _group(keyed: Iterable[tuple[Hashable, ManifestRow]]) -> list[list[ManifestRow]]:
+    """The rows of each key that two or more of them have."""
+    groups: dict[Hashable, list[ManifestRow]] = defaultdict(list)
+    for key, row in keyed:
+        groups[key].append(row)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _find_problem(row: ManifestRow, image: _Inspection) -> str:
+    """Why a row cannot be used; empty where it can."""
+    x, y = row.centre or (0.0, 0.0)
+    if not image.problem and (x > image.width or y > image.height):
+        return f"({x:g}, {y:g}) is outside its {image.width}×{image.height} pixels"
+    return image.problem
 
 
 def _paths(groups: Iterable[list[ManifestRow]]) -> tuple[tuple[str, ...], ...]:
@@ -143,7 +170,8 @@ def _inspect(path: Path) -> _Inspection:
     small = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     return _Inspection(
         sha256,
-        size=f"{image.width}×{image.height}",
+        width=image.width,
+        height=image.height,
         mode=_stored_mode(content),
         thumbnail=np.asarray(small),
     )

@@ -1,7 +1,8 @@
 """SITES: labelled cells of other laboratories, at the scale of their own microscopes.
 
 A site is a record: its source, how wide its pixels are and how that was found, and a reader of
-its files. Nothing of a site is ever used to fit, choose or calibrate anything.
+its files. A figure of a site counts as unseen only for a model that was trained, chosen and
+calibrated without it.
 """
 
 from __future__ import annotations
@@ -12,28 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from hemascope.data.manifest import Manifest
+from hemascope.data.manifest import Manifest, ManifestRow, read_manifest
 from hemascope.data.pascal_voc import read_field
-from hemascope.data.public import BCCD, JIANGXI, Source
+from hemascope.data.public import BCCD, JIANGXI, MUNICH, Source
 from hemascope.errors import ManifestError
-from hemascope.preprocess import View
 
 RED_CELL_MICRONS = 7.2
 """Mean diameter of red cells in a dried smear. Bain, "Blood Cells: A Practical Guide", 5th ed."""
 
-
 JIANGXI_UM_PER_PIXEL = 0.173
-
-
-@dataclass(frozen=True)
-class LabelledCell:
-    """One cell of known class, and where it is seen. `path` names it among the others."""
-
-    path: str
-    label: str
-    view: View
-    subtype: str = ""
-    sha256: str = ""
+MUNICH_UM_PER_PIXEL = 0.069
 
 
 @dataclass(frozen=True)
@@ -42,50 +31,45 @@ class Site:
 
     source: Source
     scale: str
-    read: Callable[[Path], list[LabelledCell]]
+    read: Callable[[Path], Manifest]
 
 
-def cells_of(manifest: Manifest, um_per_pixel: float | None = None) -> list[LabelledCell]:
-    """A manifest's cells, each in the middle of its image. `um_per_pixel` is as in View."""
-    return [
-        LabelledCell(
-            row.path,
-            row.label,
-            View(str(manifest.root / row.path), um_per_pixel),
-            row.subtype,
-            row.sha256,
-        )
-        for row in manifest.rows
-    ]
-
-
-def read_site(name: str, folder: Path) -> list[LabelledCell]:
+def read_site(name: str, folder: Path) -> Manifest:
     """The labelled cells of one of SITES, in a folder as its reader describes it.
 
-    Raises ManifestError for an unknown site, a file that is missing or damaged, or no cell.
+    Some may be of classes that ours have no place for, under the site's own names. Raises
+    ManifestError for an unknown site, a file that is missing or damaged, or no cell.
     """
     if name not in SITES:
         raise ManifestError(f"unknown site '{name}'; the sites are {', '.join(SITES)}")
-    cells = SITES[name].read(folder)
-    if not cells:
+    manifest = SITES[name].read(folder)
+    if not manifest.rows:
         raise ManifestError(f"{folder}: holds no labelled cell of {name}")
-    return cells
+    return manifest
 
 
-def read_jiangxi(folder: Path) -> list[LabelledCell]:
+def read_jiangxi(folder: Path) -> Manifest:
     """Images of one cell each, in the `path` and `label` columns of labels.csv."""
-    classes = JIANGXI.classes
-    return [
-        LabelledCell(
-            row["path"],
-            classes.get(row["label"], row["label"]),
-            View(str(folder / row["path"]), JIANGXI_UM_PER_PIXEL),
+    rows = (
+        ManifestRow(
+            path=row["path"],
+            label=JIANGXI.classes.get(row["label"], row["label"]),
+            laboratory=JIANGXI.name,
+            um_per_pixel=JIANGXI_UM_PER_PIXEL,
         )
-        for row in _table(folder / "labels.csv", ("path", "label"))
-    ]
+        for row in _read_table(folder / "labels.csv", ("path", "label"))
+    )
+    return Manifest(folder, tuple(rows))
 
 
-def read_bccd(folder: Path) -> list[LabelledCell]:
+def read_munich(folder: Path) -> Manifest:
+    """Images of one cell each, in the manifest labels.csv; three of its labels are none of ours."""
+    manifest = read_manifest(folder / "labels.csv")
+    rows = (replace(row, laboratory=MUNICH.name) for row in manifest.rows)
+    return replace(manifest, rows=tuple(rows)).fill_scale(MUNICH_UM_PER_PIXEL)
+
+
+def read_bccd(folder: Path) -> Manifest:
     """The white cells of the fields that show one, of one type.
 
     Annotations/*.xml (Pascal VOC) hold a field's boxes and types.csv, in `image` and `wbc_types`,
@@ -93,9 +77,9 @@ def read_bccd(folder: Path) -> list[LabelledCell]:
     circle of the same area as the ellipse in the box; those that touch the border are left out.
     A field without any has the median scale of the others.
     """
-    cells, ruled = [], []
-    for row in _table(folder / "types.csv", ("image", "wbc_types")):
-        name, label = row["image"], row["wbc_types"]
+    rows, ruled = [], []
+    for entry in _read_table(folder / "types.csv", ("image", "wbc_types")):
+        name, label = entry["image"], entry["wbc_types"]
         if not label or ";" in label:
             continue
         field = read_field(folder / "Annotations" / f"{name}.xml")
@@ -104,20 +88,17 @@ def read_bccd(folder: Path) -> list[LabelledCell]:
             continue
         diameters = [box.diameter for box in field.boxes if field.is_whole_red_cell(box)]
         scale = RED_CELL_MICRONS / median(diameters) if diameters else None
+        x, y = white[0].centre
         path = f"JPEGImages/{name}.jpg"
-        view = View(str(folder / path), scale, white[0].centre)
-        cells.append(LabelledCell(path, label, view))
+        row = ManifestRow(path, label, laboratory=BCCD.name, um_per_pixel=scale, x=x, y=y)
+        rows.append(row)
         ruled += [scale] if scale else []
     if not ruled:
-        return []  # nothing tells how large anything is
-    common = median(ruled)
-    return [
-        replace(cell, view=replace(cell.view, um_per_pixel=cell.view.um_per_pixel or common))
-        for cell in cells
-    ]
+        return Manifest(folder, ())  # nothing tells how large anything is
+    return Manifest(folder, tuple(rows)).fill_scale(median(ruled))
 
 
-def _table(path: Path, columns: tuple[str, str]) -> Iterator[dict[str, str]]:
+def _read_table(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
     """The rows of a CSV file that has these columns."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -144,5 +125,10 @@ SITES: dict[str, Site] = {
         BCCD,
         "by field: the median box of its red cells is taken to be 7.2 µm across",
         read_bccd,
+    ),
+    MUNICH.name: Site(
+        MUNICH,
+        "0.069 µm a pixel: four of its red cells are taken to be 7.2 µm across",
+        read_munich,
     ),
 }

@@ -1,51 +1,74 @@
-"""Manifest: which images there are, with their labels; a CSV file and a folder.
+"""Manifest: which labelled cells there are, and in which images; a CSV file and a folder.
 
-The columns are `path,label,subtype,split,sha256`, of which the last three may be missing; others
-are passed over. Paths are relative to the manifest's root, with forward slashes.
+The columns are the fields of ManifestRow, of which all but `path` and `label` may be missing; other
+columns are passed over. Paths are relative to the manifest's root, with forward slashes.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from hemascope.classes import ClassSet
 from hemascope.errors import ManifestError
 from hemascope.files import write_atomic
-from hemascope.preprocess import IMAGE_SUFFIXES
+from hemascope.preprocess import IMAGE_SUFFIXES, UM_PER_PIXEL, View
 
 SPLITS = ("train", "val", "test", "external", "pool")
 SPLIT_FOLDERS = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}
 PBC_NAME = re.compile(r"([A-Z]+)_\d+")  # MMY_100254.jpg: a metamyelocyte
+MAX_PLACE = 1_000_000.0  # pixels; no image is wider
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """One image. Empty fields are unknown."""
+    """One labelled cell. What is empty or None is unknown.
+
+    `group` is what the cell shares with others of its laboratory, such as the patient or the slide.
+    `um_per_pixel` is how many micrometres a pixel of the image is wide. (`x`, `y`) is the cell's
+    centre, in pixels from the upper left corner of the upright image; None for the image's middle.
+    """
 
     path: str
     label: str
     subtype: str = ""
     split: str = ""
     sha256: str = ""
+    laboratory: str = ""
+    group: str = ""
+    um_per_pixel: float | None = None
+    x: float | None = None
+    y: float | None = None
+
+    @property
+    def centre(self) -> tuple[float, float] | None:
+        """The cell's place in its image; None for the image's middle."""
+        return None if self.x is None or self.y is None else (self.x, self.y)
+
+    def view(self, root: Path) -> View:
+        """Where the cell is seen: its image under the manifest's root, its scale, its place."""
+        return View(str(root / self.path), self.um_per_pixel, self.centre)
 
 
 COLUMNS = tuple(field.name for field in fields(ManifestRow))
+ALWAYS_WRITTEN = COLUMNS[:5]  # the others only where a row has them
 
 
 @dataclass(frozen=True)
 class Manifest:
     """Rows, and the folder that their paths are relative to.
 
-    `hidden` counts the hidden files and folders that were passed over in a folder.
+    A row is one cell, and an image may have several. `hidden` counts the hidden files and folders
+    that were passed over in a folder.
     """
 
     root: Path
@@ -64,6 +87,34 @@ class Manifest:
         """The labels that occur, sorted."""
         return tuple(sorted({row.label for row in self.rows}))
 
+    def views(self) -> list[View]:
+        """Where each row's cell is seen, in order."""
+        return [row.view(self.root) for row in self.rows]
+
+    def names(self) -> list[str]:
+        """What each row is called in results: its path, and its place where others share it."""
+        cells = Counter(row.path for row in self.rows)
+        return [
+            row.path
+            if cells[row.path] == 1 or row.centre is None
+            else f"{row.path} ({row.x:g}, {row.y:g})"
+            for row in self.rows
+        ]
+
+    def fill_scale(self, um_per_pixel: float | None) -> Manifest:
+        """The manifest with this width of a pixel for the rows that have none of their own."""
+        rows = (
+            replace(row, um_per_pixel=um_per_pixel) if row.um_per_pixel is None else row
+            for row in self.rows
+        )
+        return replace(self, rows=tuple(rows))
+
+    def separate_outliers(self, classes: ClassSet) -> tuple[Manifest, Manifest]:
+        """The rows of these classes, and the rows whose label is none of them."""
+        known = tuple(row for row in self.rows if row.label in classes)
+        others = tuple(row for row in self.rows if row.label not in classes)
+        return replace(self, rows=known), replace(self, rows=others)
+
 
 def read_manifest(
     path: Path, root: Path | None = None, classes: ClassSet | None = None
@@ -72,8 +123,8 @@ def read_manifest(
 
     Spaces around fields are dropped, except around paths. With a class set, labels are brought to
     its spelling. Raises ManifestError for a file that is no such CSV, a missing column, an empty
-    or unknown label, a SHA-256 that is none, a path outside the root, a path given twice, or no
-    rows at all. That the images exist is not checked.
+    or unknown label, a SHA-256 that is none, a scale or a place that cannot be, a path outside the
+    root, a cell given twice, or no rows at all. That the images exist is not checked.
     """
     root = root or path.parent
     resolved = str(root.resolve())
@@ -84,22 +135,22 @@ def read_manifest(
     except UnicodeDecodeError:
         raise ManifestError(f"{path}: not UTF-8 text; save the table as UTF-8 CSV") from None
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    rows: dict[str, ManifestRow] = {}
+    rows: dict[tuple[str, tuple[float, float] | None], ManifestRow] = {}
     try:
         missing = [name for name in ("path", "label") if name not in (reader.fieldnames or ())]
         if missing:
             raise ManifestError(
-                f"{path}: no column '{missing[0]}'; the first line must name the columns "
-                f"{','.join(COLUMNS)} (the last three may be missing), with commas between them"
+                f"{path}: no column '{missing[0]}'; the first line must name the columns, path "
+                f"and label at least, with commas between them: {','.join(COLUMNS)}"
             )
         for values in reader:
             row = _row(values, f"{path}, line {reader.line_num}", resolved, classes)
-            if row.path in rows:
+            if (row.path, row.centre) in rows:
                 raise ManifestError(
                     f"{path}, line {reader.line_num}: '{row.path}' is listed a second time; "
-                    "keep one of the lines"
+                    "keep one of the lines, or give each cell its place, in x and y"
                 )
-            rows[row.path] = row
+            rows[row.path, row.centre] = row
     except csv.Error as error:
         raise ManifestError(f"{path}, line {reader.line_num}: not valid CSV: {error}") from None
     if not rows:
@@ -110,9 +161,9 @@ def read_manifest(
 def _row(
     values: dict[str, str | None], where: str, root: str, classes: ClassSet | None
 ) -> ManifestRow:
-    path, label, subtype, split, sha256 = (values.get(name) or "" for name in COLUMNS)
-    label, subtype, split = label.strip(), subtype.strip(), split.strip()
-    sha256 = sha256.strip().lower()
+    path = values.get("path") or ""
+    texts = {name: (values.get(name) or "").strip() for name in COLUMNS if name != "path"}
+    label, sha256 = texts["label"], texts["sha256"].lower()
     if not path or not label:
         raise ManifestError(f"{where}: path and label must both be filled in")
     if _is_outside(path, root):
@@ -123,9 +174,38 @@ def _row(
         raise ManifestError(
             f"{where}: '{sha256}' is no SHA-256 (64 hexadecimal digits); correct it or leave it out"
         )
-    if classes is not None:
-        label = match_spelling(label, where, classes)
-    return ManifestRow(PurePosixPath(path).as_posix(), label, subtype, split, sha256)
+    if bool(texts["x"]) != bool(texts["y"]):
+        raise ManifestError(f"{where}: x and y must both be filled in, or neither")
+    return ManifestRow(
+        PurePosixPath(path).as_posix(),
+        label if classes is None else match_spelling(label, where, classes),
+        texts["subtype"],
+        texts["split"],
+        sha256,
+        texts["laboratory"],
+        texts["group"],
+        _number("um_per_pixel", texts, where, UM_PER_PIXEL),
+        _number("x", texts, where, (0.0, MAX_PLACE)),
+        _number("y", texts, where, (0.0, MAX_PLACE)),
+    )
+
+
+def _number(
+    name: str, texts: dict[str, str], where: str, limits: tuple[float, float]
+) -> float | None:
+    """A column's number, None where it is empty."""
+    text, (low, high) = texts[name], limits
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise ManifestError(
+            f"{where}: {name} must be a number from {low:g} to {high:g}, not '{text}'"
+        )
+    return value
 
 
 def match_spelling(label: str, where: str, classes: ClassSet) -> str:
@@ -156,13 +236,22 @@ def _is_outside(path: str, root: str) -> bool:
 
 
 def write_manifest(manifest: Manifest, path: Path, overwrite: bool = False) -> None:
-    """Writes the CSV. Raises ManifestError where the file exists and may not be replaced."""
+    """Writes the CSV: the first five columns, and each other one that a row has a value in.
+
+    Raises ManifestError where the file exists and may not be replaced.
+    """
     if path.exists() and not overwrite:
         raise ManifestError(f"{path}: exists already; use --force (overwrite=True) to replace it")
     table = io.StringIO(newline="")
     writer = csv.writer(table)
-    writer.writerow(COLUMNS)
-    writer.writerows(astuple(row) for row in manifest.rows)
+    columns = [
+        name
+        for name in COLUMNS
+        if name in ALWAYS_WRITTEN
+        or any(getattr(row, name) not in ("", None) for row in manifest.rows)
+    ]
+    writer.writerow(columns)
+    writer.writerows([getattr(row, name) for name in columns] for row in manifest.rows)
     write_atomic(path, table.getvalue())
 
 

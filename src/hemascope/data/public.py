@@ -104,6 +104,30 @@ JIANGXI = Source(
     },
 )
 
+MUNICH = Source(
+    name="munich",
+    title="Single cells of the Munich AML Morphology Dataset",
+    address="https://doi.org/10.7937/tcia.2019.36f5o9ld",
+    licence="CC BY 3.0",
+    citation="Matek et al., Human-level recognition of blast cells in acute myeloid leukaemia with "
+    "convolutional neural networks, Nature Machine Intelligence 1 (2019) 538-544",
+    images=18_365,
+    # Blasts (MYO, MOB), smudge cells (KSC) and atypical lymphocytes (LYA) are no classes of ours.
+    classes={
+        "BAS": "basophil",
+        "EOS": "eosinophil",
+        "EBO": "erythroblast",
+        "PMO": "ig",
+        "PMB": "ig",
+        "MYB": "ig",
+        "MMZ": "ig",
+        "LYT": "lymphocyte",
+        "MON": "monocyte",
+        "NGS": "neutrophil",
+        "NGB": "neutrophil",
+    },
+)
+
 WBCATT = Source(
     name="wbcatt",
     title="WBCAtt: eleven attributes of form and colour for the white blood cells of PBC",
@@ -116,7 +140,7 @@ WBCATT = Source(
 )
 
 SOURCES: dict[str, Source] = {
-    source.name: source for source in (PBC, BLOODMNIST, BCCD, JIANGXI, WBCATT)
+    source.name: source for source in (PBC, BLOODMNIST, BCCD, JIANGXI, MUNICH, WBCATT)
 }
 
 

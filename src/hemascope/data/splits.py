@@ -1,19 +1,21 @@
 """Splits: which images are trained on, chosen by and tested on.
 
-All are stratified by class and subtype, and keep byte-identical files on one side. Which side an
-image falls on follows from the seed and its content: neither the order of the rows nor, within
+All are stratified by class and subtype, and keep what belongs together on one side: byte-identical
+files, the cells of one image, and the cells of one group (patient or slide). Which side a cell
+falls on follows from the seed and its content: neither the order of the rows nor, within
 its stratum, the presence of others changes the order in which images are drawn.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
 
+from hemascope.classes import ClassSet
 from hemascope.data.manifest import SPLITS, Manifest, ManifestRow
 from hemascope.errors import LeakageError, ManifestError
 from hemascope.files import sha256_of
@@ -42,9 +44,10 @@ def add_hashes(manifest: Manifest) -> Manifest:
 def split_fractions(manifest: Manifest, fractions: Mapping[str, float], seed: int) -> Manifest:
     """Every row put into one of the splits, by fractions that sum to one.
 
-    Within a stratum each split gets its share to within one image, or within one group of copies;
-    a stratum's only image goes to the first split. Raises ManifestError for fractions that do not
-    sum to one, and for unknown names of splits.
+    Within a stratum each split gets its share to within one image, or within one unit of images
+    that stay together; a stratum's only unit goes to the first split. A group with cells of several
+    classes counts with the rarest of them. Raises ManifestError for fractions that do not sum to
+    one, and for unknown names of splits.
     """
     if unknown := [name for name in fractions if name not in SPLITS]:
         raise ManifestError(f"unknown split '{unknown[0]}'; use one of {', '.join(SPLITS)}")
@@ -57,16 +60,16 @@ def split_fractions(manifest: Manifest, fractions: Mapping[str, float], seed: in
 def _by_fractions(rows: Rows, fractions: Mapping[str, float], seed: int) -> Rows:
     names = [name for name, fraction in fractions.items() if fraction > 0]
     edges = list(accumulate(fractions[name] for name in names))
-    splits: dict[str, str] = {}
-    for groups in _strata(rows, seed).values():
-        total, before = sum(map(len, groups)), 0
-        for group in groups:
-            # By the middle of the group, so that shares are rounded to the nearest.
-            middle = (before + len(group) / 2) / total if len(groups) > 1 else 0.0
+    splits: dict[ManifestRow, str] = {}
+    for units in _strata(rows, seed).values():
+        total, before = sum(map(len, units)), 0
+        for unit in units:
+            # By the middle of the unit, so that shares are rounded to the nearest.
+            middle = (before + len(unit) / 2) / total if len(units) > 1 else 0.0
             index = next((i for i, edge in enumerate(edges) if middle < edge), len(names) - 1)
-            splits |= {row.path: names[index] for row in group}
-            before += len(group)
-    return tuple(replace(row, split=splits[row.path]) for row in rows)
+            splits |= {row: names[index] for row in unit}
+            before += len(unit)
+    return tuple(replace(row, split=splits[row]) for row in rows)
 
 
 def split_counts(
@@ -75,29 +78,31 @@ def split_counts(
     """The paper's protocol: so many images a class to train on and to test on, the rest `pool`.
 
     Each class's test images, and then its training images, are shared out among its subtypes in
-    proportion to their size, to within one image. Files that stand under two labels go to the
-    pool. Raises ManifestError for a class that has too few images.
+    proportion to their size, to within one image. Files that stand under two labels, and groups
+    with cells of several classes, go to the pool. Raises ManifestError for a class that has too few
+    images.
     """
     hashed = add_hashes(manifest)
     all_strata = _strata(hashed.rows, seed)
-    splits: dict[str, str] = {}
+    splits: dict[ManifestRow, str] = {}
     for label in hashed.class_names():
         strata = [
-            [group for group in groups if {row.label for row in group} == {label}]
-            for stratum, groups in all_strata.items()
+            [unit for unit in units if {row.label for row in unit} == {label}]
+            for stratum, units in all_strata.items()
             if stratum[0] == label
         ]
-        available = sum(len(group) for groups in strata for group in groups)
+        available = sum(len(unit) for units in strata for unit in units)
         for split, number in (("test", test_per_class), ("train", train_per_class)):
             selected = _take(strata, number)
             if len(selected) < number:
                 raise ManifestError(
                     f"class '{label}' has {available} images; it needs {train_per_class} to train "
                     f"on and {test_per_class} to test on, {train_per_class + test_per_class} in "
-                    "all: add images, or ask for fewer"
+                    "all: add images, or ask for fewer (images whose group holds several classes "
+                    "do not count)"
                 )
-            splits |= {row.path: split for row in selected}
-    rows = tuple(replace(row, split=splits.get(row.path, "pool")) for row in hashed.rows)
+            splits |= {row: split for row in selected}
+    rows = tuple(replace(row, split=splits.get(row, "pool")) for row in hashed.rows)
     return replace(hashed, rows=rows)
 
 
@@ -111,16 +116,36 @@ def validation_split(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows
     train, val = (tuple(row for row in done if row.split == name) for name in ("train", "val"))
     if not train or not val:
         raise ManifestError(
-            f"{len(rows)} images are too few to hold out {fraction:g} of them for validation; "
-            "add images, or set the validation fraction to 0"
+            f"{len(rows)} images are too few to hold out {fraction:g} of them for validation, "
+            "with copies and groups kept together; add images, or set the validation fraction to 0"
         )
     return train, val
 
 
-def check_splits(manifest: Manifest) -> None:
+def leave_one_laboratory_out(manifest: Manifest, laboratory: str) -> Manifest:
+    """The manifest with a laboratory's rows in split `external`, whatever split they were in.
+
+    The other rows keep their split, and are in `train` if they have none. Raises ManifestError for
+    a laboratory that has no rows, and where it has all of them.
+    """
+    laboratories = sorted({row.laboratory for row in manifest.rows})
+    if laboratory not in laboratories or not laboratory:
+        known = ", ".join(filter(None, laboratories)) or "none"
+        raise ManifestError(f"no image is of laboratory '{laboratory}'; the laboratories: {known}")
+    if len(laboratories) == 1:
+        raise ManifestError(f"all images are of laboratory '{laboratory}'; add those of another")
+    rows = (
+        replace(row, split="external" if row.laboratory == laboratory else row.split or "train")
+        for row in manifest.rows
+    )
+    return replace(manifest, rows=tuple(rows))
+
+
+def check_splits(manifest: Manifest, classes: ClassSet | None = None) -> None:
     """Checks splits that were given: known names, nothing leaked, every class in train.
 
-    A manifest without any splits passes. Raises ManifestError (LeakageError for a leak) that says
+    Labels that are none of `classes` may be in any split; by default every label is a class. A
+    manifest without any splits passes. Raises ManifestError (LeakageError for a leak) that says
     where.
     """
     for row in manifest.rows:
@@ -136,6 +161,7 @@ def check_splits(manifest: Manifest) -> None:
         )
     labels = {name: {row.label for row in manifest.rows if row.split == name} for name in SPLITS}
     absent = sorted((labels["val"] | labels["test"]) - labels["train"])
+    absent = [label for label in absent if classes is None or label in classes]
     if labels["train"] and absent:
         raise ManifestError(
             f"class '{absent[0]}' has images in split 'val' or 'test', but none in 'train'"
@@ -144,42 +170,83 @@ def check_splits(manifest: Manifest) -> None:
 
 
 def assert_no_leakage(manifest: Manifest) -> None:
-    """Raises LeakageError where an image of `test` or `external` is, by hash, in train or val."""
+    """Raises LeakageError where a file or a group of `test` or `external` is in train or val."""
     rows = tuple(row for row in manifest.rows if row.split in ("train", "val", "test", "external"))
     hashed = add_hashes(replace(manifest, rows=rows)).rows
-    trained = {row.sha256: row for row in hashed if row.split in ("train", "val")}
-    leaked = [row for row in hashed if row.split in ("test", "external") and row.sha256 in trained]
+    trained = [row for row in hashed if row.split in ("train", "val")]
+    tested = [row for row in hashed if row.split in ("test", "external")]
+    files = {row.sha256: row for row in trained}
+    leaked = [row for row in tested if row.sha256 in files]
     if leaked:
-        row, twin = leaked[0], trained[leaked[0].sha256]
+        row, twin = leaked[0], files[leaked[0].sha256]
         raise LeakageError(
             f"{len(leaked)} of the images to test on are also trained on; the first is "
             f"'{row.path}' ({row.split}), the same file as '{twin.path}' ({twin.split}). "
             "Take them out of one of the splits"
         )
+    groups = {_group(row): row for row in trained if row.group}
+    leaked = [row for row in tested if row.group and _group(row) in groups]
+    if leaked:
+        row, twin = leaked[0], groups[_group(leaked[0])]
+        raise LeakageError(
+            f"{len(leaked)} of the images to test on are of groups (patients or slides) that are "
+            f"also trained on; the first is '{row.path}' ({row.split}), of group '{row.group}' "
+            f"like '{twin.path}' ({twin.split}). Put every group into one split"
+        )
+
+
+def list_units(rows: Rows) -> dict[str, Rows]:
+    """The rows that must stay on one side, by a key that follows from their content alone.
+
+    These are the rows of one file, by its SHA-256, or of one group; and whatever a copy of a file
+    that is in two groups ties together.
+    """
+    parents: dict[str, str] = {}
+
+    def find_root(key: str) -> str:
+        while parents.setdefault(key, key) != key:
+            key = parents[key]
+        return key
+
+    for row in rows:
+        file = find_root(row.sha256 or row.path)
+        if row.group:  # a group's key is the smaller, since it begins with a space
+            first, second = sorted((file, find_root(_group(row))))
+            parents[second] = first
+    units: dict[str, list[ManifestRow]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (row.path, row.centre or (-1.0, -1.0))):
+        units[find_root(row.sha256 or row.path)].append(row)
+    return {key: tuple(unit) for key, unit in units.items()}
+
+
+def _group(row: ManifestRow) -> str:
+    return f" {row.laboratory} {row.group}"
 
 
 def _strata(rows: Rows, seed: int) -> dict[Stratum, list[Rows]]:
-    """The groups of identical files of each stratum, in the order in which they are drawn.
+    """The units of each stratum, in the order in which they are drawn.
 
-    Copies under two labels or subtypes stand where the first of them by path belongs.
+    Copies under two labels or subtypes stand where the first of them by path belongs; a group
+    stands with the rarest of its labels, of no subtype.
     """
-    copies: dict[str, list[ManifestRow]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: row.path):
-        copies[row.sha256 or row.path].append(row)
+    units = list_units(rows)
+    labels = Counter(row.label for row in rows)
 
-    def drawn(key: str) -> str:
+    def hash_key(key: str) -> str:
         return hashlib.sha256(f"{seed} {key}".encode()).hexdigest()
 
     strata: dict[Stratum, list[Rows]] = defaultdict(list)
-    for key in sorted(copies, key=drawn):
-        group = tuple(copies[key])
-        strata[group[0].label, group[0].subtype].append(group)
+    for key in sorted(units, key=hash_key):
+        unit = units[key]
+        rarest = min((row.label for row in unit), key=lambda label: (labels[label], label))
+        grouped = any(row.group for row in unit)
+        strata[(rarest, "") if grouped else (unit[0].label, unit[0].subtype)].append(unit)
     return {stratum: strata[stratum] for stratum in sorted(strata)}
 
 
 def _take(strata: list[list[Rows]], number: int) -> Rows:
     """Takes `number` rows out of the strata, in proportion to their size; fewer if need be."""
-    sizes = [sum(map(len, groups)) for groups in strata]
+    sizes = [sum(map(len, units)) for units in strata]
     shares = [number * size / max(1, sum(sizes)) for size in sizes]
     by_remainder = sorted(range(len(strata)), key=lambda index: int(shares[index]) - shares[index])
     rounded_up = by_remainder[: number - sum(map(int, shares))]
@@ -189,10 +256,10 @@ def _take(strata: list[list[Rows]], number: int) -> Rows:
     for index, quota in [*enumerate(quotas), *((index, number) for index in range(len(strata)))]:
         limit = min(number, len(selected) + quota)
         left = []
-        for group in strata[index]:
-            if len(selected) + len(group) <= limit:
-                selected += group
+        for unit in strata[index]:
+            if len(selected) + len(unit) <= limit:
+                selected += unit
             else:
-                left.append(group)
+                left.append(unit)
         strata[index] = left
     return tuple(selected)

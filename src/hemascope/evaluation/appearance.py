@@ -4,41 +4,39 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
 from hemascope.arrays import FloatArray, ProgressCallback
-from hemascope.data.external import LabelledCell
+from hemascope.data.manifest import Manifest
 from hemascope.errors import ImageError, ManifestError
 from hemascope.metrics.appearance import GREY_LEVELS, STATISTICS, statistics
-from hemascope.preprocess import InputSpec, decode, ground_colour
+from hemascope.preprocess import InputSpec, View, decode, ground_colour
 from hemascope.records import Appearance, Quartiles
 
 
-def match_labels(
-    cells: Sequence[LabelledCell], reference: Sequence[LabelledCell], seed: int = 0
-) -> list[LabelledCell]:
-    """Cells of the reference, as many of each label as `cells` has, or all where it has fewer.
+def match_labels(manifest: Manifest, reference: Manifest, seed: int = 0) -> Manifest:
+    """Rows of the reference, as many of each label as `manifest` has, or all where it has fewer.
 
     Else one site's neutrophils would be compared with another's platelets. Raises ManifestError
     where no label is common.
     """
-    wanted = Counter(cell.label for cell in cells)
-    order = np.random.default_rng(seed).permutation(len(reference))
+    wanted = Counter(row.label for row in manifest.rows)
+    order = np.random.default_rng(seed).permutation(len(reference.rows))
     chosen = []
-    for cell in (reference[index] for index in order):
-        if wanted[cell.label] > 0:
-            wanted[cell.label] -= 1
-            chosen.append(cell)
+    for row in (reference.rows[index] for index in order):
+        if wanted[row.label] > 0:
+            wanted[row.label] -= 1
+            chosen.append(row)
     if not chosen:
         raise ManifestError("the images to compare with have no label in common with the site")
-    return chosen
+    return replace(reference, rows=tuple(chosen))
 
 
 def measure_appearance(
-    cells: Sequence[LabelledCell], spec: InputSpec, progress: ProgressCallback | None = None
+    manifest: Manifest, spec: InputSpec, progress: ProgressCallback | None = None
 ) -> FloatArray:
     """The STATISTICS of each cell as the model sees it, (N,11); unreadable images are left out.
 
@@ -48,8 +46,7 @@ def measure_appearance(
         raise ValueError("the model's card does not say how many micrometres it sees")
     um_per_pixel = spec.microns / spec.size
 
-    def measure(cell: LabelledCell) -> FloatArray | None:
-        view = cell.view
+    def measure(view: View) -> FloatArray | None:
         try:
             image = decode(view.image)
             shown = spec.apply(image, view.um_per_pixel, view.centre)
@@ -59,11 +56,11 @@ def measure_appearance(
 
     rows = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, values in enumerate(pool.map(measure, cells), start=1):
+        for done, values in enumerate(pool.map(measure, manifest.views()), start=1):
             if values is not None:
                 rows.append(values)
             if progress is not None:
-                progress(done, len(cells))
+                progress(done, len(manifest.rows))
     return np.array(rows).reshape(-1, len(STATISTICS))
 
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from hemascope.arrays import FloatArray, IntArray, ProgressCallback
-from hemascope.data.external import cells_of
-from hemascope.data.manifest import Manifest, check_labels
-from hemascope.data.splits import add_hashes
+from hemascope.data.manifest import Manifest, ManifestRow, check_labels
+from hemascope.data.splits import add_hashes, list_units
 from hemascope.errors import ManifestError
 from hemascope.inference.classifier import Classifier
 from hemascope.provenance import data_hash, provenance
@@ -30,7 +29,8 @@ AuditedImages = Sequence[tuple[Classifier, Manifest]]
 def split_folds(manifest: Manifest, folds: int) -> Iterator[tuple[Manifest, Manifest]]:
     """What to train on and what to predict, fold by fold; of each class a like part each time.
 
-    Copies of one file stay together. Raises ManifestError for fewer images of a class than folds.
+    Copies of one file stay together, and so do the cells of one group. Raises ManifestError for
+    fewer images of a class than folds.
     """
     counts = Counter(row.label for row in manifest.rows)
     for label, count in counts.items():
@@ -39,15 +39,17 @@ def split_folds(manifest: Manifest, folds: int) -> Iterator[tuple[Manifest, Mani
                 f"{manifest.root}: {count} images of class '{label}' for {folds} folds; ask for "
                 "fewer folds, or leave the class out"
             )
-    fold_of: dict[tuple[str, str], int] = {}
-    seen: Counter[str] = Counter()
-    for row in sorted(add_hashes(manifest).rows, key=lambda row: (row.label, row.sha256)):
-        if (row.label, row.sha256) not in fold_of:
-            fold_of[row.label, row.sha256] = seen[row.label] % folds
-            seen[row.label] += 1
     rows = add_hashes(manifest).rows
+    fold_of: dict[ManifestRow, int] = {}
+    seen: Counter[str] = Counter()
+    firsts = {
+        min((row.label, row.sha256) for row in unit): unit for unit in list_units(rows).values()
+    }
+    for (label, _), unit in sorted(firsts.items()):
+        fold_of |= {row: seen[label] % folds for row in unit}
+        seen[label] += 1
     for fold in range(folds):
-        here = [fold_of[row.label, row.sha256] == fold for row in rows]
+        here = [fold_of[row] == fold for row in rows]
         others = tuple(
             replace(row, split="train") for row, held in zip(rows, here, strict=True) if not held
         )
@@ -109,14 +111,14 @@ def audit(audited: AuditedImages, name: str, progress: ProgressCallback | None =
     unreadable: list[str] = []
     for classifier, manifest in audited:
         check_labels(((row.path, row.label) for row in manifest.rows), classes)
-        streamed = classifier.stream([cell.view for cell in cells_of(manifest)])
-        for row, prediction in zip(manifest.rows, streamed, strict=True):
+        streamed = classifier.stream(manifest.views())
+        for row, cell, prediction in zip(manifest.rows, manifest.names(), streamed, strict=True):
             if prediction.label is None:
-                unreadable.append(f"{row.path}: {prediction.status}")
+                unreadable.append(f"{cell}: {prediction.status}")
             else:
                 predictions.append(prediction)
                 labels.append(row.label)
-                paths.append(row.path)
+                paths.append(cell)
             if progress is not None:
                 progress(len(predictions) + len(unreadable), total)
     if not predictions:

@@ -1,4 +1,4 @@
-"""Classifier + labelled cells → Evaluation."""
+"""Classifier + manifest → Evaluation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from statistics import median
 import numpy as np
 
 from hemascope.arrays import FloatArray, IntArray, ProgressCallback
-from hemascope.data.external import LabelledCell, Site
-from hemascope.data.manifest import check_labels
+from hemascope.data.external import Site
+from hemascope.data.manifest import Manifest, ManifestRow, check_labels
 from hemascope.errors import ManifestError
 from hemascope.evaluation.uncertainty import measure_uncertainty
 from hemascope.inference.classifier import Classifier
@@ -23,39 +23,40 @@ from hemascope.records import Evaluation, Prediction, SiteMetrics, UncertaintyMe
 
 def evaluate(
     classifier: Classifier,
-    cells: Sequence[LabelledCell],
+    manifest: Manifest,
     name: str,
     progress: ProgressCallback | None = None,
     site: Site | None = None,
 ) -> Evaluation:
-    """How the classifier does on every cell, by its label; `site` is where they come from.
+    """How the classifier does on every row, by its label; `site` is where they come from.
 
     Cells whose pixels' width is given are of a site, known or not, and have its figures too. An
     image that cannot be read is left out of every figure and listed. Raises ManifestError for
     a label that the classifier does not know, or where no image can be read.
     """
     classes = classifier.card.classes
-    check_labels(((cell.path, cell.label) for cell in cells), classes)
-    read, predictions, unreadable = _predict_all(classifier, cells, progress)
-    if not read:
-        raise ManifestError(f"{name}: none of {len(cells)} images could be read")
-    facts = provenance(data_hash((cell.sha256 or cell.path, cell.label) for cell in read))
+    check_labels(((row.path, row.label) for row in manifest.rows), classes)
+    read, predictions, unreadable = _predict_all(classifier, manifest, progress)
+    if not read.rows:
+        raise ManifestError(f"{name}: none of {len(manifest.rows)} images could be read")
+    facts = provenance(data_hash((row.sha256 or row.path, row.label) for row in read.rows))
     scores = np.array([list(prediction.probabilities.values()) for prediction in predictions])
-    targets = np.array([classes.index(cell.label) for cell in read])
+    targets = np.array([classes.index(row.label) for row in read.rows])
+    names = dict(zip(manifest.rows, manifest.names(), strict=True))
     evaluation = metrics.evaluate(
         name=name,
         class_names=classes.names,
         probabilities=scores,
         targets=targets,
-        paths=[cell.path for cell in read],
-        subtypes=[cell.subtype for cell in read],
+        paths=[names[row] for row in read.rows],
+        subtypes=[row.subtype for row in read.rows],
         unreadable=unreadable,
         provenance=facts | {"model_sha256": classifier.card.model_sha256},
     )
     return replace(
         evaluation,
         uncertainty=_measure_uncertainty(classifier, predictions, targets),
-        site=_measure_site(evaluation, read, scores, targets, site),
+        site=_measure_site(evaluation, read.rows, scores, targets, site),
     )
 
 
@@ -73,33 +74,33 @@ def _measure_uncertainty(
 
 
 def _predict_all(
-    classifier: Classifier, cells: Sequence[LabelledCell], progress: ProgressCallback | None
-) -> tuple[list[LabelledCell], list[Prediction], list[str]]:
-    """The cells that can be read, their Predictions, and what is wrong with the others."""
-    read: list[LabelledCell] = []
+    classifier: Classifier, manifest: Manifest, progress: ProgressCallback | None
+) -> tuple[Manifest, list[Prediction], list[str]]:
+    """The rows that can be read, their Predictions, and what is wrong with the others."""
+    read: list[ManifestRow] = []
     predictions: list[Prediction] = []
     unreadable: list[str] = []
-    streamed = classifier.stream([cell.view for cell in cells])
-    for done, (cell, prediction) in enumerate(zip(cells, streamed, strict=True), 1):
+    streamed = classifier.stream(manifest.views())
+    for done, (row, prediction) in enumerate(zip(manifest.rows, streamed, strict=True), 1):
         if prediction.label is None:
-            unreadable.append(f"{cell.path}: {prediction.status}")
+            unreadable.append(f"{row.path}: {prediction.status}")
         else:
-            read.append(cell)
+            read.append(row)
             predictions.append(prediction)
         if progress is not None:
-            progress(done, len(cells))
-    return read, predictions, unreadable
+            progress(done, len(manifest.rows))
+    return replace(manifest, rows=tuple(read)), predictions, unreadable
 
 
 def _measure_site(
     evaluation: Evaluation,
-    cells: Sequence[LabelledCell],
+    rows: Sequence[ManifestRow],
     probabilities: FloatArray,
     targets: IntArray,
     site: Site | None,
 ) -> SiteMetrics | None:
     """The figures of cells that were read; None where they are no site's."""
-    widths = [cell.view.um_per_pixel for cell in cells if cell.view.um_per_pixel is not None]
+    widths = [row.um_per_pixel for row in rows if row.um_per_pixel is not None]
     if not widths:
         return None
     names = evaluation.class_names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +13,7 @@ from hemascope.arrays import Float32Array, FloatArray, IntArray, ProgressCallbac
 from hemascope.bundle.bundle import Bundle, Metric
 from hemascope.bundle.heads import Heads, read_heads, replace_heads
 from hemascope.data.augment import POLICIES, augment_frame
-from hemascope.data.external import LabelledCell
-from hemascope.data.manifest import check_labels
+from hemascope.data.manifest import Manifest, ManifestRow, check_labels
 from hemascope.errors import ImageError, ManifestError
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
@@ -30,25 +29,26 @@ LEAST_PER_CLASS = 5
 
 def adapt(
     bundle: Bundle,
-    cells: Sequence[LabelledCell],
+    manifest: Manifest,
     name: str,
     progress: ProgressCallback | None = None,
 ) -> Bundle:
-    """A bundle whose last layers, one a member, are fitted to the cells, each seen in 16 ways.
+    """A bundle whose last layers, one per member, are fitted to a manifest's cells.
 
-    Of a bundle with a fallback model, the fallback model is adapted. The card's metric is the
-    accuracy on each fifth of the cells when the other four are fitted to, which also gives the
-    temperature. Raises ManifestError where there are fewer than two classes, or a class has fewer
-    than five cells that can be read, and BundleError for a graph without such layers.
+    Each cell is seen in 16 ways. Of a bundle with a fallback model, the fallback model is adapted.
+    The card's metric is the accuracy on each fifth of the cells when the other four are fitted to,
+    which also gives the temperature. Raises ManifestError where there are fewer than two classes,
+    or a class has fewer than five cells that can be read, and BundleError for a graph without such
+    layers.
     """
     source = bundle.fallback or bundle
     classes = source.card.classes
     old = read_heads(source)
-    check_labels(((cell.path, cell.label) for cell in cells), classes)
-    _check_counts(cells, name)  # before the features, which take long
-    features, read = extract_features(Classifier(source), cells, progress)  # (N,V,F)
+    check_labels(((row.path, row.label) for row in manifest.rows), classes)
+    _check_counts(manifest.rows, name)  # before the features, which take long
+    features, read = extract_features(Classifier(source), manifest, progress)  # (N,V,F)
     _check_counts(read, name)
-    targets = np.array([classes.index(cell.label) for cell in read])
+    targets = np.array([classes.index(row.label) for row in read])
 
     heads, held_out = _fit(features, targets, old)
     adapted = replace_heads(source, heads)
@@ -96,27 +96,28 @@ def folds_of(targets: IntArray) -> IntArray:
 
 
 def extract_features(
-    classifier: Classifier, cells: Sequence[LabelledCell], progress: ProgressCallback | None = None
-) -> tuple[Float32Array, list[LabelledCell]]:
-    """Features (N,V,F) of the cells that can be read, VIEWS ways each, and these cells.
+    classifier: Classifier, manifest: Manifest, progress: ProgressCallback | None = None
+) -> tuple[Float32Array, list[ManifestRow]]:
+    """Features (N,V,F) of the cells that can be read, VIEWS ways each, and these rows.
 
     The first way is how the classifier sees the cell, the others are turned, moved and recoloured.
     """
     spec = classifier.card.input
     wide = _widen_spec(spec)
     features, read = [], []
-    for done, cell in enumerate(cells, 1):
+    for done, row in enumerate(manifest.rows, 1):
+        view = row.view(manifest.root)
         try:
-            image, frame = spec.load(cell.view), wide.load(cell.view)
+            image, frame = spec.load(view), wide.load(view)
         except ImageError:
             continue
         views = augment_frame(
             frame, VIEWS - 1, spec.size, spec.size / wide.size, POLICIES["any_rotation"]
         )
         features.append(classifier.outputs(np.concatenate([image[None], views])).features)
-        read.append(cell)
+        read.append(row)
         if progress is not None:
-            progress(done, len(cells))
+            progress(done, len(manifest.rows))
     return np.stack(features) if features else np.empty((0, 1, 1), dtype=np.float32), read
 
 
@@ -127,8 +128,8 @@ def _widen_spec(spec: InputSpec) -> InputSpec:
     return InputSpec(round(spec.size * scale), spec.crop * scale, microns)
 
 
-def _check_counts(cells: Sequence[LabelledCell], name: str) -> None:
-    counts = Counter(cell.label for cell in cells)
+def _check_counts(rows: Iterable[ManifestRow], name: str) -> None:
+    counts = Counter(row.label for row in rows)
     if len(counts) < 2:
         raise ManifestError(f"{name}: adapting needs readable cells of at least two classes")
     label, fewest = min(counts.items(), key=lambda item: item[1])

@@ -128,7 +128,7 @@ def _batches(
 
     def load(row: ManifestRow) -> Loaded:
         try:
-            return classifier.card.input.load(manifest.root / row.path)
+            return classifier.card.input.load(row.view(manifest.root))
         except ImageError:
             return None
 

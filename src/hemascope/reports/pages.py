@@ -7,6 +7,7 @@ import heapq
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
@@ -14,7 +15,7 @@ from PIL import Image
 from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.batch.local import Tally
 from hemascope.bundle.bundle import Bundle
-from hemascope.data.external import LabelledCell
+from hemascope.data.manifest import Manifest
 from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.explain import overlay, search_map
@@ -105,12 +106,12 @@ def classification_page(
 def evaluation_page(
     evaluation: Evaluation,
     classifier: Classifier,
-    cells: Sequence[LabelledCell],
+    manifest: Manifest,
     figures: Sequence[bytes],
 ) -> str:
     """Every figure of an evaluation with its interval, the figures, and the worst mistakes."""
     worst = evaluation.mistakes[:60]
-    views = {cell.path: cell.view for cell in cells}
+    views = dict(zip(manifest.names(), manifest.views(), strict=True))
     shown = [views[mistake.path] for mistake in worst]
     predictions = classifier.predict(shown, class_maps=True)
     pairs = list(zip(shown, predictions, strict=True))
@@ -152,14 +153,16 @@ def explanation_page(
     )
 
 
-def audit_page(
-    audit: Audit, shown: Sequence[tuple[LabelIssue, Prediction, Classifier]], classifier: Classifier
-) -> str:
+ExplainedIssue: TypeAlias = tuple[LabelIssue, View, Prediction, Classifier]
+"""A label issue, where it is seen, what is predicted with class maps, and by which classifier."""
+
+
+def audit_page(audit: Audit, shown: Sequence[ExplainedIssue], classifier: Classifier) -> str:
     """The suspects of an audit, with what their classifiers say of them and look at."""
     tiles = [
         replace(tile, path=issue.path, title=f"{issue.label} → {tile.title}")
-        for issue, prediction, model in shown
-        for tile in _tiles([(View(prediction.path or ""), prediction)], model)
+        for issue, view, prediction, model in shown
+        for tile in _tiles([(view, prediction)], model)
     ]
     return _render("audit.html.j2", audit=audit, tiles=tiles, card=classifier.card)
 

@@ -7,28 +7,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from hemascope.data.external import LabelledCell
+from hemascope.data.manifest import Manifest
 from hemascope.evaluation.audit import AuditedImages
 from hemascope.files import atomic_path, write_atomic
 from hemascope.inference.classifier import Classifier
-from hemascope.records import Audit, Evaluation, LabelIssue, Prediction
+from hemascope.records import Audit, Evaluation, LabelIssue
 from hemascope.reports.figures import (
     draw_appearance,
     draw_confusion,
     draw_recalls,
     draw_uncertainty,
 )
-from hemascope.reports.pages import GALLERY, audit_page, evaluation_page
+from hemascope.reports.pages import GALLERY, ExplainedIssue, audit_page, evaluation_page
 from hemascope.serialization import to_json
 
 
 def write_evaluation(
-    evaluation: Evaluation, classifier: Classifier, cells: Sequence[LabelledCell], folder: Path
+    evaluation: Evaluation, classifier: Classifier, manifest: Manifest, folder: Path
 ) -> None:
     """`evaluation.json`, `confusion.png`, `recalls.png` and `report.html` in the folder.
 
     `uncertainty.png` too, of a calibrated model, and `appearance.png` where a site's images were
-    compared with others. `cells` are those that were evaluated.
+    compared with others. `manifest` is what was evaluated.
     """
     colours = [cell_class.colour for cell_class in classifier.card.classes]
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def write_evaluation(
         )
     for name, png in figures.items():
         write_atomic(folder / name, png)
-    page = evaluation_page(evaluation, classifier, cells, list(figures.values()))
+    page = evaluation_page(evaluation, classifier, manifest, list(figures.values()))
     write_atomic(folder / "report.html", page)
 
 
@@ -68,12 +68,14 @@ def write_audit(audit: Audit, audited: AuditedImages, folder: Path) -> None:
 
 def _explain_issues(
     issues: Sequence[LabelIssue], audited: AuditedImages
-) -> Iterator[tuple[LabelIssue, Prediction, Classifier]]:
+) -> Iterator[ExplainedIssue]:
     """The label issues with their class maps, by the classifier that predicted them."""
     sources = {
-        row.path: (classifier, part.root) for classifier, part in audited for row in part.rows
+        name: (classifier, view)
+        for classifier, part in audited
+        for name, view in zip(part.names(), part.views(), strict=True)
     }
     for issue in issues:
-        classifier, root = sources[issue.path]
-        (prediction,) = classifier.predict(str(root / issue.path), class_maps=True)
-        yield issue, prediction, classifier
+        classifier, view = sources[issue.path]
+        (prediction,) = classifier.predict(view, class_maps=True)
+        yield issue, view, prediction, classifier

@@ -160,9 +160,9 @@ def score(job: Job) -> RunResult:
     classifier = Classifier(folder.bundle)
     classes = classifier.card.classes
     data = prepare_data(recipe, job.manifest, job.cache, classes)
-    rows = job.manifest.select("test").rows
-    images = open_cache([job.manifest.root / row.path for row in rows], recipe.spec, job.cache)
-    targets = tuple(classes.index(row.label) for row in rows)
+    tested = job.manifest.select("test")
+    images = open_cache(tested.views(), recipe.spec, job.cache)
+    targets = tuple(classes.index(row.label) for row in tested.rows)
     network = network_of(recipe, len(classes))
     facts = from_json(folder.provenance.read_bytes(), RunFacts)
     val = None

@@ -31,13 +31,17 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """provenance.json: what a run learnt from, and where it ran."""
+    """provenance.json: what a run learnt from, and where it ran.
+
+    `outliers` counts those of the training images that show none of the classes.
+    """
 
     classes: ClassSet
     train_images: int
     val_images: int
     data: str
     provenance: dict[str, str]
+    outliers: int = 0
 
 
 @dataclass(frozen=True)

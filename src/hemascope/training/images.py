@@ -15,12 +15,13 @@ from hemascope.classes import ClassSet
 from hemascope.data.cache import open_cache
 from hemascope.data.dataset import Batch, CellDataset, test_loader, train_loader
 from hemascope.data.manifest import Manifest, ManifestRow
-from hemascope.data.splits import add_hashes, check_splits, validation_split
+from hemascope.data.splits import Rows, add_hashes, check_splits, validation_split
+from hemascope.errors import ManifestError
 from hemascope.preprocess import InputSpec
 from hemascope.provenance import data_hash
 from hemascope.training.recipe import Recipe
 
-NO_CLASS = -1
+NO_CLASS = -1  # the target of an image that shows none of the classes
 MARGIN = 1.42  # √2: what the corners of a turned square reach for
 
 
@@ -30,7 +31,7 @@ class TrainingData:
 
     A frame shows more than the model's input, where the image has more: `inner` is the input's
     part of its side. `digest` identifies images and labels. `laboratories` (N,) says where each
-    frame is from; empty where all are from one. A target of NO_CLASS is of a picture that shows
+    frame is from; empty where all are from one. A target of NO_CLASS is of an image that shows
     none of the classes, of which the network learns to be unsure.
     """
 
@@ -99,28 +100,26 @@ def prepare_data(
     """The manifest's training images for a recipe, decoded into the cache folder.
 
     Rows of split `train` are trained on, and rows of split `val` validated on; without any
-    such, every row is trained on and `val_fraction` of them is held out. Raises ManifestError for
-    too few images and LeakageError where an image of the test split is also in train.
+    such, every row is trained on and `val_fraction` of them is held out. By default every label is
+    a class; rows whose label is none of `classes` are trained on as NO_CLASS, and not validated on.
+    Raises ManifestError for too few images, for rows with a scale where the recipe has no
+    `microns`, and LeakageError where an image of the test split is also in train.
     """
     manifest = add_hashes(manifest)
-    check_splits(manifest)
     classes = classes or ClassSet.from_names(manifest.class_names())
-    train, val = manifest.rows, tuple[ManifestRow, ...]()
-    if any(row.split for row in manifest.rows):
-        train = manifest.select("train").rows
-        val = tuple(row for row in manifest.rows if row.split == "val")
-    if not val and recipe.val_fraction > 0:
-        train, val = validation_split(train, recipe.val_fraction, recipe.seed)
+    check_splits(manifest, classes)
+    train, val = _choose_rows(recipe, manifest, classes)
+    _check_scales((*train, *val), recipe)
     spec = recipe.spec
-    crop = min(1.0, spec.crop * MARGIN)
-    frame_spec = InputSpec(round(spec.size * crop / spec.crop), crop)
+    frame_spec = _widen_spec(spec)
 
-    def cache_images(rows: tuple[ManifestRow, ...], wanted: InputSpec) -> ImageArray:
-        return open_cache([manifest.root / row.path for row in rows], wanted, cache, progress)
+    def cache_images(rows: Rows, wanted: InputSpec) -> ImageArray:
+        return open_cache([row.view(manifest.root) for row in rows], wanted, cache, progress)
 
-    def targets(rows: tuple[ManifestRow, ...]) -> tuple[int, ...]:
-        return tuple(classes.index(row.label) for row in rows)
+    def targets(rows: Rows) -> tuple[int, ...]:
+        return tuple(classes.index(row.label) if row.label in classes else NO_CLASS for row in rows)
 
+    laboratories = tuple(row.laboratory for row in train)
     return TrainingData(
         classes=classes,
         frames=cache_images(train, frame_spec),
@@ -128,5 +127,42 @@ def prepare_data(
         inner=spec.crop / frame_spec.crop,
         val_images=cache_images(val, spec) if val else None,
         val_targets=targets(val),
-        digest=data_hash((row.sha256, row.label) for row in (*train, *val)),
+        digest=data_hash((row.sha256, _describe(row)) for row in (*train, *val)),
+        laboratories=laboratories if len(set(laboratories)) > 1 else (),
     )
+
+
+def _choose_rows(recipe: Recipe, manifest: Manifest, classes: ClassSet) -> tuple[Rows, Rows]:
+    """The rows to train on, and those to validate on, all of which are of the classes."""
+    train, val = manifest.rows, Rows()
+    if any(row.split for row in manifest.rows):
+        train = manifest.select("train").rows
+        val = tuple(row for row in manifest.rows if row.split == "val")
+    if not val and recipe.val_fraction > 0:
+        train, val = validation_split(train, recipe.val_fraction, recipe.seed)
+    return train, tuple(row for row in val if row.label in classes)
+
+
+def _widen_spec(spec: InputSpec) -> InputSpec:
+    """The spec that also shows what is around the input, as far as a whole image goes."""
+    crop = min(1.0, spec.crop * MARGIN)
+    wider = crop / spec.crop
+    microns = None if spec.microns is None else spec.microns * wider
+    return InputSpec(round(spec.size * crop / spec.crop), crop, microns)
+
+
+def _check_scales(rows: Rows, recipe: Recipe) -> None:
+    """Raises ManifestError for a row with a scale where the recipe does not know its own."""
+    scaled = next((row for row in rows if row.um_per_pixel is not None), None)
+    if scaled is not None and recipe.microns is None:
+        raise ManifestError(
+            f"{scaled.path}: its um_per_pixel is given, but the recipe does not say how many "
+            "micrometres the model sees; set microns (--microns), or leave that column out"
+        )
+
+
+def _describe(row: ManifestRow) -> str:
+    """The label, and the view's scale and centre where the row has any."""
+    if row.um_per_pixel is None and row.centre is None:
+        return row.label
+    return f"{row.label} {row.um_per_pixel} {row.centre}"

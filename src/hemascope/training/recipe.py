@@ -70,6 +70,9 @@ class Recipe:
     over the first two thirds of the run. None: image_size throughout."""
     crop: float = 1.0
     """Centred square that is kept of an image, as a fraction of its shorter side."""
+    microns: float | None = None
+    """Side of that square in micrometres, by which images are cut whose manifest says how wide
+    their pixels are (um_per_pixel). None: not known, and no image may have a scale."""
     augmentation: PolicyName = "full"
     """Augmentation policy."""
     val_fraction: float = 0.2
@@ -145,13 +148,14 @@ class Recipe:
         _range("images_per_epoch", self.images_per_epoch or 1, 1)
         for name in ("mixstyle", "mixup", "laboratory_balance", "class_balance", "teacher_weight"):
             _range(name, getattr(self, name), 0, 1)
+        _range("microns", self.microns or 1, 1, 100)
         if not self.squeeze_excite and self.model in WITHOUT_SQUEEZE_EXCITE:
             raise ValueError(f"{self.model} has no squeeze-and-excitation to leave out")
 
     @property
     def spec(self) -> InputSpec:
         """What the trained model is given."""
-        return InputSpec(self.image_size, self.crop)
+        return InputSpec(self.image_size, self.crop, self.microns)
 
     def size_at(self, epoch: int) -> int:
         """Side of the training images in an epoch, counted from 0."""

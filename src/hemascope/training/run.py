@@ -29,7 +29,7 @@ from hemascope.records import Evaluation
 from hemascope.serialization import from_json, to_json
 from hemascope.training.curves import draw_curves
 from hemascope.training.folder import EpochRecord, RunFacts, RunFolder, best_record
-from hemascope.training.images import prepare_data
+from hemascope.training.images import NO_CLASS, prepare_data
 from hemascope.training.loop import OnEpoch, fit, network_of
 from hemascope.training.recipe import Recipe, StartFrom, read_recipe
 
@@ -53,8 +53,9 @@ def train(
     Of processes that train together only the first writes, and calls back.
 
     A folder that already holds a run is refused, unless `resume` and its recipe is this one.
-    `start_from` is another run, of the same architecture, whose best weights this one begins with,
-    or `imagenet`.
+    `classes` are by default the manifest's labels; images whose label is none of them are outliers,
+    of which the network learns to be unsure. `start_from` is another run, of the same architecture,
+    whose best weights this one begins with, or `imagenet`.
     Raises TrainingError or ManifestError before anything is written.
     """
     folder = RunFolder(path)
@@ -70,6 +71,7 @@ def train(
         val_images=len(data.val_targets),
         data=data.digest,
         provenance=provenance(data.digest, device),
+        outliers=data.targets.count(NO_CLASS),
     )
     if is_main:
         if start is not None:
@@ -194,15 +196,24 @@ def load_trained(
     facts = from_json(folder.provenance.read_bytes(), RunFacts)
     network = network_of(recipe, len(facts.classes))
     network.load_state_dict(load_file(folder.best))
-    microns = None if image_microns is None else round(recipe.crop * image_microns, 2)
+    spec = recipe.spec
+    if image_microns is not None:
+        if recipe.microns is not None:
+            raise ValueError(
+                f"{folder.path}: its recipe says that the model sees {recipe.microns:g} µm; "
+                "leave --image-microns out"
+            )
+        spec = replace(spec, microns=round(recipe.crop * image_microns, 2))
+    outliers = f", {facts.outliers} of them of no class" if facts.outliers else ""
     return network, Card(
         name=name or folder.path.name,
         classes=facts.classes,
-        input=replace(recipe.spec, microns=microns),
+        input=spec,
         architecture=recipe.model,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         model_sha256="",
-        training_data=trained_on or f"{facts.train_images} images, data hash {facts.data[:12]}",
+        training_data=trained_on
+        or f"{facts.train_images} images{outliers}, data hash {facts.data[:12]}",
         recipe=from_json(to_json(recipe), dict),
         metrics=_validation(folder.read_metrics(), facts),
         provenance=facts.provenance,
