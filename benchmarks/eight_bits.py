@@ -19,6 +19,7 @@ from hemascope.data.manifest import read_manifest
 from hemascope.evaluation.evaluate import evaluate
 from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
+from hemascope.inference.predict import is_out_of_distribution
 from hemascope.metrics.intervals import wilson
 from hemascope.provenance import provenance
 from hemascope.records import Estimate, Evaluation, Proportion
@@ -76,6 +77,7 @@ def main() -> None:
     classifiers = [Classifier(replace(bundle, fallback=None)) for bundle in bundles]
     predictions = [each.predict(cells.views()) for each in classifiers]
     pairs = list(zip(*predictions, strict=True))
+    referred = [(is_out_of_distribution(one), is_out_of_distribution(two)) for one, two in pairs]
     probabilities = [
         [list(prediction.probabilities.values()) for prediction in each] for each in predictions
     ]
@@ -83,7 +85,7 @@ def main() -> None:
     found = EightBits(
         *(figures(evaluate(each, cells, "test")) for each in classifiers),
         wilson(sum(one.label == two.label for one, two in pairs), len(pairs)),
-        wilson(sum(one.in_distribution == two.in_distribution for one, two in pairs), len(pairs)),
+        wilson(sum(one == two for one, two in referred), len(pairs)),
         float(differences.mean()),
         float(differences.max(axis=1).mean()),
         provenance() | {"model_sha256": bundles[1].card.model_sha256},

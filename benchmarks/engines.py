@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import openvino
 
+from hemascope.bundle.session import onnxruntime
 from hemascope.files import write_atomic
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json

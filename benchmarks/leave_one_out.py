@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.augment import to_images
 from hemascope.models.imagenet import imagenet_state
+from hemascope.processors import count_processors
 from hemascope.training.folder import RunFolder
 from hemascope.training.images import NO_CLASS, TrainingData
 from hemascope.training.loop import fit, network_of
@@ -53,6 +54,7 @@ BASE = Recipe(
     warmup_epochs=1,
     weight_decay=0.02,
     ema_decay=0.99,
+    precision="bf16",
 )
 
 
@@ -82,7 +84,7 @@ class Cells:
             with Image.open(io.BytesIO(blob[offsets[place] : offsets[place + 1]])) as image:
                 return np.asarray(image.convert("RGB"))
 
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(count_processors()) as pool:
             return np.stack(list(pool.map(decode, range(len(offsets) - 1))))
 
     def training(self, without: str) -> np.ndarray:

@@ -47,6 +47,7 @@ RECIPE = Recipe(
     weight_decay=0.02,
     drop_path_rate=0.1,
     ema_decay=0.998,
+    precision="bf16",
 )
 FITTED_ON = 2000
 BATCH = 32

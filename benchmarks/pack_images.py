@@ -18,6 +18,7 @@ from PIL import Image
 
 from hemascope.data.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 from hemascope.preprocess import InputSpec
+from hemascope.processors import count_processors
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def main() -> None:
         image.save(target, quality=arguments.quality, method=6)
         return replace(row, path=path.as_posix())
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(count_processors()) as pool:
         packed = tuple(pool.map(pack, rows))
     write_manifest(Manifest(arguments.out, packed), arguments.out / "splits.csv", overwrite=True)
     total = sum((arguments.out / row.path).stat().st_size for row in packed)

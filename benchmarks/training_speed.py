@@ -27,14 +27,12 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
 
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.manifest import manifest_from_folder
 from hemascope.data.synthetic import draw_cell
 from hemascope.files import write_atomic
-from hemascope.models import build_model
+from hemascope.models import create_model
 from hemascope.models.network import IMAGENET_MEAN, IMAGENET_STD
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
@@ -64,6 +62,9 @@ def draw_jpegs(folder: Path, per_class: int) -> None:
 
 
 def plain_epoch(folder: Path, size: int, batch: int) -> Callable[[], None]:
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
     steps = [
         transforms.Resize((size, size)),
         transforms.RandomHorizontalFlip(),
@@ -76,7 +77,7 @@ def plain_epoch(folder: Path, size: int, batch: int) -> Callable[[], None]:
     ]
     images = ImageFolder(str(folder), transforms.Compose(steps))
     loader = DataLoader(images, batch, shuffle=True, drop_last=True, num_workers=0)
-    model = build_model("deep_efficientnet")
+    model = create_model("deep_efficientnet")
     model.mean.zero_()  # the transforms have normalised already
     model.std.fill_(1)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-4)
@@ -93,10 +94,7 @@ def plain_epoch(folder: Path, size: int, batch: int) -> Callable[[], None]:
     return epoch
 
 
-def our_epoch(
-    folder: Path, cache: Path, size: int, batch: int, compiled: bool
-) -> Callable[[], None]:
-    recipe = Recipe(image_size=size, batch_size=batch, val_fraction=0.0, compile=compiled)
+def our_epoch(folder: Path, cache: Path, recipe: Recipe) -> Callable[[], None]:
     run = Run(recipe, prepare_data(recipe, manifest_from_folder(folder), cache))
 
     def epoch() -> None:
@@ -111,7 +109,10 @@ def work(way: str, folder: Path, size: int, given: argparse.Namespace, pipe: Con
         epoch = plain_epoch(folder, size, given.batch)
     else:
         cache = folder.parent / "cache"
-        epoch = our_epoch(folder, cache, size, given.batch, given.compile)
+        recipe = Recipe(
+            image_size=size, batch_size=given.batch, val_fraction=0.0, compile=given.compile
+        )
+        epoch = our_epoch(folder, cache, recipe)
     while pipe.recv():
         started = time.perf_counter()
         epoch()

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("busy machine", deadline=None)
+hypothesis.settings.load_profile("busy machine")
 
 # torch adds up in the same order each time on one thread only; subprocesses inherit this.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -46,10 +50,11 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a bundle of three classes and 64 pixels, whose network never learnt."""
     import torch
 
-    from hemascope.bundle.bundle import Card, write_bundle
+    from hemascope.bundle.bundle import write_bundle
+    from hemascope.bundle.card import Card
     from hemascope.bundle.export import draw_sample, export
     from hemascope.classes import ClassSet
-    from hemascope.models import build_model
+    from hemascope.models import create_model
     from hemascope.preprocess import InputSpec
 
     torch.manual_seed(0)
@@ -64,5 +69,5 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         training_data="nothing",
     )
     folder = tmp_path_factory.mktemp("tiny") / "bundle"
-    write_bundle(export(build_model("efficientnet_lite", 3), card, draw_sample(spec)), folder)
+    write_bundle(export(create_model("efficientnet_lite", 3), card, draw_sample(spec)), folder)
     return folder

@@ -17,14 +17,15 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
-from hemascope.bundle.bundle import Bundle, Card, read_bundle
+from hemascope.bundle.bundle import Bundle, read_bundle
+from hemascope.bundle.card import Card
 from hemascope.bundle.export import draw_sample, export
 from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
 from hemascope.cli import app
 from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.data.synthetic import draw_cell
 from hemascope.errors import BundleError
-from hemascope.models import build_model
+from hemascope.models import create_model
 from hemascope.models.ensemble import Ensemble
 from hemascope.post_training import fit_heads as adaptation
 from hemascope.post_training.adapt import (
@@ -99,7 +100,7 @@ def shipped() -> Bundle:
 def two_scales() -> Bundle:
     """Two networks without training, the second of which enlarges the image."""
     torch.manual_seed(0)
-    networks = [build_model("efficientnet_lite", input_upscale=times) for times in (1, 1.5)]
+    networks = [create_model("efficientnet_lite", input_upscale=times) for times in (1, 1.5)]
     for network in networks:
         torch.nn.init.normal_(network.head.bias)  # the exporter keeps equal tensors once
     both = Ensemble(networks)

@@ -23,7 +23,8 @@ from PIL import Image
 
 from hemascope.batch import local as batch
 from hemascope.batch import table as tables
-from hemascope.bundle.bundle import CARD_FILE, MODEL_FILE
+from hemascope.bundle.bundle import MODEL_FILE
+from hemascope.bundle.card import CARD_FILE
 from hemascope.cli import main
 from hemascope.training.folder import RunFolder
 
@@ -339,7 +340,7 @@ def test_ctrl_c_while_classifying(
     seen: list[str | None] = []
 
     def row(prediction: Any, names: tuple[str, ...]) -> dict[str, Any]:
-        seen.append(prediction.path)
+        seen.append(prediction.image_id)
         if len(seen) == 2:
             raise KeyboardInterrupt
         return original(prediction, names)

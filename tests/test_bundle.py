@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,18 +10,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load, save
 
 import hemascope.bundle.export as exporting
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
-from hemascope.bundle.bundle import Bundle, Card, pretrained_folder, read_bundle, write_bundle
+from hemascope.bundle.bundle import Bundle, pretrained_folder, read_bundle, write_bundle
+from hemascope.bundle.card import OUTPUTS, Card, read_card
 from hemascope.bundle.engine import ModelOutputs
 from hemascope.bundle.export import draw_sample, export
 from hemascope.classes import ClassSet
 from hemascope.data.augment import to_images
 from hemascope.data.synthetic import draw_cell
 from hemascope.errors import BundleError
+from hemascope.files import sha256_of
 from hemascope.inference.explain import evidence, overlay
-from hemascope.models import MODELS, build_model
+from hemascope.models import MODELS, create_model
 from hemascope.models.network import NetworkOutputs
 from hemascope.records import Prediction
 from hemascope.serialization import from_json, to_json
@@ -46,13 +48,13 @@ def card_of(classes: ClassSet, spec: InputSpec = SPEC) -> Card:
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
     torch.manual_seed(0)
-    return export(build_model("efficientnet_lite"), card_of(BLOOD_CELLS), draw_sample(SPEC))
+    return export(create_model("efficientnet_lite"), card_of(BLOOD_CELLS), draw_sample(SPEC))
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "simple_cnn"])
 def test_exported_outputs_are_torchs(name: str) -> None:
     classes = ClassSet.from_names(("a", "b", "c"))
-    network = build_model(name, 3)
+    network = create_model(name, 3)
     classifier = Classifier(export(network, card_of(classes), draw_sample(SPEC)))
     images = np.random.default_rng(1).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     with torch.inference_mode():
@@ -62,7 +64,7 @@ def test_exported_outputs_are_torchs(name: str) -> None:
 
 
 def test_nothing_is_exported_that_disagrees(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = build_model("efficientnet_lite")
+    network = create_model("efficientnet_lite")
     original = exporting._onnx
 
     def altered(network: torch.nn.Module, size: int) -> bytes:
@@ -95,7 +97,7 @@ def test_any_kind_of_image_gives_the_same_answer(bundle: Bundle, tmp_path: Path)
     assert classifier.predict(image)[0].probabilities == pytest.approx(
         predictions[0].probabilities, abs=1e-6
     )
-    assert [prediction.path for prediction in predictions] == [
+    assert [prediction.image_id for prediction in predictions] == [
         str(path),
         str(path),
         None,
@@ -162,7 +164,7 @@ def test_overlay_colours_only_where_the_evidence_is() -> None:
 
 
 def test_outputs_are_named_as_the_graph_names_them() -> None:
-    assert NetworkOutputs._fields == ModelOutputs._fields
+    assert NetworkOutputs._fields == ModelOutputs._fields == OUTPUTS
 
 
 def test_the_bundle_that_comes_with_the_package() -> None:
@@ -189,24 +191,71 @@ def test_images_larger_than_a_thumbnail_are_not_altered(bundle: Bundle) -> None:
 
 
 def test_a_bundle_of_format_1_is_still_read(tmp_path: Path) -> None:
-    """As the words of its card were, and its folder for the other network."""
+    """As the words of its card were, with arrays in it, and its folder for the other network."""
 
-    def in_old_words(folder: Path) -> None:
-        card = json.loads((folder / "card.json").read_bytes())
+    def write_in_old_words(bundle: Bundle, folder: Path) -> None:
+        card = json.loads(to_json(bundle.card))
         detector = card["uncertainty"].pop("ood_detector")
         detector["texture"] = detector.pop("style")
         detector["texture_limit"] = detector.pop("style_limit")
         card["trust"] = card.pop("uncertainty") | {"unlike": detector}
         card["figures"] = card.pop("metrics")
         card["elsewhere_sha256"] = card.pop("fallback_sha256")
+        del card["outputs"]  # the shipped graphs were exported for format 1
+        folder.mkdir()
         (folder / "card.json").write_text(json.dumps(card | {"format": 1}))
+        (folder / "model.onnx").write_bytes(bundle.model)
 
-    shutil.copytree(pretrained_folder(), tmp_path / "old")
-    (tmp_path / "old" / "fallback").rename(tmp_path / "old" / "elsewhere")
-    in_old_words(tmp_path / "old")
-    in_old_words(tmp_path / "old" / "elsewhere")
-    old, new = read_bundle(tmp_path / "old"), read_bundle()
+    new = read_bundle()
+    assert new.fallback is not None
+    write_in_old_words(new, tmp_path / "old")
+    write_in_old_words(new.fallback, tmp_path / "old" / "elsewhere")
+    old = read_bundle(tmp_path / "old")
     assert to_json(old.card) == to_json(new.card)
     assert old.fallback is not None
-    assert new.fallback is not None
     assert to_json(old.fallback.card) == to_json(new.fallback.card)
+
+
+def test_the_cards_arrays_lie_beside_it_and_come_back(tmp_path: Path) -> None:
+    shipped = read_bundle()
+    write_bundle(replace(shipped, fallback=None), tmp_path)
+    assert (tmp_path / "card.json").stat().st_size < 10_000
+    assert "float32" not in (tmp_path / "card.json").read_text()
+    assert to_json(read_card(tmp_path)) == to_json(shipped.card)
+    arrays = load((tmp_path / "uncertainty.safetensors").read_bytes())
+    assert {name: array.shape for name, array in arrays.items()} == {
+        "uncertainty.ood_detector.directions.means": (8, 320),
+        "uncertainty.ood_detector.style.means": (8, 48),
+        "uncertainty.ood_detector.style.whiten": (48, 48),
+    }
+
+
+def test_other_arrays_than_the_cards_are_refused(tmp_path: Path) -> None:
+    write_bundle(replace(read_bundle(), fallback=None), tmp_path)
+    path = tmp_path / "uncertainty.safetensors"
+    arrays = load(path.read_bytes())
+    path.write_bytes(save({name: array + 1 for name, array in arrays.items()}))
+    with pytest.raises(BundleError, match=r"is not the file that card\.json describes"):
+        read_card(tmp_path)
+    card = json.loads((tmp_path / "card.json").read_bytes())
+    for content, error in (
+        (b"nothing", r"uncertainty\.safetensors: "),
+        (save({"another": arrays.popitem()[1]}), "the array .* is missing, or of another shape"),
+    ):
+        path.write_bytes(content)
+        altered = card | {"uncertainty_sha256": sha256_of(content)}
+        (tmp_path / "card.json").write_text(json.dumps(altered))
+        with pytest.raises(BundleError, match=error):
+            read_card(tmp_path)
+    path.unlink()
+    with pytest.raises(BundleError, match=r"cannot read uncertainty\.safetensors"):
+        read_bundle(tmp_path)
+
+
+def test_a_bundle_without_arrays_leaves_none_of_an_earlier_one(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    write_bundle(replace(read_bundle(), fallback=None), tmp_path)
+    write_bundle(bundle, tmp_path)
+    assert not (tmp_path / "uncertainty.safetensors").exists()
+    assert read_bundle(tmp_path) == bundle

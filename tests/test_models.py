@@ -9,7 +9,7 @@ import torch
 from captum.attr import LayerGradCam
 
 from hemascope.data.augment import POLICIES
-from hemascope.models import MODELS, build_model
+from hemascope.models import MODELS, create_model
 from hemascope.models.blocks import SqueezeExcite, StochasticDepth
 from hemascope.models.network import CellNetwork, StainNormalisation, mix_styles
 from hemascope.training.recipe import Recipe
@@ -29,17 +29,17 @@ def count(network: CellNetwork) -> int:
 
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
 def test_parameters_are_those_the_study_reports(name: str, parameters: int) -> None:
-    assert count(build_model(name)) == parameters
+    assert count(create_model(name)) == parameters
 
 
 def test_the_small_one_has_about_what_the_study_reports() -> None:
-    assert 545_000 <= count(build_model("efficientnet_lite")) <= 555_000
+    assert 545_000 <= count(create_model("efficientnet_lite")) <= 555_000
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("size", [64, 90])
 def test_outputs_agree_with_the_forward_pass(name: str, size: int) -> None:
-    network = build_model(name, num_classes=3).eval()
+    network = create_model(name, num_classes=3).eval()
     images = torch.rand(2, 3, size, size)
     with torch.no_grad():
         logits, features, class_map, texture, members = network.outputs(images)
@@ -56,7 +56,7 @@ def test_outputs_agree_with_the_forward_pass(name: str, size: int) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ALL if name != "simple_cnn"])
 def test_class_map_averages_to_the_logit(name: str) -> None:
-    network = build_model(name, num_classes=3).eval()
+    network = create_model(name, num_classes=3).eval()
     logits, _, class_map, *_ = network.outputs(torch.rand(2, 3, 64, 64))
     assert torch.allclose(class_map.mean((2, 3)) + network.head.bias, logits, atol=1e-4)
 
@@ -65,7 +65,7 @@ def test_class_map_averages_to_the_logit(name: str) -> None:
 def test_class_map_is_grad_cam(name: str) -> None:
     """Selvaraju et al.: channels weighted by the mean gradient; here by the gradient itself
     where a hidden layer makes it differ from place to place (HiResCAM)."""
-    network = build_model(name, num_classes=4).eval()
+    network = create_model(name, num_classes=4).eval()
     images = torch.rand(2, 3, 64, 64)
     early, maps = (maps.detach().requires_grad_() for maps in network.stages(images))
     network.stages = lambda _: (early, maps)  # type: ignore[method-assign]
@@ -81,7 +81,7 @@ def test_class_map_is_grad_cam(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in ALL if name != "simple_cnn"])
 def test_class_map_is_a_librarys_grad_cam(name: str) -> None:
     """Captum's, without the ReLU, and with sums over places where ours has means."""
-    network = build_model(name, num_classes=3).eval()
+    network = create_model(name, num_classes=3).eval()
     images = torch.rand(2, 3, 64, 64)
     ours = network.outputs(images).class_map
     indices = ours.shape[2] * ours.shape[3]
@@ -92,13 +92,13 @@ def test_class_map_is_a_librarys_grad_cam(name: str) -> None:
 
 
 def test_squeeze_excite_can_be_left_out() -> None:
-    network = build_model("deep_efficientnet", squeeze_excite=False)
+    network = create_model("deep_efficientnet", squeeze_excite=False)
     assert not any(isinstance(module, SqueezeExcite) for module in network.modules())
     assert count(network) < PARAMETERS["deep_efficientnet"]
 
 
 def test_stochastic_depth_rises_and_drops_whole_branches() -> None:
-    network = build_model("deep_efficientnet", drop_path_rate=0.2)
+    network = create_model("deep_efficientnet", drop_path_rate=0.2)
     rates = [module.rate for module in network.modules() if isinstance(module, StochasticDepth)]
     assert rates[0] == 0
     assert rates[-1] == pytest.approx(0.2)
@@ -118,11 +118,11 @@ def test_names_in_recipes_are_the_names_there_are() -> None:
 
 def test_unknown_names_and_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown model 'resnet19'"):
-        build_model("resnet19")
+        create_model("resnet19")
     with pytest.raises(ValueError, match="at least two classes"):
-        build_model("resnet18", num_classes=1)
+        create_model("resnet18", num_classes=1)
     with pytest.raises(ValueError, match="drop_rate"):
-        build_model("resnet18", drop_rate=1.0)
+        create_model("resnet18", drop_rate=1.0)
 
 
 def test_normalised_stain_forgets_light_and_strength() -> None:
@@ -140,9 +140,9 @@ def test_normalised_stain_forgets_light_and_strength() -> None:
 
 def test_an_enlarged_picture_has_finer_maps() -> None:
     torch.manual_seed(0)
-    plain = build_model("efficientnet_lite").eval()
+    plain = create_model("efficientnet_lite").eval()
     torch.manual_seed(0)
-    enlarging = build_model("efficientnet_lite", input_upscale=1.5).eval()
+    enlarging = create_model("efficientnet_lite", input_upscale=1.5).eval()
     images = torch.rand(2, 3, 64, 64)
     larger = torch.nn.functional.interpolate(images, size=(96, 96), mode="bilinear")
     for found, expected in zip(enlarging.stages(images), plain.stages(larger), strict=True):
@@ -152,9 +152,9 @@ def test_an_enlarged_picture_has_finer_maps() -> None:
 
 def test_stain_is_normalised_where_the_switch_says_so() -> None:
     torch.manual_seed(0)
-    plain = build_model("efficientnet_lite").eval()
+    plain = create_model("efficientnet_lite").eval()
     torch.manual_seed(0)
-    normalised = build_model("efficientnet_lite", normalise_stain=True).eval()
+    normalised = create_model("efficientnet_lite", normalise_stain=True).eval()
     assert plain.state_dict().keys() == normalised.state_dict().keys()
     images = torch.rand(2, 3, 64, 64)
     early = normalised.stages(images)[0]
@@ -178,7 +178,7 @@ def test_mixed_styles_lie_between_an_image_and_another() -> None:
 
 def test_styles_are_mixed_in_training_only() -> None:
     torch.manual_seed(0)
-    network = build_model("efficientnet_lite", drop_rate=0, drop_path_rate=0, mixstyle=1.0)
+    network = create_model("efficientnet_lite", drop_rate=0, drop_path_rate=0, mixstyle=1.0)
     images = torch.rand(4, 3, 64, 64)
     network.eval()
     assert torch.equal(network(images), network(images))

@@ -11,14 +11,15 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from hemascope.bundle.bundle import Bundle, Card, read_bundle, write_bundle
+from hemascope.bundle.bundle import Bundle, read_bundle, write_bundle
+from hemascope.bundle.card import Card
 from hemascope.bundle.export import draw_sample, export
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
 from hemascope.data.synthetic import draw_cell, draw_folder
 from hemascope.errors import BundleError
 from hemascope.inference.classifier import Classifier
-from hemascope.models import build_model
+from hemascope.models import create_model
 from hemascope.post_training import quantise as quantising
 from hemascope.post_training.quantise import quantise
 from hemascope.preprocess import InputSpec
@@ -35,7 +36,7 @@ def cells() -> np.ndarray:
 def export_run(model: str) -> Bundle:
     """A network that has learnt nothing but the scales of its layers."""
     torch.manual_seed(0)
-    network = build_model(model)
+    network = create_model(model)
     network.train()
     with torch.no_grad():
         for _ in range(4):  # batch normalisation learns the scales
@@ -143,7 +144,7 @@ def test_calibrate_with_eight_bits(
     assert found.card.uncertainty is not None
     assert found.card.temperature != 1.0
     prediction = Classifier(found).predict(str(next((tmp_path / "cells").rglob("*.png"))))[0]
-    assert prediction.review is not None
+    assert prediction.uncertainty is not None
     again = [str(word) for word in (*words[:-1], tmp_path / "out", "--force")]
     with pytest.raises(BundleError, match="in eight bits already"):
         app(again, result_action="return_value")

@@ -166,8 +166,10 @@ def test_it_goes_on_with_the_same_only(
         classify(images, "--resume", "--report", tmp_path / "page.html")
     assert classify(images, "--force") == 0
     assert len(rows(tmp_path / "p.csv")) == IMAGES
-    with pytest.raises(ValueError, match="exists already"):
-        classify(images, "--resume")
+    assert classify(images, "--resume") == 0
+    for changed in ([images / "001.png"], [images, "--tta"]):
+        with pytest.raises(ValueError, match="exists already"):
+            classify(*changed, "--resume")
 
 
 def test_a_folder_of_other_things_is_left_alone(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from hemascope.cli import app
 from hemascope.data.synthetic import draw_folder
 from hemascope.evaluation import speed
-from hemascope.models import build_model, plain_pipeline
+from hemascope.models import create_model, plain_pipeline
 
 
 def transform(size: int) -> Callable[[Image.Image], Tensor]:
@@ -35,7 +35,7 @@ def transform(size: int) -> Callable[[Image.Image], Tensor]:
 @pytest.mark.slow
 def test_every_way_is_measured_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain_pipeline, "_transform", transform)
-    monkeypatch.setattr(plain_pipeline, "_mobile_net", lambda: build_model("efficientnet_lite", 8))
+    monkeypatch.setattr(plain_pipeline, "_mobile_net", lambda: create_model("efficientnet_lite", 8))
     monkeypatch.setattr(speed, "ONE_BY_ONE", 3)
     monkeypatch.setattr(plain_pipeline, "WORKERS", 0)
     draw_folder(tmp_path / "cells", 1, seed=0, size=80)
@@ -73,7 +73,7 @@ def test_the_plain_way_is_fed_every_image(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(plain_pipeline, "BATCH", 3)
     draw_folder(tmp_path, 1, seed=0, size=80)
     paths = sorted(str(path) for path in tmp_path.rglob("*.png"))
-    network = build_model("efficientnet_lite", 8).eval()
+    network = create_model("efficientnet_lite", 8).eval()
     found = plain_pipeline.PlainPipeline(network, 64).classify_all(paths)
     assert [len(part) for part in found] == [3, 3, 2]
     with torch.inference_mode(), Image.open(paths[4]) as image:

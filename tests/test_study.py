@@ -44,7 +44,7 @@ from hemascope.study.side_by_side import compare_with_paper
 from hemascope.study.status import read_status
 from hemascope.study.tables import tables
 from hemascope.training.folder import EpochRecord
-from hemascope.training.recipe import Recipe
+from hemascope.training.recipe import PAPER, Recipe
 from samples import two_classes
 
 ROOT = Path(__file__).parents[1]
@@ -142,7 +142,7 @@ def test_the_plan_is_the_papers() -> None:
     assert {other.name for other in MODELS.others} == {
         *("simple_cnn", "resnet18", "efficientnet_lite")
     }
-    assert PROFILES["paper"].recipe(REFERENCE, 0) == Recipe()
+    assert PROFILES["paper"].recipe(REFERENCE, 0) == PAPER
     baseline = PROFILES["paper"].recipe(EXPERIMENTS["resnet18"], 0)
     assert (baseline.epochs, baseline.optimizer, baseline.learning_rate) == (10, "adam", 1e-3)
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from hemascope.metrics.intervals import wilson
-from hemascope.models import MODELS, build_model
+from hemascope.models import MODELS, create_model
 from hemascope.models.network import CellNetwork
 from hemascope.models.summary import layers_of, multiply_accumulates, parameters_of
 from hemascope.records import Estimate, Proportion
@@ -47,7 +47,7 @@ def record(epoch: int, val_accuracy: float | None, val_loss: float | None) -> Ep
 
 @pytest.mark.parametrize("name", MODELS)
 def test_layers_add_up_to_the_network(name: str) -> None:
-    network = build_model(name)
+    network = create_model(name)
     layers = layers_of(network, 64)
     assert sum(layer.parameters for layer in layers) == parameters_of(network)
     assert sum(layer.multiply_accumulates for layer in layers) == multiply_accumulates(network, 64)
@@ -56,7 +56,7 @@ def test_layers_add_up_to_the_network(name: str) -> None:
 
 
 def test_layers_of_the_papers_network() -> None:
-    layers = layers_of(build_model("deep_efficientnet"), 224)
+    layers = layers_of(create_model("deep_efficientnet"), 224)
     blocks = [f"block {number}" for number in range(1, 14)]
     assert [layer.name for layer in layers] == ["stem", *blocks, "head", "pool", "linear"]
     assert sum(layer.parameters for layer in layers) == 1_840_228
@@ -68,14 +68,14 @@ def test_layers_of_the_papers_network() -> None:
 
 
 def test_a_hidden_layer_takes_the_place_of_the_mean() -> None:
-    layers = layers_of(build_model("simple_cnn"), 64)
+    layers = layers_of(create_model("simple_cnn"), 64)
     assert [layer.name for layer in layers[-2:]] == ["linear 1", "linear 2"]
     assert layers[-2].parameters == 512 * (256 * 14 * 14 + 1)
 
 
 @pytest.mark.parametrize("squeeze_excite", [True, False])
 def test_squeeze_excite_follows_its_switch(squeeze_excite: bool) -> None:
-    layers = layers_of(build_model("deep_efficientnet", squeeze_excite=squeeze_excite), 64)
+    layers = layers_of(create_model("deep_efficientnet", squeeze_excite=squeeze_excite), 64)
     assert {layer.squeeze_excite for layer in layers[1:14]} == {squeeze_excite}
     assert not any(layer.squeeze_excite for layer in (layers[0], *layers[14:]))
 
@@ -93,7 +93,7 @@ def test_multiply_accumulates_of_a_convolution_and_a_linear_layer() -> None:
 
 
 def test_reading_a_network_leaves_it_as_it_was() -> None:
-    network = build_model("efficientnet_lite").train()
+    network = create_model("efficientnet_lite").train()
     network.maps[0].eval()  # type: ignore[index]
     modes = [module.training for module in network.modules()]
     state = {name: value.clone() for name, value in network.state_dict().items()}
@@ -104,7 +104,7 @@ def test_reading_a_network_leaves_it_as_it_was() -> None:
 
 
 def test_architecture_is_drawn_with_its_numbers(tmp_path: Path) -> None:
-    layers = layers_of(build_model("deep_efficientnet"), 224)
+    layers = layers_of(create_model("deep_efficientnet"), 224)
     drawn = svg(tmp_path, lambda: draw_architecture(layers, "Deep"))
     for layer in layers:
         assert f">{layer.name}<" in drawn

@@ -22,23 +22,25 @@ from hemascope.evaluation.evaluate import evaluate
 from hemascope.evaluation.uncertainty import measure_calibration, measure_uncertainty, risk_coverage
 from hemascope.inference.classifier import Classifier
 from hemascope.post_training.calibrate import calibrate
-from hemascope.records import Prediction
+from hemascope.records import Prediction, Uncertainty
 from hemascope.reports.write import write_evaluation
 from hemascope.uncertainty.temperature import softmax
 
 
 def prediction(p: float, chosen: tuple[str, ...], reasons: tuple[str, ...] = ()) -> Prediction:
     return Prediction(
-        path="x",
+        image_id="x",
         label="a" if p >= 0.5 else "b",
         probability=max(p, 1 - p),
         probabilities={"a": p, "b": 1 - p},
-        prediction_set=chosen,
-        class_conditional_set=("a", "b"),
-        ood_score=2.0 if "odd" in reasons else 0.5,
-        in_distribution="odd" not in reasons,
-        review=bool(reasons),
-        review_reasons=reasons,
+        uncertainty=Uncertainty(
+            prediction_set=chosen,
+            class_conditional_set=("a", "b"),
+            ood_score=2.0 if "odd" in reasons else 0.5,
+            in_distribution="odd" not in reasons,
+            review=bool(reasons),
+            review_reasons=reasons,
+        ),
     )
 
 
@@ -130,11 +132,11 @@ def test_from_labelled_images_to_a_table_with_flags(
     assert (tmp_path / "evaluation" / "uncertainty.png").stat().st_size > 10_000
 
     noise = np.random.default_rng(0).integers(0, 256, (360, 360, 3), dtype=np.uint8)
-    (odd,) = classifier.predict(noise)
+    odd = classifier.predict(noise)[0].uncertainty
+    assert odd is not None
     assert odd.review
     assert "unlike the training cells" in odd.review_reasons
     assert odd.in_distribution is False
-    assert odd.ood_score is not None
     assert odd.ood_score > 1
 
     classify_to(tmp_path / "out.csv", classifier, [str(cells.root / "ig_0.png"), "no.png"])
@@ -149,8 +151,7 @@ def test_a_bundle_without_calibration_says_nothing_of_trust() -> None:
     bundle = read_bundle()
     plain = replace(bundle, card=replace(bundle.card, uncertainty=None))
     (found,) = Classifier(plain).predict(draw_cell("ig", 0))
-    assert found.prediction_set is None
-    assert found.review is None
+    assert found.uncertainty is None
 
 
 def test_calibration_refuses_what_training_or_the_final_score_uses(cells: Manifest) -> None:

@@ -13,16 +13,27 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hemascope.batch.table import to_frame
+    from hemascope.bundle.bundle import list_bundles
     from hemascope.classes import BLOOD_CELLS, CellClass, ClassSet
-    from hemascope.errors import HemascopeError, ImageError
+    from hemascope.data.manifest import Manifest
+    from hemascope.data.open_manifest import open_manifest
+    from hemascope.errors import BundleError, HemascopeError, ImageError, ManifestError
+    from hemascope.evaluation.evaluate import evaluate
     from hemascope.inference.classifier import Classifier
-    from hemascope.preprocess import InputSpec
-    from hemascope.records import Evaluation, Prediction
+    from hemascope.models import create_model
+    from hemascope.post_training.adapt import adapt
+    from hemascope.post_training.calibrate import calibrate
+    from hemascope.preprocess import InputSpec, View
+    from hemascope.records import Evaluation, Prediction, Region, Uncertainty
+    from hemascope.training.recipe import Recipe, list_models
+    from hemascope.training.run import train
 
 __version__ = version("hemascope")
 
 __all__ = [
     "BLOOD_CELLS",
+    "BundleError",
     "CellClass",
     "ClassSet",
     "Classifier",
@@ -30,13 +41,29 @@ __all__ = [
     "HemascopeError",
     "ImageError",
     "InputSpec",
+    "Manifest",
+    "ManifestError",
     "Prediction",
+    "Recipe",
+    "Region",
+    "Uncertainty",
+    "View",
     "__version__",
+    "adapt",
+    "calibrate",
+    "create_model",
+    "evaluate",
+    "list_bundles",
+    "list_models",
+    "open_manifest",
+    "to_frame",
+    "train",
 ]
 
 # Each is imported when it is first asked for, so that `import hemascope` costs next to nothing.
 _HOMES = {
     "BLOOD_CELLS": "hemascope.classes",
+    "BundleError": "hemascope.errors",
     "CellClass": "hemascope.classes",
     "ClassSet": "hemascope.classes",
     "Classifier": "hemascope.inference.classifier",
@@ -44,7 +71,22 @@ _HOMES = {
     "HemascopeError": "hemascope.errors",
     "ImageError": "hemascope.errors",
     "InputSpec": "hemascope.preprocess",
+    "Manifest": "hemascope.data.manifest",
+    "ManifestError": "hemascope.errors",
     "Prediction": "hemascope.records",
+    "Recipe": "hemascope.training.recipe",
+    "Region": "hemascope.records",
+    "Uncertainty": "hemascope.records",
+    "View": "hemascope.preprocess",
+    "adapt": "hemascope.post_training.adapt",
+    "calibrate": "hemascope.post_training.calibrate",
+    "create_model": "hemascope.models",
+    "evaluate": "hemascope.evaluation.evaluate",
+    "list_bundles": "hemascope.bundle.bundle",
+    "list_models": "hemascope.training.recipe",
+    "open_manifest": "hemascope.data.open_manifest",
+    "to_frame": "hemascope.batch.table",
+    "train": "hemascope.training.run",
 }
 
 

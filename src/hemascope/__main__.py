@@ -1,5 +1,15 @@
-"""`python -m hemascope`, and what `torchrun -m hemascope train …` starts."""
+"""The `hemascope` command, `python -m hemascope`, and `torchrun -m hemascope train …`."""
 
-from hemascope.cli import main
+from hemascope.stopping import leave_on_signals
 
-main()
+
+def main() -> None:
+    """Runs the command line, which takes a second to import."""
+    leave_on_signals()
+    from hemascope.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

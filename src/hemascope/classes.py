@@ -11,9 +11,24 @@ PALETTE = ("#0072B2", "#D55E00", "#CC79A7", "#009E73", "#56B4E9", "#E69F00", "#7
 
 @dataclass(frozen=True)
 class CellClass:
-    """One class: its name, other spellings of it, a colour for plots, its LOINC code if any.
+    """One class of cells.
 
-    The LOINC code is that of the class's place in a differential count.
+    Parameters
+    ----------
+    name
+        Its name, as predictions give it.
+    aliases
+        Other spellings, which labels may have.
+    colour
+        Its colour in plots, as #RRGGBB.
+    loinc
+        The LOINC code of the class in a differential count, if it has one.
+
+    Examples
+    --------
+    >>> from hemascope import CellClass
+    >>> CellClass("blast", aliases=("blasts",)).colour
+    '#666666'
     """
 
     name: str
@@ -26,7 +41,23 @@ class CellClass:
 class ClassSet:
     """Two or more classes in the order of a model's outputs.
 
-    Raises ValueError for fewer than two classes, an empty name, or a name or alias used twice.
+    Parameters
+    ----------
+    classes
+        The classes; `ClassSet.from_names` makes them from their names.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two classes, an empty name, or a name or alias that two classes share.
+
+    Examples
+    --------
+    >>> from hemascope import BLOOD_CELLS, ClassSet
+    >>> BLOOD_CELLS.find("Lymphocytes").name
+    'lymphocyte'
+    >>> ClassSet.from_names(["lymphocyte", "blast"]).names
+    ('lymphocyte', 'blast')
     """
 
     classes: tuple[CellClass, ...]

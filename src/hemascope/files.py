@@ -1,13 +1,24 @@
-"""Files that appear whole or not at all, and the hash of a file's content."""
+"""Files that appear whole or not at all; the hash and the text of a file's content."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+MARKS = {  # the longer ones first, since UTF-16's begins UTF-32's
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
+TOKEN = "[0-9a-f]{8}"  # in the name of a temporary file
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -24,8 +35,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{path.suffix}"
-    _create(temporary)
     try:
+        _create(temporary)
         yield temporary
         temporary.replace(path)
     except BaseException as error:
@@ -33,6 +44,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a full disk does not say which file it met
         raise
+
+
+def torn_files(path: Path) -> list[Path]:
+    """The temporary files of `path` that are there, being written or left by a killed process."""
+    torn = re.compile(re.escape(f".{path.name}.") + TOKEN + re.escape(path.suffix))
+    there = path.parent.iterdir() if path.parent.is_dir() else ()
+    return [entry for entry in there if torn.fullmatch(entry.name)]
+
+
+def remove_torn(path: Path) -> None:
+    """Removes what processes that were killed while they wrote `path` have left beside it.
+
+    Only for what no other process may be writing.
+    """
+    _unlink(torn_files(path))
+
+
+def remove_torn_below(folder: Path) -> None:
+    """The same for every file in a folder, and in those in it, that is one process's own."""
+    _unlink(entry for entry in folder.rglob(".*") if is_torn(entry))
+
+
+def is_torn(path: Path) -> bool:
+    """Whether it has the name of a temporary file of `atomic_path`."""
+    return re.fullmatch(rf"\..+\.{TOKEN}(\.[^.]+)?", path.name) is not None
+
+
+def _unlink(entries: Iterable[Path]) -> None:
+    for entry in list(entries):
+        entry.unlink(missing_ok=True)
 
 
 def _create(path: Path) -> None:
@@ -43,3 +84,19 @@ def _create(path: Path) -> None:
 def sha256_of(content: bytes) -> str:
     """The SHA-256 of a file's content, as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
+
+
+def decode_text(content: bytes, errors: str = "strict") -> str:
+    """A text file's content: UTF-8, or UTF-16 or UTF-32 as Windows programs write them.
+
+    A byte order mark says which, and is left out; of UTF-16 without one, every other byte of plain
+    text is zero. Raises UnicodeDecodeError, unless `errors` is as for bytes.decode.
+    """
+    for mark, encoding in MARKS.items():
+        if content.startswith(mark):
+            return content.decode(encoding, errors)
+    head = content[:512]
+    for start, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if len(head) > 1 and head[start::2].count(0) > 0.8 * len(head[start::2]):
+            return content.decode(encoding, errors)
+    return content.decode("utf-8", errors)

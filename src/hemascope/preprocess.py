@@ -31,11 +31,26 @@ UM_PER_PIXEL = (0.02, 2.0)  # a microscope's pixels; beyond, the number is of an
 
 @dataclass(frozen=True)
 class View:
-    """Where to look in an image, and how large what is in it is.
+    """An image, where in it to look, and its scale.
 
-    `um_per_pixel` is how many micrometres a pixel is wide; None for an image that looks like the
-    training images. `centre` is the place (x, y) to look at, in pixels from the upper left corner
-    of the upright image; None for its middle.
+    Parameters
+    ----------
+    image
+        A path, an encoded file's bytes, a PIL image, or an array.
+    um_per_pixel
+        How many micrometres a pixel is wide; None for an image of the same scale as the training
+        images.
+    centre
+        The point (x, y) to look at, in pixels from the upper left corner of the upright image; None
+        for the middle of the image.
+
+    Examples
+    --------
+    >>> from hemascope import Classifier, View
+    >>> from hemascope.data.synthetic import draw_cell
+    >>> cell = draw_cell("eosinophil", seed=0)
+    >>> len(Classifier().predict([View(cell, centre=(x, 180)) for x in (170, 190)]))
+    2
     """
 
     image: ImageSource
@@ -45,12 +60,30 @@ class View:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a model is given: a square of the image, `size` pixels a side.
+    """What a model is given: a square of the image, resized to S×S pixels.
 
-    `crop` is that square's side as a fraction of the image's shorter side: 1.0 keeps all of a
-    square image, 0.5 its middle quarter. `microns` is the same side in micrometres, for images of
-    another scale than the training images; None where that is not known. Raises ValueError out
-    of range.
+    Parameters
+    ----------
+    size
+        S, from 16 to 2048.
+    crop
+        Side of the square as a fraction of the image's shorter side: 1.0 keeps all of a square
+        image, 0.5 its middle quarter.
+    microns
+        Side of the square in micrometres, for images of another scale than the training images;
+        None where it is not known.
+
+    Raises
+    ------
+    ValueError
+        For a value out of range.
+
+    Examples
+    --------
+    >>> from hemascope import InputSpec
+    >>> from hemascope.data.synthetic import draw_cell
+    >>> InputSpec(size=128, crop=0.6).load(draw_cell("monocyte", seed=0)).shape
+    (128, 128, 3)
     """
 
     size: int = 224

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from hemascope.processors import count_processors
 
 PACKAGES = ("hemascope", "numpy", "pillow", "onnxruntime", "torch", "accelerate")
 
@@ -22,7 +23,7 @@ def provenance(data: str = "", device: str = "cpu") -> dict[str, str]:
         "commit": _commit(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processors": str(os.cpu_count()),
+        "processors": str(count_processors()),
         "device": device,
     }
     return facts | {name: found for name in PACKAGES if (found := _version(name))}
@@ -46,7 +47,16 @@ def _commit() -> str:
     folder = Path(__file__).parent
     if not any((parent / ".git").exists() for parent in folder.parents[:3]):
         return ""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(folder),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+    ]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

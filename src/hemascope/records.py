@@ -11,42 +11,135 @@ RESEARCH_USE_ONLY = "For research use only. Not for use in diagnostic procedures
 
 
 @dataclass(frozen=True)
+class Region:
+    """Where in an image a model looked, and at which scale.
+
+    Parameters
+    ----------
+    centre
+        The middle (x, y) of what the model saw, in pixels from the upper left corner of the upright
+        image; None for the middle of the image.
+    um_per_pixel
+        How many micrometres a pixel of the image is wide; None for an image of the same scale as
+        the training images.
+
+    Examples
+    --------
+    >>> from hemascope import Classifier, View
+    >>> from hemascope.data.synthetic import draw_cell
+    >>> view = View(draw_cell("monocyte", seed=1), um_per_pixel=0.1, centre=(180, 180))
+    >>> (prediction,) = Classifier().predict(view)
+    >>> prediction.region
+    Region(centre=(180, 180), um_per_pixel=0.1)
+    """
+
+    centre: tuple[float, float] | None = None
+    um_per_pixel: float | None = None
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """How far a prediction of a calibrated model can be trusted.
+
+    Parameters
+    ----------
+    prediction_set
+        Classes that can be meant. The right class is among them for 95 % of cells like those that
+        the model was calibrated on. The set can be empty.
+    class_conditional_set
+        The same, but the 95 % hold within each class.
+    ood_score
+        How unlike the training images the image is; above 1 it counts as out of distribution.
+    in_distribution
+        Whether the score is at most 1.
+    review
+        Whether a person should look at the image.
+    review_reasons
+        Why, in words; empty where nobody needs to look.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hemascope import Classifier
+    >>> from hemascope.data.synthetic import draw_cell
+    >>> (prediction,) = Classifier().predict(draw_cell("monocyte", seed=1))
+    >>> prediction.uncertainty.in_distribution, prediction.uncertainty.review
+    (True, False)
+    >>> grey = Classifier().predict(np.full((200, 200, 3), 128, dtype=np.uint8))[0]
+    >>> grey.uncertainty.review_reasons
+    ('unlike the training cells', 'several classes possible', 'no cell in the picture')
+    """
+
+    prediction_set: tuple[str, ...]
+    class_conditional_set: tuple[str, ...]
+    ood_score: float
+    in_distribution: bool
+    review: bool
+    review_reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a model says of one image.
 
-    `status` is "ok", or what was wrong with the image; then `label` is None and the
-    probabilities are empty. The probabilities are calibrated where the model is.
+    Parameters
+    ----------
+    image_id
+        Path or address of the image; None for an image that was given as pixels or bytes.
+    label
+        The most probable class; None for an image that could not be read.
+    probability
+        Its probability; None for an image that could not be read.
+    probabilities
+        The probability of each class, calibrated where the model is; empty for an image that could
+        not be read.
+    status
+        "ok", or what was wrong with the image.
+    region
+        Where in the image the model looked; None for the middle of an image of the same scale as
+        the training images.
+    model, model_sha256
+        Name of the model that made the prediction, and the SHA-256 of its model.onnx. It is the
+        fallback model for an image out of distribution, where the bundle has one.
+    uncertainty
+        How far the prediction can be trusted; None where the model is not calibrated or the image
+        could not be read.
+    notice
+        Which of a file's pages was read; empty for a file of one image.
+    disagreement
+        How far the members of an ensemble, or the views of test-time augmentation, disagree, in
+        nats; None without several.
+    class_map
+        (C,h,w) float32, one map per class, whose mean over the image is the class's logit up to
+        the bias; None unless it was asked for.
 
-    Of a model that `hemascope calibrate` has seen, `prediction_set` holds the right class for
-    95 % of cells like those it was calibrated on, and can be empty; `class_conditional_set` does
-    so for 95 % of each class. `ood_score` is above 1 for an image unlike the training images.
-    `review` says that somebody should look, and `review_reasons` why. Of other models, and for
-    an image that could not be read, all of these are None or empty.
-
-    `notice` says which of a file's pages was read; it is empty for a file of one image.
-    `disagreement` is that of an ensemble's members, or of the views of test-time augmentation,
-    in nats. `class_map` is (C,h,w) float32, one map a class, whose mean over
-    the image is the class's logit up to the bias; it is kept only where it was asked for.
+    Examples
+    --------
+    >>> from hemascope import Classifier
+    >>> from hemascope.data.synthetic import draw_cell
+    >>> (prediction,) = Classifier().predict(draw_cell("platelet", seed=0))
+    >>> prediction.label in prediction.probabilities
+    True
+    >>> prediction.status
+    'ok'
     """
 
-    path: str | None
+    image_id: str | None
     label: str | None
     probability: float | None
     probabilities: dict[str, float]
     status: str = "ok"
-    prediction_set: tuple[str, ...] | None = None
-    class_conditional_set: tuple[str, ...] | None = None
-    ood_score: float | None = None
-    in_distribution: bool | None = None
-    review: bool | None = None
-    review_reasons: tuple[str, ...] = ()
+    region: Region | None = None
+    model: str = ""
+    model_sha256: str = ""
+    uncertainty: Uncertainty | None = None
     notice: str = ""
     disagreement: float | None = None
     class_map: Float32Array | None = field(default=None, compare=False, repr=False)
 
     @property
     def two_likeliest(self) -> list[str]:
-        """The named class and the runner-up; none of an image that could not be read."""
+        """The two most probable classes, best first; empty for an image that could not be read."""
         chances = self.probabilities
         return sorted(chances, key=lambda name: -chances[name])[:2]
 
@@ -215,11 +308,40 @@ class SiteMetrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a bundle did on labelled images; `site` where these are of another laboratory.
+    """How a bundle did on labelled images; every figure has its n and its 95 % interval.
 
-    `uncertainty` is there for a calibrated one. `confusion` is (C,C) counts, row = label, column =
-    predicted. `mistakes` come most confident first. `unreadable` holds "path: reason" for the
-    images left out of every figure.
+    Parameters
+    ----------
+    name
+        What the images are called.
+    class_names
+        The model's classes, in the order of `per_class` and `confusion`.
+    n
+        Number of images that could be read.
+    accuracy, balanced_accuracy, macro_f1, macro_auroc, expected_calibration_error
+        Figures over all images.
+    per_class, per_subtype
+        Figures for each class, and the recall of each subtype.
+    confusion
+        Counts (C,C): row = label, column = predicted class.
+    mistakes
+        Images whose predicted class is not their label, most confident first.
+    unreadable
+        "path: reason" of each image that is left out of every figure.
+    provenance
+        Versions, commit, device, and hashes of the images and the model.
+    uncertainty
+        How far a calibrated model's statements held; None for another.
+    site
+        The figures of another laboratory's cells; None for other images.
+
+    Examples
+    --------
+    >>> from hemascope import Classifier, Evaluation, evaluate, open_manifest
+    >>> from hemascope.serialization import from_json, to_json
+    >>> found = evaluate(Classifier(), open_manifest("cells"), "drawn cells")
+    >>> from_json(to_json(found), Evaluation) == found
+    True
     """
 
     name: str

@@ -1,20 +1,23 @@
 """Images by the million, classified by the workers of a Ray cluster, from and to any storage.
 
-What is to be done is cut into parts of 5,000 images. A worker takes a part, classifies it, and
-writes it, whole or not at all, as one Parquet file; where that file is there already, it only
-counts it. So a part may be begun by any number of workers, in any order: nothing but its file has
-to be kept, and no two parts meet.
+The images are divided into shards of 5,000. A worker classifies a shard and writes it as one
+Parquet file, which appears whole or not at all. Where that file exists already, the worker only
+counts its rows. So shards can be done in any order, and by several workers one after the other:
+their files are the only state.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import Any
 
 import ray
 import ray.data
@@ -22,17 +25,19 @@ from ray.exceptions import RayError
 
 from hemascope.arrays import ProgressCallback
 from hemascope.batch.cluster_inputs import Sources
-from hemascope.batch.local import Tally
+from hemascope.batch.finished import ends_of, is_whole, read_rows
+from hemascope.batch.inputs import is_address
 from hemascope.batch.parquet_images import Slice, slices_of
 from hemascope.batch.ray_session import ray_session
 from hemascope.batch.shards import SHARD_ROWS, Shards, job_of
-from hemascope.batch.storage import Folder
+from hemascope.batch.storage import Folder, read
+from hemascope.batch.tally import Outcome, Tally, outcome_of, tally_of
 from hemascope.batch.worker import READERS, Attempts, Settings, Shard, Worker
 from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.decoding.limits import max_pixels
 from hemascope.inference.classifier import Classifier
 
-RETRIES = 3  # how often a part is taken up again after its worker died
+RETRIES = 3  # how often a shard is begun again after its worker died
 
 
 def classify_on_cluster(
@@ -55,11 +60,12 @@ def classify_on_cluster(
     each, as the cluster has processors, or `workers`; `address` is as in ray_session. For paths,
     all machines must see the same disk.
 
-    An image that cannot be read costs one row. When a worker dies, another takes up its part. A
-    run that was stopped in whatever way goes on with `resume`; only the missing parts are done.
-    Raises ValueError where `out` has a suffix, or holds a table and neither `resume` nor
-    `force` is set; where a run to go on with is of other images, another model or other settings;
-    for storage that refuses; and for a part whose workers all died.
+    An image that cannot be read gives a row that says why. When a worker dies, another begins its
+    shard again. A run that was stopped goes on with `resume`; only the missing shards are done, and
+    none where the table of images at paths or addresses is already complete.
+    Raises ValueError where `out` has a suffix, or holds a table and neither `resume` nor `force` is
+    set; where the run to resume is of other images, another model or other settings; for storage
+    that refuses; and for a shard whose workers all died.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"--workers must be at least 1, not {workers}")
@@ -69,7 +75,7 @@ def classify_on_cluster(
         )
     if not isinstance(bundle, Bundle):
         bundle = read_bundle(bundle)
-    classifier = Classifier(bundle, threads=1, tta=tta)  # a bad bundle is told before all else
+    classifier = Classifier(bundle, threads=1, tta=tta)  # reports a bad bundle first
     slices = _slices(sources.tables)
     images = len(sources.images) + sum(entry.rows for entry in slices)
     if images == 0:
@@ -77,8 +83,12 @@ def classify_on_cluster(
     names = [*sources.images, *(f"{s.file}#{s.group}:{s.rows}" for s in slices)]
     folder = Folder(out)
     shards = Shards(folder, out)
-    counts: Counter[str | None] = Counter()
+    counts: Counter[Outcome] = Counter()
     job = job_of(classifier, names, images, um_per_pixel)
+    if resume and not shards.is_begun() and not slices:
+        finished = _count_if_finished(shards, folder, classifier, sources.images, um_per_pixel)
+        if finished is not None:
+            return tally_of(finished, classifier.card)
     with shards.working_on(job, resume, force):
         with ray_session(address, workers):
             options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
@@ -98,9 +108,42 @@ def classify_on_cluster(
                 if progress is not None:
                     progress(counts.total(), images)
         shards.finish()
-    unreadable = counts.pop(None, 0)
-    per_class = {name: counts[name] for name in classifier.card.classes.names}
-    return Tally(counts.total(), unreadable, per_class)
+    return tally_of(counts, classifier.card)
+
+
+def _count_if_finished(
+    shards: Shards,
+    folder: Folder,
+    classifier: Classifier,
+    images: Sequence[str],
+    um_per_pixel: float | None,
+) -> Counter[Outcome] | None:
+    """What a Tally counts of a complete table of these images; None for any other table."""
+    written = shards.list_written()
+    if not written:
+        return None
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for name in written:
+            yield from read_rows(io.BytesIO(folder.read(name)), ".parquet")
+
+    sample = ends_of(images)
+    predictions = classifier.predict([_content(name) for name in sample], um_per_pixel=um_per_pixel)
+    ends = [
+        replace(prediction, image_id=name)
+        for prediction, name in zip(predictions, sample, strict=True)
+    ]
+    if not is_whole(rows(), len(images), ends, classifier.card.classes.names, ".parquet"):
+        return None
+    return Counter(outcome_of(values) for values in rows())
+
+
+def _content(name: str) -> str | bytes:
+    """The path of an image, or what lies at its address; nothing where that cannot be read."""
+    try:
+        return read(name) if is_address(name) else name
+    except OSError:
+        return b""
 
 
 def _slices(tables: Sequence[str]) -> list[Slice]:
@@ -109,7 +152,7 @@ def _slices(tables: Sequence[str]) -> list[Slice]:
 
 
 def _plan_shards(images: Sequence[str], slices: Sequence[Slice]) -> list[Shard]:
-    """Parts of SHARD_ROWS images; of slices, as many as do not make more, but at least one."""
+    """Shards of SHARD_ROWS images; or of slices with at most SHARD_ROWS rows, but at least one."""
     shards: list[Shard] = []
     for first in range(0, len(images), SHARD_ROWS):
         shards.append(Shard(len(shards), images=tuple(images[first : first + SHARD_ROWS])))
@@ -126,14 +169,17 @@ def _plan_shards(images: Sequence[str], slices: Sequence[Slice]) -> list[Shard]:
 
 def _run_shards(
     shards: Sequence[Shard], settings: Settings, workers: int | None
-) -> Iterator[Counter[str | None]]:
-    """Each part's counts by label, as they come. Raises ValueError and RuntimeError as said."""
+) -> Iterator[Counter[Outcome]]:
+    """What a Tally counts of each shard, in the order in which shards are done.
+
+    Raises ValueError for a shard that failed, and RuntimeError where the cluster did.
+    """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = -1  # a part may take as long as it takes
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told by ourselves
+    context.execution_no_progress_timeout_s = -1  # a shard may take long
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # we report errors ourselves
     size = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    # One block a part, and one part at a time for a worker: what is lost with it is that part.
+    # One block per shard, and one shard at a time per worker: a worker that dies loses no more.
     rows = [{"part": pickle.dumps(shard)} for shard in shards]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Worker,

@@ -2,68 +2,92 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hemascope.batch.inputs import (
-    files_below,
-    find_images,
+    Inputs,
+    find_inputs,
+    find_matches,
     is_address,
     is_image,
     whole_images,
 )
 from hemascope.batch.storage import files_at, read, reason
 from hemascope.errors import StorageError
+from hemascope.folders import NOTHING, PassedOver, find_files, has_suffix
+from hemascope.preprocess import IMAGE_SUFFIXES
+
+TABLE_SUFFIXES = frozenset({".parquet"})
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Images by their paths and addresses, and Parquet files with images' bytes in them."""
+    """Images by their paths and addresses, and Parquet files with images' bytes in them.
+
+    `passed_over` is what else lies in the folders and under the addresses that were named.
+    """
 
     images: list[str]
     tables: list[str]
+    passed_over: PassedOver = NOTHING
 
 
 def find_sources(inputs: Iterable[str]) -> Sources:
-    """What files, folders, patterns, manifests (.csv) and addresses name, in order.
+    """The images and Parquet files that the inputs name, in order.
 
-    A folder, or what lies under an address, is one of images where it holds any, and else one of
-    Parquet files. Raises ValueError where an input names nothing, and ManifestError.
+    An input is a file, a folder, a pattern, a manifest (.csv) or an address. Of a folder or an
+    address, the images below it are used, or the Parquet files if there are no images. Raises
+    ValueError for an input that names nothing, and ManifestError.
     """
     images: dict[str, None] = {}  # keeps the order, drops repeats
     tables: dict[str, None] = {}
+    passed_over = NOTHING
     for text in inputs:
-        files = _files(text)
-        named_images = [file for file in files if is_image(file)]
-        if not named_images:
-            parquet = [file for file in files if _is_table(file)]
-            tables.update(dict.fromkeys(parquet))
-            named_images = (
-                [] if parquet or files != [text] else files
-            )  # what is named itself is taken
-            if not (named_images or parquet):
-                raise ValueError(f"{text}: neither images nor Parquet files are there")
-        images.update(dict.fromkeys(named_images))
-    return Sources(list(images), list(tables))
+        found = _find(text)
+        if not (found.images or found.tables):
+            raise ValueError(f"{text}: neither images nor Parquet files are there")
+        images.update(dict.fromkeys(found.images))
+        tables.update(dict.fromkeys(found.tables))
+        passed_over += found.passed_over
+    return Sources(list(images), list(tables), passed_over)
 
 
-def _files(text: str) -> list[str]:
+def _find(text: str) -> Sources:
     if is_address(text):
-        return _manifest_at(text) if text.lower().endswith(".csv") else files_at(text)
+        return _find_at(text)
     if os.path.isdir(text):
-        return list(files_below(text))
-    if _is_table(text):
-        return [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
-    return find_images([text])
+        found = Inputs(*find_files(text, IMAGE_SUFFIXES))
+        if not found.images:
+            return Sources([], *find_files(text, TABLE_SUFFIXES))
+    elif _is_table(text):
+        return Sources([], [text] if os.path.lexists(text) else find_matches(text)[0])
+    else:
+        found = find_inputs([text])
+    return Sources(found.images, [], found.passed_over)
+
+
+def _find_at(address: str) -> Sources:
+    """What a manifest at an address names, or what lies under it; what is named itself is taken."""
+    if address.lower().endswith(".csv"):
+        return Sources(_manifest_at(address), [])
+    files = files_at(address)
+    images = [file for file in files if is_image(file)]
+    tables = [] if images else [file for file in files if _is_table(file)]
+    if not (images or tables) and files == [address]:
+        images = files
+    taken = {*images, *tables}
+    others = Counter(posixpath.splitext(file)[1].lower() for file in files if file not in taken)
+    return Sources(images, tables, PassedOver(others))
 
 
 def _is_table(path: str) -> bool:
-    return path.lower().endswith(".parquet")
+    return has_suffix(path, TABLE_SUFFIXES)
 
 
 def _manifest_at(address: str) -> list[str]:

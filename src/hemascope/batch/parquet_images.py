@@ -1,6 +1,6 @@
-"""Parquet files with the images' bytes in them: `path` and `bytes`, or `image` of both.
+"""Parquet files that hold the bytes of images.
 
-The latter is how Hugging Face's data sets keep images.
+The columns are `path` and `bytes`; or `image`, a struct of both, as in Hugging Face's data sets.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Slice:
 
 
 def slices_of(file: str) -> list[Slice]:
-    """The row groups of a file, in order, from its footer alone.
+    """The row groups of a file, in order. Reads the file's footer only.
 
-    Raises ValueError for a file that is no Parquet, or has no images in it.
+    Raises ValueError for a file that is not Parquet, or holds no images.
     """
     try:
         with _open_parquet(file) as parquet:
@@ -48,10 +48,10 @@ def slices_of(file: str) -> list[Slice]:
 
 
 def images_of(piece: Slice, file: str) -> Iterator[tuple[str, bytes]]:
-    """Path and bytes of each image of a slice, read from `file`; of what has no bytes, none.
+    """Path and bytes of each image of a slice, read from `file`; b"" for a row without bytes.
 
-    One without a path is called by its file and row. Raises OSError and ValueError where the file
-    has changed or cannot be read.
+    An image without a path is named by its file and row, as in cells.parquet#7. Raises OSError and
+    ValueError for a file that has changed or cannot be read.
     """
     with _open_parquet(file) as parquet:
         columns = _columns(parquet.schema_arrow)

@@ -1,9 +1,9 @@
-"""Shards: the files that a table is written in, so that a run that was stopped goes on.
+"""Shards: the files that a table is written in, so that a run that was stopped can go on.
 
-A shard holds up to 5,000 rows and appears whole or not at all. A job file beside the shards says
-what the table is of; it is there as long as the table is unfinished, and a run goes on only with
-the very same job. One process and a cluster's workers follow the same protocol, so that either
-can finish what the other began.
+A shard holds up to 5,000 rows and appears whole or not at all. A job file beside the shards
+describes the run: which images, which model, which settings. It exists while the table is
+unfinished, and only the same job can go on. One process and the workers of a cluster follow this
+protocol alike, so that either can finish what the other began.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JOB_FILE = "_job.json"
 
 @dataclass(frozen=True)
 class Job:
-    """What a table is of: a run goes on only with the very same."""
+    """What determines the rows of a table; only a run with an equal Job can go on with it."""
 
     card_sha256: str
     tta: bool
@@ -41,7 +41,10 @@ class Job:
 def job_of(
     classifier: Classifier, names: Iterable[str], images: int, um_per_pixel: float | None
 ) -> Job:
-    """The Job of classifying so many images, which lie in what the names name."""
+    """The Job of classifying `images` images.
+
+    `names` are their paths, or the names of the files and row groups that they lie in.
+    """
     digest = hashlib.sha256()
     for name in names:
         digest.update(os.fsencode(name) + b"\0")
@@ -60,7 +63,7 @@ def shard_file(number: int, kind: str = ".parquet") -> str:
 
 
 class ShardFolder(Protocol):
-    """Where shards lie: a folder on a disk, or what lies under an address of an object store."""
+    """Where shards lie: a folder on a disk, or a prefix in an object store."""
 
     def names(self) -> list[str]: ...
     def read(self, name: str) -> bytes: ...
@@ -88,13 +91,13 @@ class DiskFolder:
 
 
 class Shards:
-    """The shards of one table; `table` is what the user calls it, for messages."""
+    """The shards of one table in a folder; `table` is the table's name in messages."""
 
     def __init__(self, folder: ShardFolder, table: str) -> None:
         self.folder, self.table = folder, table
 
     def list_written(self) -> list[str]:
-        """The names of the shards that are there, in order."""
+        """The names of the shards that are written, in order."""
         return [name for name in self.folder.names() if SHARD_FILE.fullmatch(name)]
 
     def is_begun(self) -> bool:
@@ -103,7 +106,7 @@ class Shards:
 
     @contextmanager
     def working_on(self, job: Job, resume: bool, force: bool) -> Iterator[None]:
-        """Begins a job, and leaves no job file where it fails before any shard is written."""
+        """Begins a job. If it fails before any shard is written, removes the job file again."""
         self.begin(job, resume, force)
         try:
             yield
@@ -113,10 +116,11 @@ class Shards:
             raise
 
     def begin(self, job: Job, resume: bool, force: bool) -> None:
-        """Makes ready for a job: with `resume` keeps the shards of the very same, if begun.
+        """Prepares the folder for a job.
 
-        Raises ValueError where a begun table is there and neither flag is set, where a finished
-        one is and `force` is not, and where the begun one is of another job.
+        With `resume`, the shards of the same job are kept if it was begun; otherwise all shards are
+        removed. Raises ValueError for a table that was begun where neither flag is set, for a
+        finished table without `force`, and for a table that another job began.
         """
         begun = self.is_begun()
         if begun and not (resume or force):
@@ -139,12 +143,12 @@ class Shards:
         self.folder.write(JOB_FILE, to_json(job))
 
     def finish(self) -> None:
-        """Takes the job file away: the table is whole."""
+        """Removes the job file, which marks the table as whole."""
         self._remove_torn()
         self.folder.remove(JOB_FILE)
 
     def _remove_torn(self) -> None:
-        """Removes what processes that were killed had begun to write on a disk."""
+        """Removes unfinished files of processes that were killed while they wrote."""
         for name in self.folder.names():
-            if name.startswith(".part"):
+            if name.startswith((".part", f".{JOB_FILE}.")):
                 self.folder.remove(name)

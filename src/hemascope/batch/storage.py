@@ -3,48 +3,38 @@
 from __future__ import annotations
 
 import os
-import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 import pyarrow as pa
 from pyarrow.fs import (
+    AwsStandardS3RetryStrategy,
     FileSelector,
     FileSystem,
     FileType,
     FSSpecHandler,
     LocalFileSystem,
     PyFileSystem,
+    S3FileSystem,
 )
 
 from hemascope.batch.inputs import is_address
 from hemascope.errors import StorageError
 from hemascope.files import write_atomic
 
-T = TypeVar("T")
-
-AWS_ERROR = re.compile(r"AWS Error (\w+) during \w+ operation:? ?(.*?)(?: \(Request ID.*)?$", re.S)
-NO_PERMISSION = {"ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH"}
-PASSING = {  # what a store says of itself, not of the file
-    "INTERNAL_FAILURE",
-    "NETWORK_CONNECTION",
-    "REQUEST_TIMEOUT",
-    "SERVICE_UNAVAILABLE",
-    "SLOW_DOWN",
-    "THROTTLING",
-}
-WAITS = (1, 4, 16)  # seconds before another try, after the three of pyarrow's own
+# pyarrow has one error class for all that S3 refuses; its text begins with "AWS Error" and a code.
+NO_PERMISSION = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
+ATTEMPTS = 7  # of a request to S3 that is busy or out of reach, over about half a minute
 
 
 class Folder:
-    """A folder on a disk, or what lies under an address; its files appear whole or not at all.
+    """A folder on a disk, or a prefix in an object store; files appear whole or not at all.
 
-    An object store shows an object when all of it has arrived; on a disk it is renamed. All
-    methods raise StorageError for what a store refuses, and OSError for a disk's errors.
+    An object store shows an object once all of it has arrived; on a disk the file is written under
+    another name and then renamed. All methods raise StorageError for what a store refuses, and
+    OSError for errors of a disk.
     """
 
     def __init__(self, address: str) -> None:
@@ -76,13 +66,8 @@ class Folder:
         if isinstance(self._system, LocalFileSystem):
             write_atomic(Path(path), content)
             return
-
-        def put() -> None:
-            with self._system.open_output_stream(path) as file:
-                file.write(content)
-
-        with explain_errors(self.address):
-            _patiently(put)
+        with explain_errors(self.address), self._system.open_output_stream(path) as file:
+            file.write(content)
 
     def remove(self, name: str) -> None:
         with explain_errors(self.address):
@@ -92,9 +77,10 @@ class Folder:
 def locate(address: str) -> tuple[FileSystem, str]:
     """The file system of a path or an address, and the path in it, without a slash at its end.
 
-    pyarrow's own where it has one (s3, gs, hdfs, file), else fsspec's. S3 is asked where
-    AWS_ENDPOINT_URL says, with the credentials that AWS's other tools use. Raises StorageError
-    for what neither knows.
+    It is pyarrow's own where there is one (s3, gs, hdfs, file), and fsspec's otherwise. S3 is
+    reached at AWS_ENDPOINT_URL, if that is set, with the credentials that AWS's other tools use. A
+    request to S3 that fails because the store is busy or out of reach is repeated, for about half a
+    minute. Raises StorageError for an address that neither library knows.
     """
     if not is_address(address):
         return LocalFileSystem(), os.path.abspath(address)
@@ -111,7 +97,7 @@ def _system(scheme: str, authority: str) -> tuple[FileSystem, str]:
     try:
         with explain_errors(address):
             system, top = FileSystem.from_uri(address)
-            return system, str(top)
+            return _with_retries(system), str(top)
     except pa.ArrowInvalid as error:
         if "Unrecognized filesystem type" not in str(error):
             raise StorageError(f"{address}: {error}") from None
@@ -127,6 +113,17 @@ def _system(scheme: str, authority: str) -> tuple[FileSystem, str]:
         ) from None
 
 
+def _with_retries(system: FileSystem) -> FileSystem:
+    """The same file system; S3's repeats its requests ATTEMPTS times, with growing pauses."""
+    if not isinstance(system, S3FileSystem):
+        return system
+    return S3FileSystem(
+        region=system.region,
+        endpoint_override=os.environ.get("AWS_ENDPOINT_URL"),
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+    )
+
+
 def files_at(address: str) -> list[str]:
     """The file at an address, or the files under it at any depth, sorted, without hidden ones.
 
@@ -136,7 +133,7 @@ def files_at(address: str) -> list[str]:
     with explain_errors(address):
         if system.get_file_info(path).type == FileType.File:
             return [address]
-        try:  # pyarrow's allow_not_found would hide that there is no such bucket
+        try:  # allow_not_found would hide that the bucket does not exist
             infos = system.get_file_info(FileSelector(path, recursive=True))
         except FileNotFoundError:
             return []
@@ -146,43 +143,22 @@ def files_at(address: str) -> list[str]:
 
 
 def read(address: str) -> bytes:
-    """What lies at a path or an address. Raises OSError, for which `reason` has words.
-
-    A store that cannot be reached or asks for patience is asked again, for about half a minute.
-    """
+    """The content at a path or an address. Raises OSError, which `reason` puts into words."""
     system, path = locate(address)
-
-    def get() -> bytes:
-        with system.open_input_stream(path) as file:
-            return bytes(file.read())
-
-    return _patiently(get)
-
-
-def _patiently(ask: Callable[[], T]) -> T:
-    for wait in WAITS:
-        try:
-            return ask()
-        except OSError as error:
-            infos = AWS_ERROR.search(str(error))
-            if infos is None or infos[1] not in PASSING:
-                raise
-            time.sleep(wait)
-    return ask()
+    with system.open_input_stream(path) as file:
+        return bytes(file.read())
 
 
 def reason(error: OSError) -> str:
-    """In a few words why a file could not be read or written, without its address."""
-    text = str(error)
-    aws = AWS_ERROR.search(text)
-    code, detail = aws.groups() if aws else ("", text)
+    """Why a file could not be read or written, as the end of a sentence."""
+    text = " ".join(str(error).split()).partition(" (Request ID")[0]
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    if code == "NO_SUCH_BUCKET":
+    if "AWS Error NO_SUCH_BUCKET" in text:
         return "no such bucket"
-    if isinstance(error, PermissionError) or code in NO_PERMISSION:
+    if isinstance(error, PermissionError) or any(f"AWS Error {c}" in text for c in NO_PERMISSION):
         return "no permission to read it"
-    return f"cannot be read: {' '.join(detail.split()) or code}"
+    return f"cannot be read: {text}"
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""Tables of Predictions, one row an image: CSV, JSON Lines or Parquet."""
+"""Tables of Predictions, one row an image: CSV, JSON Lines or Parquet.
+
+In CSV, text that a spreadsheet would take for a formula has an apostrophe before it; see
+`hemascope.escaping`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,15 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
+from hemascope.batch.tally import OUTCOME_COLUMNS, Outcome, outcome_of
+from hemascope.escaping import escape_formula, read_escaped
 from hemascope.files import atomic_path
 from hemascope.records import Prediction
+
+if TYPE_CHECKING:
+    import pandas
 
 Write = Callable[[dict[str, Any]], None]
 KINDS = (".csv", ".jsonl", ".parquet")
@@ -33,28 +42,63 @@ COLUMNS: dict[str, type] = {
 
 
 def row(prediction: Prediction, names: tuple[str, ...]) -> dict[str, Any]:
-    """A Prediction as a table's row; what does not apply is None."""
-    path = (prediction.path or "").encode("utf-8", "backslashreplace").decode()
-    chosen = prediction.prediction_set
-    values = (
-        path,
-        prediction.label,
-        prediction.probability,
-        prediction.status,
-        None if chosen is None else "|".join(chosen),
-        prediction.ood_score,
-        prediction.in_distribution,
-        prediction.review,
-        "|".join(prediction.review_reasons) or None,
-        prediction.notice or None,
-    )
-    probabilities = {f"p_{name}": prediction.probabilities.get(name) for name in names}
-    return dict(zip(COLUMNS, values, strict=True)) | probabilities
+    """A Prediction as a row of a table; None in the columns that do not apply."""
+    values = dict.fromkeys(COLUMNS) | {
+        "path": (prediction.image_id or "").encode("utf-8", "backslashreplace").decode(),
+        "label": prediction.label,
+        "probability": prediction.probability,
+        "status": prediction.status,
+        "notice": prediction.notice or None,
+    }
+    if prediction.uncertainty is not None:
+        values |= {
+            "prediction_set": "|".join(prediction.uncertainty.prediction_set),
+            "ood_score": prediction.uncertainty.ood_score,
+            "in_distribution": prediction.uncertainty.in_distribution,
+            "review": prediction.uncertainty.review,
+            "review_reasons": "|".join(prediction.uncertainty.review_reasons) or None,
+        }
+    return values | {f"p_{name}": prediction.probabilities.get(name) for name in names}
+
+
+def to_frame(predictions: Sequence[Prediction]) -> pandas.DataFrame:
+    """Predictions as a pandas table with the columns of the files that `classify` writes.
+
+    Parameters
+    ----------
+    predictions
+        Predictions of one classifier.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per prediction; None where a column does not apply, such as the probabilities of an
+        image that could not be read.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without pandas; pip install 'hemascope[pandas]'.
+
+    Examples
+    --------
+    >>> from hemascope import Classifier, to_frame
+    >>> from hemascope.data.synthetic import draw_cell
+    >>> frame = to_frame(Classifier().predict([draw_cell("ig", 0), b"no image"]))
+    >>> frame["status"].tolist()
+    ['ok', 'not an image in a known format']
+    """
+    import pandas
+
+    names = next((tuple(p.probabilities) for p in predictions if p.probabilities), ())
+    columns = [*COLUMNS, *(f"p_{name}" for name in names)]
+    rows = [row(prediction, names) for prediction in predictions]
+    return pandas.DataFrame(rows, columns=columns)
 
 
 @contextmanager
 def table(out: Path, names: tuple[str, ...]) -> Iterator[Write]:
-    """Gives a function that writes a row; the file's kind follows from its suffix.
+    """Gives a function that writes a row; the suffix of the file decides its kind.
 
     Raises ValueError for .parquet without pyarrow.
     """
@@ -83,7 +127,7 @@ def _csv(file: TextIO, names: tuple[str, ...]) -> Write:
 def _text(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.6f}" if isinstance(value, float) else value
+    return f"{value:.6f}" if isinstance(value, float) else escape_formula(value)
 
 
 def _jsonl(file: TextIO) -> Write:
@@ -122,22 +166,34 @@ def parquet_rows(out: Path | BinaryIO, names: tuple[str, ...]) -> Iterator[Write
         flush()
 
 
-def labels(path: Path) -> Iterator[str | None]:
-    """The labels in a table that `table` wrote, None of images that could not be read."""
+def outcomes(path: Path) -> Iterator[Outcome]:
+    """What a Tally counts of each row in a table that `table` wrote."""
     if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        yield from pq.read_table(path, columns=["label"]).column("label").to_pylist()
+        yield from parquet_outcomes(path)
         return
     with path.open(newline="", encoding="utf-8") as file:
         if path.suffix == ".jsonl":
-            yield from (json.loads(line)["label"] for line in file)
+            yield from (outcome_of(json.loads(line)) for line in file)
         else:
-            yield from (values["label"] or None for values in csv.DictReader(file))
+            yield from (outcome_of(_from_csv(fields)) for fields in csv.DictReader(file))
+
+
+def _from_csv(fields: dict[str, str]) -> dict[str, Any]:
+    """A row's columns that are counted, as `row` gave them."""
+    values: dict[str, Any] = {name: read_escaped(fields[name]) or None for name in OUTCOME_COLUMNS}
+    return values | {"review": {"true": True, "false": False}.get(fields["review"])}
+
+
+def parquet_outcomes(source: Path | BinaryIO) -> Iterator[Outcome]:
+    """The same of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(source, columns=list(OUTCOME_COLUMNS)).to_pylist()
+    yield from (outcome_of(values) for values in rows)
 
 
 def join(parts: Sequence[Path], out: Path) -> None:
-    """One table of several of its kind, in their order; it appears whole or not at all."""
+    """Joins tables of one kind, in order, into one that appears whole or not at all."""
     with atomic_path(out) as temporary:
         if out.suffix.lower() == ".parquet":
             _join_parquet(parts, temporary)

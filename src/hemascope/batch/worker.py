@@ -1,31 +1,30 @@
-"""Worker: what classifies the images of one part and writes them as one file of the table."""
+"""Worker: classifies the images of one shard and writes them as one file of the table."""
 
 from __future__ import annotations
 
 import io
 import os
 import pickle
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
-import pyarrow.parquet as pq
 import ray
 
 from hemascope.batch.inputs import is_address
 from hemascope.batch.parquet_images import Slice, images_of
 from hemascope.batch.shards import shard_file
 from hemascope.batch.storage import Folder, read, reason
-from hemascope.batch.table import parquet_rows, row
+from hemascope.batch.table import parquet_outcomes, parquet_rows, row
+from hemascope.batch.tally import Outcome, outcome_of
 from hemascope.bundle.bundle import Bundle
 from hemascope.decoding.limits import set_max_pixels
 from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
+from hemascope.inference.order import map_ahead
 from hemascope.records import Prediction
-
-T = TypeVar("T")
 
 READERS = 16  # files that a worker asks an object store for at once
 
@@ -45,9 +44,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all workers of a run share; `home` is the folder that relative paths start from.
+    """What all workers of a run are given.
 
-    They run elsewhere, so that what this process's modules hold is not theirs.
+    A worker is another process, possibly on another machine, and sees nothing of this process but
+    these values. `out` is the folder of the table, as an absolute path or an address. `home` is the
+    folder that relative image paths start from. `attempts` counts how often each shard was begun,
+    and a shard is given up when more than `retries` workers died of it.
     """
 
     bundle: ray.ObjectRef[Bundle]
@@ -61,9 +63,9 @@ class Settings:
 
 
 class Attempts:
-    """How often each part was begun, so that one whose images kill workers comes to an end.
+    """Counts how often each shard was begun, so that a shard that kills workers is given up.
 
-    Ray Data itself takes a part up again for ever.
+    Ray Data itself would begin it again for ever.
     """
 
     def __init__(self) -> None:
@@ -75,7 +77,7 @@ class Attempts:
 
 
 class Worker:
-    """Classifies one part after the other; Ray holds one in each process of the pool."""
+    """Classifies one shard after the other; each process of Ray's pool holds one Worker."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -84,9 +86,9 @@ class Worker:
         self.folder = Folder(settings.out)
 
     def __call__(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The part's counts by label, or in a sentence why there are none."""
+        """What a Tally counts of the shard, or a sentence that says why nothing is counted."""
         shard: Shard = pickle.loads(given["part"])
-        problem, counts = "", Counter[str | None]()
+        problem, counts = "", Counter[Outcome]()
         deaths = ray.get(self.settings.attempts.begin.remote(shard.number)) - 1
         if deaths > self.settings.retries:
             where = shard.images[0] if shard.images else shard.slices[0].file
@@ -101,17 +103,17 @@ class Worker:
                 problem = f"{shard.file}: {error}"
         return {"counts": pickle.dumps(counts), "problem": problem}
 
-    def counts(self, shard: Shard) -> Counter[str | None]:
-        """The part's counts by label; its file is written, unless it is there already."""
+    def counts(self, shard: Shard) -> Counter[Outcome]:
+        """What a Tally counts of the shard; writes its file, unless the file exists already."""
         if self.folder.has(shard.file):
-            written = io.BytesIO(self.folder.read(shard.file))
-            return Counter(pq.read_table(written, columns=["label"])["label"].to_pylist())
-        counts: Counter[str | None] = Counter()
+            return Counter(parquet_outcomes(io.BytesIO(self.folder.read(shard.file))))
+        counts: Counter[Outcome] = Counter()
         names, buffer = self.classifier.card.classes.names, io.BytesIO()
         with parquet_rows(buffer, names) as write:
             for prediction in self.predictions(shard):
-                write(row(prediction, names))
-                counts[prediction.label] += 1
+                values = row(prediction, names)
+                write(values)
+                counts[outcome_of(values)] += 1
         self.folder.write(shard.file, buffer.getvalue())
         return counts
 
@@ -129,11 +131,12 @@ class Worker:
         predictions = self.classifier.stream(contents(), um_per_pixel=self.settings.um_per_pixel)
         for index, prediction in enumerate(predictions):
             status = failures.get(index, prediction.status)
-            yield replace(prediction, path=names[index], status=status)
+            yield replace(prediction, image_id=names[index], status=status)
 
     def _images(self, shard: Shard) -> Iterator[tuple[str, str | bytes | ImageError]]:
         with ThreadPoolExecutor(READERS) as pool:
-            yield from zip(shard.images, _ahead(pool, self._content, shard.images), strict=True)
+            contents = map_ahead(pool, self._content, shard.images, 2 * READERS)
+            yield from zip(shard.images, contents, strict=True)
         for row_group in shard.slices:
             yield from images_of(row_group, self._absolute(row_group.file))
 
@@ -148,16 +151,3 @@ class Worker:
 
     def _absolute(self, name: str) -> str:
         return name if is_address(name) else os.path.join(self.settings.home, name)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, read_one: Callable[[str], T], names: Sequence[str]
-) -> Iterator[T]:
-    """What `read_one` gives for each name, in order, read by the pool a little ahead."""
-    pending: deque[Future[T]] = deque()
-    for name in names:
-        pending.append(pool.submit(read_one, name))
-        if len(pending) > 2 * READERS:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()

@@ -1,1 +1,1 @@
-"""The artefact that is shipped and run: model.onnx and card.json."""
+"""The artefact that is shipped and run: model.onnx, card.json and uncertainty.safetensors."""

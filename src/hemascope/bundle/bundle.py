@@ -1,89 +1,93 @@
-"""Bundle: a folder with model.onnx and card.json; all that inference needs.
+"""Bundle: a folder with model.onnx, card.json and, if calibrated, uncertainty.safetensors.
 
-A bundle may hold another in its folder `fallback`: the fallback model, which predicts the
-images that are unlike those the first was trained on.
+It is all that inference needs. A bundle may hold another in its folder `fallback`: the fallback
+model, which predicts the images that are unlike the training images of the first.
 
-`model.onnx` takes `images` uint8 (N,S,S,3) and gives `logits` (N,C), `features` (N,F),
-`class_map` (N,C,h,w), `texture` (N,T) and `members` (N,M,C), all float32. Normalisation is inside.
+`model.onnx` takes `images` uint8 (N,S,S,3) and gives `logits` (N,C), `features` (N,F), `class_map`
+(N,C,h,w), `style_statistics` (N,T) and `members` (N,M,C), all float32. Normalisation is inside.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from hemascope.classes import ClassSet
+from hemascope.bundle.card import CARD_FILE, Card, read_card, write_card
 from hemascope.errors import BundleError
-from hemascope.files import sha256_of, write_atomic
-from hemascope.preprocess import InputSpec
-from hemascope.records import RESEARCH_USE_ONLY, Proportion
-from hemascope.serialization import from_json, to_json
-from hemascope.uncertainty.model import UncertaintyModel
+from hemascope.files import remove_torn, sha256_of, write_atomic
 
-FORMAT = 2
-MODEL_FILE, CARD_FILE, FALLBACK = "model.onnx", "card.json", "fallback"
+MODEL_FILE, FALLBACK = "model.onnx", "fallback"
 FALLBACK_OF_FORMAT_1 = "elsewhere"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A measured proportion and the images it was measured on."""
-
-    measured_on: str
-    name: str
-    result: Proportion
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a model is, what it was trained and measured on, and how its predictions are read.
-
-    `temperature` divides the logits before the softmax (1: as trained); it and `uncertainty` come
-    from calibration. `model_sha256` is that of model.onnx. `recipe` is the training recipe, field
-    by field, of an ensemble those that its members share. `fallback_sha256` is that of the
-    fallback model, if there is one.
-    `map_offset` is how many places further left and up lies what a place of a class map shows.
-    `precision` is that of the convolutions, `fp32` or `int8`.
-    """
-
-    name: str
-    classes: ClassSet
-    input: InputSpec
-    architecture: str
-    parameters: int
-    model_sha256: str
-    training_data: str
-    recipe: dict[str, Any] = field(default_factory=dict)
-    temperature: float = 1.0
-    uncertainty: UncertaintyModel | None = None
-    metrics: tuple[Metric, ...] = ()
-    licence: str = "Apache-2.0"
-    intended_use: str = RESEARCH_USE_ONLY
-    provenance: dict[str, str] = field(default_factory=dict)
-    fallback_sha256: str | None = None
-    map_offset: float = 0.5
-    precision: str = "fp32"
-    format: int = FORMAT
 
 
 @dataclass(frozen=True)
 class Bundle:
     """A model's bytes and its card, checked against each other.
 
-    `fallback` predicts the images that are unlike the training images by the OOD detector.
+    `fallback`, a calibrated bundle, predicts the images that the OOD detector finds unlike the
+    training images. Raises BundleError for one that is not calibrated.
     """
 
     card: Card
     model: bytes = field(repr=False)
     fallback: Bundle | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        if self.fallback is not None and self.fallback.card.uncertainty is None:
+            raise BundleError(
+                f"'{self.fallback.card.name}' is not calibrated and cannot be a fallback model; "
+                "calibrate it first"
+            )
+
 
 def pretrained_folder() -> Path:
     """The folder of the bundle that comes with the package."""
     return Path(str(files("hemascope") / "pretrained"))
+
+
+def list_bundles() -> list[str]:
+    """The names of the bundles that come with the package.
+
+    Returns
+    -------
+    list of str
+        Each can be given to `Classifier.from_pretrained`. The first is the default, and those
+        after it are the fallback models inside it.
+
+    Raises
+    ------
+    BundleError
+        Where a file of the package is damaged.
+
+    Examples
+    --------
+    >>> import hemascope
+    >>> hemascope.list_bundles()
+    ['hemascope-pbc-3', 'hemascope-elsewhere-2']
+    """
+    return list(_shipped_folders())
+
+
+def find_bundle(name: str | Path) -> Path:
+    """The folder of a bundle that comes with the package, by its name, or else the folder `name`.
+
+    Raises BundleError where there is neither.
+    """
+    shipped = _shipped_folders()
+    if str(name) in shipped:
+        return shipped[str(name)]
+    if not Path(name).is_dir():
+        raise BundleError(
+            f"'{name}' is no folder, and no bundle of that name comes with the package; there are "
+            f"{', '.join(shipped)}"
+        )
+    return Path(name)
+
+
+def _shipped_folders() -> dict[str, Path]:
+    folders = (pretrained_folder(), pretrained_folder() / FALLBACK)
+    return {read_card(folder).name: folder for folder in folders}
 
 
 def read_bundle(folder: Path | None = None) -> Bundle:
@@ -93,7 +97,7 @@ def read_bundle(folder: Path | None = None) -> Bundle:
     """
     folder = folder or pretrained_folder()
     try:
-        card_bytes = (folder / CARD_FILE).read_bytes()
+        card = read_card(folder)
         model = (folder / MODEL_FILE).read_bytes()
     except OSError as error:
         name = Path(error.filename or folder).name
@@ -101,7 +105,6 @@ def read_bundle(folder: Path | None = None) -> Bundle:
             f"{folder}: not a bundle: cannot read {name} ({error.strerror}); a bundle is a folder "
             f"with {MODEL_FILE} and {CARD_FILE}"
         ) from None
-    card = _read_card(folder / CARD_FILE, card_bytes)
     if sha256_of(model) != card.model_sha256:
         raise BundleError(
             f"{folder}: {MODEL_FILE} is not the file that {CARD_FILE} describes "
@@ -120,9 +123,9 @@ def read_bundle(folder: Path | None = None) -> Bundle:
 
 
 def replace_model(bundle: Bundle, model: bytes) -> Bundle:
-    """The bundle with another graph, without a second network.
+    """The bundle with another graph, and without a fallback model.
 
-    It is no longer calibrated, and what was measured of the old graph is left out.
+    It is not calibrated, and its card has no metrics: both belonged to the old graph.
     """
     card = replace(
         bundle.card,
@@ -154,48 +157,10 @@ def add_fallback(bundle: Bundle, other: Bundle) -> Bundle:
     return Bundle(card, bundle.model, other)
 
 
-def _read_card(path: Path, text: bytes) -> Card:
-    try:
-        card = json.loads(text)
-    except ValueError:
-        raise BundleError(f"{path}: not valid JSON; copy or export the bundle again") from None
-    card_format = card.get("format") if isinstance(card, dict) else None
-    if card_format == 1:
-        text = to_json(_translate_format_1(card))
-    elif card_format != FORMAT:
-        raise BundleError(
-            f"{path}: bundle format {card_format!r} is not known here (this version reads "
-            f"1 and {FORMAT}); use the Hemascope version that wrote it"
-        )
-    try:
-        return from_json(text, Card)
-    except ValueError as error:
-        raise BundleError(f"{path}: {error}") from None
-
-
-def _translate_format_1(card: dict[str, Any]) -> dict[str, Any]:
-    """A card of format 1 in the words of format 2; what is not renamed stays as it is."""
-    card = _rename_keys(
-        card,
-        {"figures": "metrics", "trust": "uncertainty", "elsewhere_sha256": "fallback_sha256"},
-    )
-    if isinstance(card.get("uncertainty"), dict):
-        card["uncertainty"] = _rename_keys(card["uncertainty"], {"unlike": "ood_detector"})
-        detector = card["uncertainty"].get("ood_detector")
-        if isinstance(detector, dict):
-            card["uncertainty"]["ood_detector"] = _rename_keys(
-                detector, {"texture": "style", "texture_limit": "style_limit"}
-            )
-    return card | {"format": FORMAT}
-
-
-def _rename_keys(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    return {names.get(name, name): value for name, value in values.items()}
-
-
 def write_bundle(bundle: Bundle, folder: Path) -> None:
-    """Its files, each written whole; the card last, so that a half-written bundle is refused."""
+    """Writes the bundle's files, each whole; the card last, so that half a bundle is refused."""
     if bundle.fallback is not None:
         write_bundle(bundle.fallback, folder / FALLBACK)
+    remove_torn(folder / MODEL_FILE)
     write_atomic(folder / MODEL_FILE, bundle.model)
-    write_atomic(folder / CARD_FILE, to_json(bundle.card))
+    write_card(bundle.card, folder)

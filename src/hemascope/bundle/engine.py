@@ -2,59 +2,55 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
 
 from hemascope.arrays import Float32Array, ImageArray
-from hemascope.bundle.bundle import CARD_FILE, MODEL_FILE, Bundle
+from hemascope.bundle.bundle import MODEL_FILE, Bundle
+from hemascope.bundle.card import CARD_FILE
+from hemascope.bundle.session import Session
 from hemascope.bundle.tta import average_maps, symmetries
 from hemascope.errors import BundleError
+from hemascope.processors import count_processors
 
 GPUS = {"TensorrtExecutionProvider", "CUDAExecutionProvider", "ROCMExecutionProvider"}
 
-OLD_NAMES = {"style_statistics": "texture"}  # in graphs that were exported for bundle format 1
-
 
 class ModelOutputs(NamedTuple):
-    """What the graph says of a batch: logits (N,C), features (N,F), class_map, texture (N,T)."""
+    """What the graph gives for a batch of N images."""
 
-    logits: Float32Array
-    features: Float32Array
+    logits: Float32Array  # (N,C)
+    features: Float32Array  # (N,F), which the last layer is linear in
     class_map: Float32Array  # (N,C,h,w)
-    style_statistics: Float32Array
+    style_statistics: Float32Array  # (N,T), means and deviations of early feature maps
     members: Float32Array  # (N,M,C), logits of an ensemble's members
 
 
 class Engine:
-    """A bundle's graph, loaded and ready. Safe to share between threads.
+    """A bundle's graph, loaded on onnxruntime. Threads can share it.
 
-    `threads` is how many processors it may use, by default all. With `tta` (test-time
-    augmentation) its outputs are means over the eight symmetries of the square. Raises
-    BundleError for a graph that cannot be loaded, or does not fit the card.
+    `threads` is how many processors it may use, by default as many as the process may. With `tta`
+    (test-time augmentation) its outputs are means over the eight symmetries of the square. Raises
+    BundleError for a graph that cannot be loaded, or does not fit the card, and ValueError for
+    fewer than one processor.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None, tta: bool = False) -> None:
         self.card, self.tta = bundle.card, tta
-        self.threads = threads or os.cpu_count() or 1
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 3
-        self._providers = onnxruntime.get_available_providers()
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")
+        self.threads = threads or count_processors()
         try:
-            self._session = onnxruntime.InferenceSession(
-                bundle.model, options, providers=self._providers
-            )
+            self._session = Session(bundle.model, self.threads)
         except Exception as error:  # onnxruntime has no common error class
             first_line = str(error).splitlines()[0]
             raise BundleError(f"{MODEL_FILE} cannot be loaded: {first_line}") from None
-        self._names = self._check_fit()
+        self._check_fit()
 
     @property
     def uses_gpu(self) -> bool:
-        return bool(GPUS & set(self._providers))
+        return bool(GPUS & set(self._session.providers))
 
     def outputs(self, batch: ImageArray) -> ModelOutputs:
         """The graph's outputs for preprocessed images (N,S,S,3) uint8; with `tta`, their means."""
@@ -63,7 +59,7 @@ class Engine:
     def tta_outputs(self, batch: ImageArray) -> ModelOutputs:
         """Means of the graph's outputs over the eight symmetries of images (N,S,S,3) uint8.
 
-        What a place of these class maps shows lies at that place: they have no offset.
+        These class maps are not shifted against the image: their `map_offset` is 0.
         """
         views = [self._run(view) for view in symmetries(batch)]
         members = np.concatenate([view.members for view in views], axis=1)
@@ -76,21 +72,17 @@ class Engine:
         )
 
     def _run(self, batch: ImageArray) -> ModelOutputs:
-        return ModelOutputs(*self._session.run(self._names, {"images": batch}))
+        return ModelOutputs(*self._session.run(self.card.outputs, {"images": batch}))
 
-    def _check_fit(self) -> list[str]:
-        """The names that the graph has for ModelOutputs. Raises BundleError for another graph."""
+    def _check_fit(self) -> None:
+        """Raises BundleError for a graph that does not fit the card."""
         size, num_classes = self.card.input.size, len(self.card.classes)
-        inputs = {node.name: node.shape[1:] for node in self._session.get_inputs()}
-        outputs = {node.name: node.shape[1:] for node in self._session.get_outputs()}
-        names = [
-            name if name in outputs else OLD_NAMES.get(name, name) for name in ModelOutputs._fields
-        ]
-        fits = inputs == {"images": [size, size, 3]} and outputs.get("logits") == [num_classes]
-        if not fits or not outputs.keys() >= set(names):
+        inputs = {name: shape[1:] for name, shape in self._session.input_shapes().items()}
+        outputs = {name: shape[1:] for name, shape in self._session.output_shapes().items()}
+        names = self.card.outputs
+        fits = inputs == {"images": [size, size, 3]} and len(names) == len(ModelOutputs._fields)
+        if not fits or outputs.get(names[0]) != [num_classes] or not outputs.keys() >= set(names):
             raise BundleError(
                 f"{MODEL_FILE} does not fit {CARD_FILE}: it must take images of {size} pixels and "
-                f"give {', '.join(ModelOutputs._fields)} of {num_classes} classes; "
-                "export the bundle again"
+                f"give {', '.join(names)} of {num_classes} classes; export the bundle again"
             )
-        return names

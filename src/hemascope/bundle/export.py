@@ -1,4 +1,4 @@
-"""Run folder → bundle, and nothing where torch and onnxruntime disagree."""
+"""Network → bundle; nothing is exported where torch and onnxruntime disagree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from hemascope.arrays import ImageArray
-from hemascope.bundle.bundle import Bundle, Card
+from hemascope.bundle.bundle import Bundle
+from hemascope.bundle.card import OUTPUTS, Card
 from hemascope.bundle.engine import Engine
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.augment import to_images
@@ -30,7 +31,7 @@ LARGE = 1024  # values; smaller tensors are not worth rounding
 
 
 class _Graph(nn.Module):
-    """What goes into model.onnx: (N,S,S,3) uint8 → Outputs."""
+    """What goes into model.onnx: (N,S,S,3) uint8 → NetworkOutputs."""
 
     def __init__(self, network: CellNetwork | Ensemble) -> None:
         super().__init__()
@@ -46,10 +47,9 @@ def export(
 ) -> Bundle:
     """A bundle of the network or ensemble, its card completed with the model's hash.
 
-    `sample` (N,S,S,3) are images on which both must agree, besides noise. With `half`, the
-    weights are kept in half precision, which makes the file half as large; the computing stays
-    in single precision. Raises BundleError where torch's outputs and onnxruntime's differ by more
-    than rounding errors.
+    torch and onnxruntime must agree on `sample`, images (N,S,S,3), and on noise. With `half`, the
+    weights are stored in half precision, which halves the file; the network still computes in
+    single precision. Raises BundleError where the outputs differ by more than rounding errors.
     """
     network = network.to("cpu").float().eval()
     model = _onnx(network, card.input.size)
@@ -57,7 +57,12 @@ def export(
     if half:
         model = _store_in_half_precision(model)
     digest = sha256_of(model)
-    complete = replace(card, model_sha256=digest, map_offset=network.map_offset_at(card.input.size))
+    complete = replace(
+        card,
+        model_sha256=digest,
+        outputs=OUTPUTS,
+        map_offset=network.map_offset_at(card.input.size),
+    )
     bundle = Bundle(complete, model)
     size = card.input.size
     noise = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The last layers inside a bundle's graph: read them, or put others there. Needs onnx."""
+"""The last layers inside a bundle's graph: read them, or replace them. Needs onnx."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Head:
 
 @dataclass(frozen=True)
 class Heads:
-    """The layers of M members, whose features stand side by side: (N,ΣF) → mean logits (N,C)."""
+    """The last layers of M members: their features side by side (N,ΣF) → mean logits (N,C)."""
 
     members: tuple[Head, ...]
 
     def split_features(self, features: AnyFloatArray) -> list[AnyFloatArray]:
-        """Features (N,ΣF), of each member its own (N,F)."""
+        """Features (N,ΣF) → the features (N,F) of each member."""
         ends = np.cumsum([head.weight.shape[1] for head in self.members])
         return np.split(features, ends[:-1], axis=1)
 
@@ -40,7 +40,7 @@ class Heads:
 
 
 class _LayerTensors(NamedTuple):
-    """The tensors in the file that hold one member's last layer, `maps` that of its class maps."""
+    """Names of the tensors of one member's last layer; `maps` is the kernel of its class maps."""
 
     weight: str
     bias: str
@@ -48,7 +48,7 @@ class _LayerTensors(NamedTuple):
 
 
 def read_heads(bundle: Bundle) -> Heads:
-    """The layers from `features` to `logits`, one a member. Raises BundleError without them."""
+    """The last layers, one per member. Raises BundleError for a graph without linear ones."""
     graph = _load(bundle).graph
     values = {tensor.name: tensor for tensor in graph.initializer}
     tensors = _find_layers(graph, bundle.card.name)
@@ -56,9 +56,9 @@ def read_heads(bundle: Bundle) -> Heads:
 
 
 def replace_heads(bundle: Bundle, heads: Heads) -> Bundle:
-    """The bundle with other last layers, in its class maps too.
+    """The bundle with other last layers, which its class maps use as well.
 
-    It is no longer calibrated, and what was measured of the old ones is left out.
+    It is not calibrated, and its card has no metrics: both belonged to the old layers.
     """
     import onnx
 
@@ -88,7 +88,7 @@ def _load(bundle: Bundle) -> Any:
 
 
 def _find_layers(graph: Any, title: str) -> list[_LayerTensors]:
-    """Of each member's layer, in the order of their features."""
+    """The tensors of each member's last layer, in the order of the features."""
     (made,) = (node for node in graph.node if "features" in node.output)
     feature_names = made.input if made.op_type == "Concat" else ["features"]
     layers = {node.input[0]: node.input[1:] for node in graph.node if node.op_type == "Gemm"}
@@ -107,7 +107,7 @@ def _find_layers(graph: Any, title: str) -> list[_LayerTensors]:
 
 
 def _find_map_kernel(weight: Any, kernels: dict[str, Any]) -> str:
-    """The kernel of one place that has the same weights (C,F)."""
+    """The 1×1 kernel with the same weights (C,F), which computes the class maps."""
     wanted = weight[:, :, None, None]
     (kernel,) = (
         name
@@ -118,7 +118,7 @@ def _find_map_kernel(weight: Any, kernels: dict[str, Any]) -> str:
 
 
 def _find_stored(graph: Any, name: str) -> str:
-    """The tensor in the file: behind a node, where it is kept in half precision."""
+    """The tensor that is stored under or behind a name: one in half precision has a Cast node."""
     widened = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
     return str(widened.get(name, name))
 

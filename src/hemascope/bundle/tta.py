@@ -17,9 +17,10 @@ def symmetries(images: ImageArray) -> Iterator[ImageArray]:
 
 
 def average_maps(maps: list[AnyFloatArray], offset: float = 0.0) -> AnyFloatArray:
-    """Mean of maps (N,C,h,w) of the eight symmetries' images, each in the first one's frame.
+    """Mean of the class maps (N,C,h,w) of the eight symmetries, turned back to the first image.
 
-    What a place shows lies `offset` places further left and up; of the mean it lies at the place.
+    Each map is moved left and up by `offset` steps before it is turned, so that the mean is not
+    shifted against the image.
     """
     moved = [_shift(_shift(class_map, offset, 2), offset, 3) for class_map in maps]
     backed = [
@@ -30,7 +31,10 @@ def average_maps(maps: list[AnyFloatArray], offset: float = 0.0) -> AnyFloatArra
 
 
 def _shift(maps: AnyFloatArray, offset: float, axis: int) -> AnyFloatArray:
-    """Towards the start of an axis by so many places; linear between two, zero past the last."""
+    """Maps moved towards the start of an axis by `offset` steps, with zeros from the end.
+
+    Between two steps the values are interpolated linearly.
+    """
     whole, length = int(offset), maps.shape[axis]
     margins = [(0, 0)] * maps.ndim
     margins[axis] = (0, whole + 1)

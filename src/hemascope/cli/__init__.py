@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
+from typing import Any
 
 from cyclopts import App
 
@@ -14,9 +16,11 @@ from hemascope.cli.data import app as data_app
 from hemascope.cli.evaluate import evaluate
 from hemascope.cli.info import benchmark, info
 from hemascope.cli.study import app as study_app
-from hemascope.cli.terminal import err, print_error
+from hemascope.cli.terminal import err, print_error, print_warning
 from hemascope.cli.train import export, train
+from hemascope.errors import HemascopeWarning
 from hemascope.records import RESEARCH_USE_ONLY
+from hemascope.stopping import STOPPED, Stop
 
 app = App(
     name="hemascope",
@@ -35,7 +39,7 @@ EXTRAS = {
     "scipy": "evaluate",
     "ray": "cluster",
     "pyarrow": "cluster",
-    "pandas": "cluster",
+    "pandas": "pandas",
     "cleanlab": "audit",
     "torchvision": "benchmark",
     "onnx": "train",
@@ -45,12 +49,26 @@ EXTRAS = {
 
 def main() -> None:
     """The `hemascope` command. Errors that a user can mend end in one sentence and exit code 1."""
+    stop = Stop()
+    stop.raise_on_signals()
     _let_names_through()
+    _print_our_warnings()
+    try:
+        code = _run()
+    except BaseException as error:
+        # A signal in the middle of an import may end in an error of any kind.
+        if stop.status is None and not isinstance(error, KeyboardInterrupt):
+            raise
+        err.print(STOPPED)
+        code = stop.status or 130
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the command that the arguments name."""
+    code: int
     try:
         code = app(result_action="return_value")
-    except KeyboardInterrupt:
-        err.print("stopped; no half-written file is left; long work goes on with --resume")
-        code = 130
     except BrokenPipeError:
         code = 141
     except ModuleNotFoundError as error:
@@ -64,11 +82,25 @@ def main() -> None:
     except (ValueError, RuntimeError) as error:
         print_error(str(error))
         code = 1
-    sys.exit(code)
+    return code
+
+
+def _print_our_warnings() -> None:
+    """Warnings of Hemascope's own are one line; those of other packages are shown as ever."""
+    show = warnings.showwarning
+
+    def show_in_one_line(
+        message: Warning | str, category: type[Warning], *where: Any, **more: Any
+    ) -> None:
+        if issubclass(category, HemascopeWarning):
+            print_warning(str(message))
+        else:
+            show(message, category, *where, **more)
+
+    warnings.showwarning = show_in_one_line
 
 
 def _let_names_through() -> None:
-    """File names may be of any bytes: reading and printing them must not fail."""
-    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)
+    """File names may be of any bytes: printing them must not fail."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

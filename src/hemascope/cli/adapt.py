@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.markup import escape
 
-from hemascope.bundle.bundle import CARD_FILE, read_bundle, write_bundle
+from hemascope.bundle.bundle import read_bundle, write_bundle
+from hemascope.bundle.card import CARD_FILE
 from hemascope.cli.options import (
     BundlePath,
     Force,
@@ -23,7 +23,7 @@ from hemascope.cli.options import (
     select_images,
     title_of,
 )
-from hemascope.cli.terminal import out, progress_bar, refuse_existing, share
+from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing, share
 from hemascope.records import RESEARCH_USE_ONLY
 
 

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.markup import escape
 from rich.table import Table
 
-from hemascope.batch.inputs import find_images, is_address
-from hemascope.batch.local import Tally, classify_to
+from hemascope.batch.inputs import Inputs, check_some_exist, find_inputs, is_address
+from hemascope.batch.local import classify_to
+from hemascope.batch.path_list import read_paths
+from hemascope.batch.tally import Tally
 from hemascope.cli.options import (
     BundlePath,
     Force,
     ImageList,
     MaxPixels,
+    Threads,
     Tta,
     UmPerPixel,
     bundle_folder,
     limit_pixels,
 )
-from hemascope.cli.terminal import out, progress_bar, refuse_existing, share
+from hemascope.cli.terminal import escape, out, print_error, progress_bar, refuse_existing, share
 from hemascope.files import write_atomic
+from hemascope.folders import PassedOver
 from hemascope.inference.classifier import Classifier
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.reports.pages import GALLERY, Gallery, classification_page, explanation_page
@@ -44,6 +47,7 @@ def classify(
     resume: Annotated[bool, Parameter(negative="")] = False,
     cluster: Annotated[bool, Parameter(negative="")] = False,
     workers: int | None = None,
+    threads: Threads = None,
     max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
@@ -52,8 +56,9 @@ def classify(
     Parameters
     ----------
     images
-        Files, folders (with all below them), patterns like 'slides/*.png', manifests (.csv), or -
-        to read one path a line from standard input. With --cluster also addresses, such as
+        Files, folders (with all below them, links followed), patterns like 'slides/*.png',
+        manifests (.csv), or - to read one path a line from standard input, with the line ends and
+        the encoding of any system. With --cluster also addresses, such as
         s3://bucket/folder, and Parquet files with the columns path and bytes.
     out_file
         The table: .csv, .jsonl or .parquet. One row an image: path, label, probability, status
@@ -63,7 +68,7 @@ def classify(
     report
         Write a page to look at as well (.html): counts and a gallery with activation maps.
     strict
-        Exit with 1 if any image cannot be read.
+        Exit with 1 if any image or folder cannot be read.
     resume
         Go on with a table that was begun and stopped, in whatever way; no row is lost or doubled.
     cluster
@@ -75,6 +80,8 @@ def classify(
     limit_pixels(max_pixels)
     if workers is not None and not cluster:
         raise ValueError("--workers is a number of processes for --cluster")
+    if threads is not None and cluster:
+        raise ValueError("--threads is for this machine alone; --workers is for a --cluster")
     if report is not None and (cluster or resume):
         other = "classify on a --cluster" if cluster else "go on with --resume"
         raise ValueError(f"a page is of all images; leave --report out to {other}")
@@ -83,10 +90,12 @@ def classify(
         if cluster:
             from hemascope.batch.cluster import classify_on_cluster
 
+            sources = _sources(images)
+            passed_over = sources.passed_over
             tally = classify_on_cluster(
                 table,
                 bundle_folder(bundle),
-                _sources(images),
+                sources,
                 um_per_pixel=um_per_pixel,
                 tta=tta,
                 resume=resume,
@@ -98,13 +107,15 @@ def classify(
             if is_address(table):
                 raise ValueError(f"{table}: an object store is written to with --cluster")
             refuse_existing(force, report)
-            classifier, paths = Classifier(bundle_folder(bundle), tta=tta), _paths(images)
+            classifier = Classifier(bundle_folder(bundle), threads, tta)
+            inputs = _inputs(images)
+            passed_over = inputs.passed_over
             gallery = None if report is None else Gallery()
             on_prediction = None if gallery is None else gallery.add
             tally = classify_to(
                 Path(table),
                 classifier,
-                paths,
+                inputs.images,
                 on_prediction,
                 progress,
                 um_per_pixel,
@@ -112,16 +123,12 @@ def classify(
                 force=force,
             )
             if report is not None and gallery is not None:
-                page = classification_page(gallery, tally, classifier, um_per_pixel)
+                page = classification_page(gallery, tally, classifier, um_per_pixel, passed_over)
                 write_atomic(report, page)
     _print_tally(tally)
     written = " and ".join(str(path) for path in (table, report) if path)
-    out.print(
-        f"{tally.classified} images classified, {tally.unreadable} could not be read; "
-        f"written to {escape(written)}. {RESEARCH_USE_ONLY}",
-        soft_wrap=True,
-    )
-    return 1 if strict and tally.unreadable else 0
+    _print_last_line(str(tally), passed_over, written)
+    return _exit_status(images, tally, passed_over, strict)
 
 
 def explain(
@@ -130,15 +137,14 @@ def explain(
     out_file: Annotated[Path, Parameter(name="--out")] = Path("explanation.html"),
     bundle: BundlePath = None,
     um_per_pixel: UmPerPixel = None,
+    search_mask: Annotated[bool, Parameter(negative="")] = False,
     max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
-    """Show what in an image speaks for the named class, and for the runner-up.
+    """Show where an image speaks for the predicted class, and for the runner-up.
 
-    Writes one page to look at. Each map begins as the class activation map, the mean over the
-    eight symmetries of the square; variations of it are then tried out, for those whose strongest
-    places bring the class when they alone are shown, and undo it when they are taken away. That is
-    some 3,900 looks at each image: seconds, where `classify` takes milliseconds.
+    Writes one page to look at. Each map is the class activation map, averaged over the eight
+    symmetries of the square.
 
     Parameters
     ----------
@@ -146,10 +152,15 @@ def explain(
         Files, folders (with all below them) or patterns like 'slides/*.png'; at most 400 images.
     out_file
         The page.
+    search_mask
+        Search for better maps by the deletion and insertion curves: variations of each map are
+        tried out for those whose strongest places bring the class when shown alone, and undo it
+        when removed. Takes seconds per image; the curves are then no measure of the map.
     """
     limit_pixels(max_pixels)
     refuse_existing(force, out_file)
-    paths = find_images(images)
+    inputs = find_inputs(images)
+    paths = inputs.images
     if len(paths) > GALLERY:
         raise ValueError(f"{len(paths)} images are too many for one page; name {GALLERY} at most")
     classifier = Classifier(bundle_folder(bundle))
@@ -158,36 +169,50 @@ def explain(
     if unreadable == len(paths):
         raise ValueError(f"{paths[0]}: {predictions[0].status}; no image could be read")
     with progress_bar("explaining") as progress:
-        page = explanation_page(predictions, classifier, um_per_pixel, progress)
+        page = explanation_page(predictions, classifier, um_per_pixel, progress, search_mask)
     write_atomic(out_file, page)
-    out.print(
-        f"{len(paths) - unreadable} images explained, {unreadable} could not be read; "
-        f"written to {escape(str(out_file))}. {RESEARCH_USE_ONLY}",
-        soft_wrap=True,
-    )
+    done = f"{len(paths) - unreadable} images explained, {unreadable} could not be read"
+    _print_last_line(done, inputs.passed_over, str(out_file))
     return 0
 
 
-def _lines(stream: Any) -> list[str]:
-    return [line.rstrip("\n") for line in stream if line.strip()]
-
-
-def _paths(images: list[str]) -> list[str]:
-    """The images' paths, those on standard input as they are."""
-    paths = _lines(sys.stdin) if images == ["-"] else find_images(images)
-    if not paths:
-        raise ValueError("standard input names no images")
-    return paths
+def _inputs(images: list[str]) -> Inputs:
+    """The images that are named, of which `-` stands for a list on standard input."""
+    return Inputs(_listed_paths()) if images == ["-"] else find_inputs(images)
 
 
 def _sources(images: list[str]) -> Sources:
     from hemascope.batch.cluster_inputs import Sources, find_sources
 
-    return Sources(_paths(images), []) if images == ["-"] else find_sources(images)
+    return Sources(_listed_paths(), []) if images == ["-"] else find_sources(images)
+
+
+def _listed_paths() -> list[str]:
+    paths = read_paths(sys.stdin.buffer.read())
+    if not paths:
+        raise ValueError("standard input names no images")
+    check_some_exist(paths, "standard input")
+    return paths
+
+
+def _exit_status(images: list[str], tally: Tally, passed_over: PassedOver, strict: bool) -> int:
+    """1 where a list names nothing that can be read, or where `--strict` says so."""
+    is_list = images == ["-"] or all(name.lower().endswith(".csv") for name in images)
+    if is_list and tally.classified == 0:
+        print_error("none of the listed images could be read; the table says why")
+        return 1
+    return 1 if strict and (tally.unreadable or passed_over.unreadable) else 0
+
+
+def _print_last_line(done: str, passed_over: PassedOver, written: str) -> None:
+    rest = f"; passed over: {passed_over}" if passed_over else ""
+    line = escape(f"{done}{rest}; written to {written}")
+    out.print(f"{line}. {RESEARCH_USE_ONLY}", soft_wrap=True)
 
 
 def _print_tally(tally: Tally) -> None:
-    table = Table("class", "cells", "share")
+    table = Table("class", "cells", "share", "to review")
     for name, count in tally.per_class.items():
-        table.add_row(escape(name), str(count), share(count / max(tally.classified, 1)))
+        to_review = "–" if tally.to_review is None else str(tally.to_review[name])
+        table.add_row(escape(name), str(count), share(count / max(tally.classified, 1)), to_review)
     out.print(table)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
-from rich.markup import escape
 from rich.table import Table
 
 from hemascope.classes import BLOOD_CELLS
@@ -22,12 +21,13 @@ from hemascope.cli.options import (
     Split,
     choose_recipe,
     limit_pixels,
+    open_images,
     title_of,
 )
-from hemascope.cli.terminal import out, progress_bar, refuse_existing
+from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing
 from hemascope.data.check import DataReport, check
 from hemascope.data.manifest import write_manifest
-from hemascope.data.open_manifest import below, open_manifest
+from hemascope.data.open_manifest import below
 from hemascope.data.splits import (
     add_hashes,
     check_splits,
@@ -67,7 +67,7 @@ def data_check(
     limit_pixels(max_pixels)
     refuse_existing(force, out_file)
     with progress_bar("reading") as progress:
-        report = check(open_manifest(images, root), progress)
+        report = check(open_images(images, root), progress)
     _print_check(report)
     if out_file is not None:
         write_manifest(below(report.manifest, out_file.parent), out_file, overwrite=force)
@@ -120,7 +120,7 @@ def data_split(
         Another seed gives another split.
     """
     refuse_existing(force, out_file)
-    manifest = add_hashes(open_manifest(images, root))
+    manifest = add_hashes(open_images(images, root))
     if leave_out is not None:
         if paper:
             raise ValueError("--paper splits every laboratory; leave --leave-out or --paper out")
@@ -211,7 +211,7 @@ def data_audit(
     refuse_existing(force, out_folder / "audit.csv")
     if bundle is not None and (recipe or recipe_file or start_from) is not None:
         raise ValueError("--bundle trains nothing; leave the settings of training out")
-    manifest = open_manifest(images, root)
+    manifest = open_images(images, root)
     manifest = manifest if split is None else manifest.select(split)
     if bundle is not None:
         trained_on = next((row.path for row in manifest.rows if row.split == "train"), None)

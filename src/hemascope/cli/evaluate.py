@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.markup import escape
 from rich.table import Table
 
-from hemascope.bundle.bundle import Card
+from hemascope.bundle.card import Card
 from hemascope.cli.options import (
     BundlePath,
     Force,
@@ -27,7 +26,7 @@ from hemascope.cli.options import (
     select_images,
     title_of,
 )
-from hemascope.cli.terminal import out, progress_bar, refuse_existing, share
+from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing, share
 from hemascope.data.external import SITES, Site, read_site
 from hemascope.data.manifest import Manifest
 from hemascope.inference.classifier import Classifier

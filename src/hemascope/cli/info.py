@@ -7,7 +7,6 @@ from statistics import median
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.markup import escape
 from rich.table import Table
 
 from hemascope.batch.inputs import find_images
@@ -21,7 +20,7 @@ from hemascope.cli.options import (
     bundle_folder,
     limit_pixels,
 )
-from hemascope.cli.terminal import out, progress_bar, refuse_existing, share
+from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing, share
 from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.reports.pages import model_card

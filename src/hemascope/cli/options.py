@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 from cyclopts import Parameter
 
-from hemascope.bundle.bundle import CARD_FILE, Card
+from hemascope.bundle.card import CARD_FILE, Card
+from hemascope.classes import ClassSet
+from hemascope.cli.terminal import escape, out
 from hemascope.data.manifest import Manifest
 from hemascope.data.open_manifest import open_manifest
 from hemascope.decoding.limits import set_max_pixels
@@ -56,6 +59,13 @@ UmPerPixel: TypeAlias = Annotated[
         "say; by default they look like the training images."
     ),
 ]
+Threads: TypeAlias = Annotated[
+    int | None,
+    Parameter(
+        help="Processors to use; by default as many as this process is allowed, by its affinity "
+        "and its container."
+    ),
+]
 MaxPixels: TypeAlias = Annotated[
     int | None,
     Parameter(
@@ -67,7 +77,7 @@ MaxPixels: TypeAlias = Annotated[
 Cache: TypeAlias = Annotated[
     Path | None,
     Parameter(
-        help="Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE."
+        help="Folder for decoded images; by default HEMASCOPE_CACHE, or the user's cache folder."
     ),
 ]
 RecipeFile: TypeAlias = Annotated[
@@ -97,13 +107,21 @@ def choose_recipe(file: Path | None, settings: Recipe | None) -> Recipe:
     return read_recipe(file) if file is not None else settings or Recipe()
 
 
+def open_images(path: Path, root: Path | None = None, classes: ClassSet | None = None) -> Manifest:
+    """The labelled images that a user names; how a folder was read is printed."""
+    manifest = open_manifest(path, root, classes)
+    for note in manifest.notes:
+        out.print(escape(f"{path}: {note}"), soft_wrap=True, highlight=False)
+    return manifest
+
+
 def select_images(path: Path, root: Path | None, split: str | None, card: Card) -> Manifest:
     """The labelled images that a user names, or those of a split, in the model's spelling."""
-    manifest = open_manifest(path, root, card.classes)
+    manifest = open_images(path, root, card.classes)
     return manifest if split is None else manifest.select(split)
 
 
 def title_of(path: Path, split: str | None) -> str:
     """What a set of images is called: its folder, and the split."""
-    full = path.resolve()
+    full = Path(os.path.abspath(path))  # not where a link leads, which may be a mere hash
     return " ".join(filter(None, [full.name if full.is_dir() else full.parent.name, split]))

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
-from rich.markup import escape
 from rich.table import Table
 
-from hemascope.cli.options import Cache, ManifestPath, MaxPixels, Root, limit_pixels
-from hemascope.cli.terminal import out, print_error, progress_bar
-from hemascope.data.open_manifest import open_manifest
+from hemascope.cli.options import Cache, ManifestPath, MaxPixels, Root, limit_pixels, open_images
+from hemascope.cli.terminal import escape, out, print_error, progress_bar
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.study.experiments import PROFILES, plan
 
@@ -82,7 +80,7 @@ def study_run(
         failures = run_study(
             PROFILES[profile],
             runs,
-            open_manifest(manifest, root),
+            open_images(manifest, root),
             out_folder,
             runner=runner,
             cache=cache,

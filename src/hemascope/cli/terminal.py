@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from hemascope.escaping import escape_controls
+from hemascope.files import remove_torn
 
 out = Console()
 err = Console(stderr=True)
@@ -42,14 +45,26 @@ class RateColumn(ProgressColumn):
         return Text("" if speed is None else f"{speed:.0f}/s", style="progress.data.speed")
 
 
+def escape(text: str) -> str:
+    """Text from outside, to be printed as it is: neither markup nor control characters count."""
+    return escape_markup(escape_controls(text))
+
+
 def print_error(text: str) -> None:
     err.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True, highlight=False)
 
 
+def print_warning(text: str) -> None:
+    err.print(f"[bold yellow]warning:[/] {escape(text)}", soft_wrap=True, highlight=False)
+
+
 def refuse_existing(force: bool, *paths: Path | None) -> None:
+    """Raises ValueError for a file that is there; clears what killed runs left of another."""
     for path in paths:
-        if path is not None and path.exists() and not force:
-            raise ValueError(f"{path}: exists already; use --force to replace it")
+        if path is not None:
+            if path.exists() and not force:
+                raise ValueError(f"{path}: exists already; use --force to replace it")
+            remove_torn(path)
 
 
 def share(value: float | None) -> str:

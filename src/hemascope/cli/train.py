@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.markup import escape
 
-from hemascope.bundle.bundle import CARD_FILE, write_bundle
+from hemascope.bundle.bundle import write_bundle
+from hemascope.bundle.card import CARD_FILE
 from hemascope.classes import ClassSet
 from hemascope.cli.options import (
     Cache,
@@ -21,10 +21,10 @@ from hemascope.cli.options import (
     Root,
     choose_recipe,
     limit_pixels,
+    open_images,
 )
-from hemascope.cli.terminal import out, progress_bar, refuse_existing
+from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing
 from hemascope.data.manifest import Manifest
-from hemascope.data.open_manifest import open_manifest
 from hemascope.records import Evaluation
 from hemascope.serialization import from_json
 from hemascope.training.recipe import StartFrom
@@ -68,11 +68,13 @@ def train(
         outliers, of which the network learns to be unsure. By default every label is a class.
     """
     limit_pixels(max_pixels)
+    from hemascope.training.allocator import keep_memory
     from hemascope.training.run import end_group_process
     from hemascope.training.run import train as run_training
 
+    keep_memory()
     chosen = choose_recipe(recipe_file, recipe)
-    images = open_manifest(manifest, root)
+    images = open_images(manifest, root)
     class_set = _choose_classes(classes, images)
 
     def print_epoch(record: EpochRecord) -> None:

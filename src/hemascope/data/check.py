@@ -18,6 +18,7 @@ from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.errors import ImageError
 from hemascope.files import sha256_of
 from hemascope.preprocess import decode
+from hemascope.processors import count_processors
 
 THUMBNAIL = 32  # pixels a side, of what near-duplicates are found by
 
@@ -128,7 +129,7 @@ def _inspect_all(manifest: Manifest, progress: ProgressCallback | None) -> dict[
     """By path; an image of many cells is read once."""
     inspections: dict[str, _Inspection] = {}
     paths = list(dict.fromkeys(row.path for row in manifest.rows))
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(count_processors()) as pool:
         inspected = pool.map(_inspect, (manifest.root / path for path in paths))
         for path, inspection in zip(paths, inspected, strict=True):
             inspections[path] = inspection

@@ -9,21 +9,21 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
 
 from hemascope.classes import ClassSet
+from hemascope.data.split_folders import find_split_folders
 from hemascope.errors import ManifestError
-from hemascope.files import write_atomic
+from hemascope.escaping import escape_formula, read_escaped
+from hemascope.files import decode_text, write_atomic
+from hemascope.folders import find_files, find_spelling
 from hemascope.preprocess import IMAGE_SUFFIXES, UM_PER_PIXEL, View
 
 SPLITS = ("train", "val", "test", "external", "pool")
-SPLIT_FOLDERS = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}
 PBC_NAME = re.compile(r"([A-Z]+)_\d+")  # MMY_100254.jpg: a metamyelocyte
 MAX_PLACE = 1_000_000.0  # pixels; no image is wider
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -65,15 +65,33 @@ ALWAYS_WRITTEN = COLUMNS[:5]  # the others only where a row has them
 
 @dataclass(frozen=True)
 class Manifest:
-    """Rows, and the folder that their paths are relative to.
+    """Labelled images: rows, and the folder that their paths are relative to.
 
-    A row is one cell, and an image may have several. `hidden` counts the hidden files and folders
-    that were passed over in a folder.
+    Parameters
+    ----------
+    root
+        That folder.
+    rows
+        One per cell; an image may have several.
+    hidden
+        How many hidden files and folders were passed over in the folder.
+    notes
+        How a folder was read and what else was passed over there, in a sentence each.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from hemascope import Manifest
+    >>> from hemascope.data.manifest import ManifestRow
+    >>> row = ManifestRow("a.png", "monocyte", split="test")
+    >>> Manifest(Path("cells"), (row,)).select("test").class_names()
+    ('monocyte',)
     """
 
     root: Path
     rows: tuple[ManifestRow, ...]
     hidden: int = 0
+    notes: tuple[str, ...] = ()
 
     def select(self, split: str) -> Manifest:
         """The rows of one split. Raises ManifestError where there are none."""
@@ -121,15 +139,15 @@ def read_manifest(
 ) -> Manifest:
     """The manifest in a CSV file, by default relative to the file's own folder.
 
-    Spaces around fields are dropped, except around paths. With a class set, labels are brought to
-    its spelling. Raises ManifestError for a file that is no such CSV, a missing column, an empty
-    or unknown label, a SHA-256 that is none, a scale or a place that cannot be, a path outside the
-    root, a cell given twice, or no rows at all. That the images exist is not checked.
+    Spaces around fields are dropped, except around paths. Backslashes in a path are read as slashes
+    where the file is there that way, and links are followed. With a class set, labels are brought
+    to its spelling. Raises ManifestError for a file that is no such CSV, a missing column, an empty
+    or unknown label, a SHA-256 that is none, a scale or a place that cannot be, a path that leaves
+    the root, a cell given twice, or no rows at all. That the images exist is not checked.
     """
     root = root or path.parent
-    resolved = str(root.resolve())
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = decode_text(path.read_bytes())
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -144,7 +162,7 @@ def read_manifest(
                 f"and label at least, with commas between them: {','.join(COLUMNS)}"
             )
         for values in reader:
-            row = _row(values, f"{path}, line {reader.line_num}", resolved, classes)
+            row = _row(values, f"{path}, line {reader.line_num}", root, classes)
             if (row.path, row.centre) in rows:
                 raise ManifestError(
                     f"{path}, line {reader.line_num}: '{row.path}' is listed a second time; "
@@ -159,14 +177,14 @@ def read_manifest(
 
 
 def _row(
-    values: dict[str, str | None], where: str, root: str, classes: ClassSet | None
+    values: dict[str, str | None], where: str, root: Path, classes: ClassSet | None
 ) -> ManifestRow:
-    path = values.get("path") or ""
-    texts = {name: (values.get(name) or "").strip() for name in COLUMNS if name != "path"}
+    texts = {name: read_escaped(values.get(name) or "").strip() for name in COLUMNS}
+    path = find_spelling(read_escaped(values.get("path") or ""), str(root))
     label, sha256 = texts["label"], texts["sha256"].lower()
     if not path or not label:
         raise ManifestError(f"{where}: path and label must both be filled in")
-    if _is_outside(path, root):
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
         raise ManifestError(
             f"{where}: '{path}' lies outside {root}; paths must be relative to it, within it"
         )
@@ -227,14 +245,6 @@ def check_labels(labelled: Iterable[tuple[str, str]], classes: ClassSet) -> None
             )
 
 
-def _is_outside(path: str, root: str) -> bool:
-    """Whether a path leaves the resolved root, by its own steps or through a link on disk."""
-    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
-        return True
-    real = os.path.realpath(os.path.join(root, path))
-    return not os.path.join(real, "").startswith(os.path.join(root, ""))
-
-
 def write_manifest(manifest: Manifest, path: Path, overwrite: bool = False) -> None:
     """Writes the CSV: the first five columns, and each other one that a row has a value in.
 
@@ -251,47 +261,70 @@ def write_manifest(manifest: Manifest, path: Path, overwrite: bool = False) -> N
         or any(getattr(row, name) not in ("", None) for row in manifest.rows)
     ]
     writer.writerow(columns)
-    writer.writerows([getattr(row, name) for name in columns] for row in manifest.rows)
+    writer.writerows(
+        [escape_formula(getattr(row, name)) for name in columns] for row in manifest.rows
+    )
     write_atomic(path, table.getvalue())
 
 
 def manifest_from_folder(folder: Path) -> Manifest:
-    """The images in a tree with one folder a class (PBC's layout, and ImageFolder's).
+    """The images in a tree with one folder per class (PBC's layout, and ImageFolder's).
 
-    A class is a folder directly under `folder`, or under its train, val and test folders if
-    those are all it has; then the split is recorded. All images below a class's folder are its
-    own; hidden files, those without an image's suffix, and those in no class are passed over.
+    A class is a folder directly under `folder`, or one level deeper where the folders there are
+    splits (see `split_folders`), which are recorded and noted. All images below a class's folder
+    are its own; links are followed, and each real folder is read once. Hidden files, those without
+    an image's suffix, and those in no class are passed over and noted.
 
     The subtype is the folder inside the class's folder, or the code before the number in names
     like MMY_100254.jpg; but what stands in several classes, such as a slide's name or IMG_0001,
     says nothing of a cell and is no subtype. Raises ManifestError where there are no images in
-    class folders, or for links that lead out of the folder.
+    class folders, and for a folder or a link that cannot be read.
     """
     if not folder.is_dir():
         raise ManifestError(f"{folder}: no such folder")
-    images, hidden = _images_below(folder)
-    nested = [path for path in images if len(path.parts) > 1]
-    has_splits = all(path.parts[0].lower() in SPLIT_FOLDERS for path in nested)
-    depth = 2 if has_splits else 1
-    rows = [_row_of(path, has_splits) for path in nested if len(path.parts) > depth]
+    files, passed_over = find_files(str(folder), IMAGE_SUFFIXES)
+    for problem in passed_over.unreadable:
+        raise ManifestError(f"{problem}; make it readable, or take it away")
+    images = sorted(PurePosixPath(Path(file).relative_to(folder).as_posix()) for file in files)
+    _check_names(folder, images)
+    split_folders = find_split_folders(folder, images)
+    splits = split_folders.splits
+    rows = [_row_of(path, splits) for path in images if len(path.parts) > (2 if splits else 1)]
     if not rows:
         detail = f"{len(images)} images, but not in class folders" if images else "no images"
         raise ManifestError(
             f"{folder}: holds {detail}; expected one folder a class, as in "
             f"{folder.name}/neutrophil/cell.jpg"
         )
-    return Manifest(folder, _keep_telling_subtypes(rows), hidden)
+    outside = len(images) - len(rows)
+    notes = (
+        str(split_folders),
+        f"{outside} images in no class's folder are passed over" if outside else "",
+        f"passed over: {passed_over}" if passed_over else "",
+    )
+    return Manifest(
+        folder, _keep_telling_subtypes(rows), passed_over.hidden, tuple(filter(None, notes))
+    )
 
 
-def _row_of(path: PurePosixPath, has_splits: bool) -> ManifestRow:
-    *split, label, first = path.parts[: 3 if has_splits else 2]
+def _row_of(path: PurePosixPath, splits: Mapping[str, str]) -> ManifestRow:
+    *split, label, first = path.parts[: 3 if splits else 2]
     nested = len(path.parts) > len(split) + 2
     return ManifestRow(
         path.as_posix(),
         label.strip(),
         subtype=first.strip() if nested else _pbc_code(first),
-        split=SPLIT_FOLDERS[split[0].lower()] if split else "",
+        split=splits[split[0]] if split else "",
     )
+
+
+def _check_names(folder: Path, images: Iterable[PurePosixPath]) -> None:
+    """Raises ManifestError for a name that a manifest, which is UTF-8, cannot hold."""
+    for image in images:
+        try:
+            bytes(image).decode()
+        except UnicodeDecodeError:
+            raise ManifestError(f"{folder}: {str(image)!a} is not UTF-8; rename the file") from None
 
 
 def _pbc_code(name: str) -> str:
@@ -307,35 +340,3 @@ def _keep_telling_subtypes(rows: list[ManifestRow]) -> tuple[ManifestRow, ...]:
     return tuple(
         replace(row, subtype=row.subtype if len(labels[row.subtype]) == 1 else "") for row in rows
     )
-
-
-def _images_below(folder: Path) -> tuple[list[PurePosixPath], int]:
-    """Images under a folder, relative to it and sorted; how many hidden entries there are."""
-    images, hidden, root = [], 0, str(folder.resolve())
-    for parent, folders, names in os.walk(folder, onerror=_unreadable):
-        shown = [name for name in folders if not name.startswith(".")]
-        visible = [name for name in names if not name.startswith(".")]
-        hidden += len(folders) - len(shown) + len(names) - len(visible)
-        folders[:] = shown
-        inside = PurePosixPath(Path(parent).relative_to(folder).as_posix())
-        with_suffix = [
-            name for name in visible if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
-        for name in shown + with_suffix:
-            entry = Path(parent, name)
-            if entry.is_symlink() and (name in shown or _is_outside(str(inside / name), root)):
-                raise ManifestError(
-                    f"{entry}: a link to a folder, or to an image outside {folder}; "
-                    "put the images themselves there"
-                )
-        images += [inside / name for name in with_suffix]
-    for image in images:
-        try:
-            bytes(image).decode()
-        except UnicodeDecodeError:
-            raise ManifestError(f"{folder}: {str(image)!a} is not UTF-8; rename the file") from None
-    return sorted(images), hidden
-
-
-def _unreadable(error: OSError) -> NoReturn:
-    raise ManifestError(f"{error.filename}: cannot be read: {error.strerror}") from None

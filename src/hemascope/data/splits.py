@@ -19,6 +19,7 @@ from hemascope.classes import ClassSet
 from hemascope.data.manifest import SPLITS, Manifest, ManifestRow
 from hemascope.errors import LeakageError, ManifestError
 from hemascope.files import sha256_of
+from hemascope.processors import count_processors
 
 Rows = tuple[ManifestRow, ...]
 Stratum = tuple[str, str]  # label, subtype
@@ -37,7 +38,7 @@ def add_hashes(manifest: Manifest) -> Manifest:
             raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
         return replace(row, sha256=sha256_of(content))
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(count_processors()) as pool:
         return replace(manifest, rows=tuple(pool.map(add_hash, manifest.rows)))
 
 

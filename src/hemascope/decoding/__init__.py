@@ -5,13 +5,9 @@ header before it is decoded, and pixels that Pillow would read wrong are read an
 refused with the reason. Metadata never costs an image whose pixels are there.
 """
 
+from hemascope.decoding.given import ImageSource
 from hemascope.decoding.kinds import IMAGE_SUFFIXES
-from hemascope.decoding.sources import (
-    Decoded,
-    ImageSource,
-    decode,
-    decoded,
-)
+from hemascope.decoding.sources import Decoded, decode, decoded
 from hemascope.errors import ImageError
 
 __all__ = ["IMAGE_SUFFIXES", "Decoded", "ImageError", "ImageSource", "decode", "decoded"]

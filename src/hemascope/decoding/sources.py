@@ -8,11 +8,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
@@ -27,6 +25,7 @@ from PIL import (
 
 from hemascope.decoding import jpeg, optional
 from hemascope.decoding.colour import orientation_of, to_rgb
+from hemascope.decoding.given import ImageSource, PlainSource, as_source
 from hemascope.decoding.kinds import identify
 from hemascope.decoding.limits import Reserve, check_cost, check_size, share_memory
 from hemascope.decoding.metadata import without_metadata
@@ -38,9 +37,6 @@ try:
     from PIL import AvifImagePlugin
 except ImportError:  # Pillow before 11.3
     AvifImagePlugin = None  # type: ignore[assignment]
-
-ImageSource: TypeAlias = "str | Path | bytes | Image.Image | NDArray[np.generic]"
-"""What can be read as an image: a path, an encoded file's bytes, a PIL image, or an array."""
 
 # The decoders that are ever used. Pillow has others that start a program, or guess by the suffix.
 DECODERS: dict[str, type[ImageFile.ImageFile]] = {
@@ -77,7 +73,8 @@ def decode(source: ImageSource) -> Image.Image:
 
     Arrays are (H,W), (H,W,1), (H,W,3) or (H,W,4), of uint8, uint16, bool, or floats in 0..1.
     Grey, palette, alpha (laid on white), CMYK, Lab, 16-bit and EXIF-rotated images are converted,
-    colours of a wide profile brought to sRGB. Raises ImageError where that cannot be done right.
+    colours of a wide profile brought to sRGB. Raises ImageError where that cannot be done right,
+    and TypeError for what is no image.
     """
     with decoded(source) as found:
         return found.image
@@ -86,11 +83,12 @@ def decode(source: ImageSource) -> Image.Image:
 @contextmanager
 def decoded(source: ImageSource) -> Iterator[Decoded]:
     """The same as a context with the notice, in which the image's memory counts as used."""
+    plain = as_source(source)
     with share_memory() as reserve:
-        yield _decode(source, reserve)
+        yield _decode(plain, reserve)
 
 
-def _decode(source: ImageSource, reserve: Reserve) -> Decoded:
+def _decode(source: PlainSource, reserve: Reserve) -> Decoded:
     try:
         if isinstance(source, np.ndarray):
             return Decoded(to_rgb(image_from(source)))

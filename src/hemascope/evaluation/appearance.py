@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +13,7 @@ from hemascope.data.manifest import Manifest
 from hemascope.errors import ImageError, ManifestError
 from hemascope.metrics.appearance import GREY_LEVELS, STATISTICS, statistics
 from hemascope.preprocess import InputSpec, View, decode, ground_colour
+from hemascope.processors import count_processors
 from hemascope.records import Appearance, Quartiles
 
 
@@ -55,7 +55,7 @@ def measure_appearance(
         return statistics(shown, ground_colour(image), um_per_pixel)
 
     rows = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(count_processors()) as pool:
         for done, values in enumerate(pool.map(measure, manifest.views()), start=1):
             if values is not None:
                 rows.append(values)

@@ -29,23 +29,26 @@ def measure_uncertainty(
     temperatures: FloatArray,
     calibrated_on: str,
 ) -> UncertaintyMetrics:
-    """N calibrated Predictions and their class indices (N,) → TrustFigures. N is at least 1.
+    """N calibrated Predictions and their class indices (N,) → UncertaintyMetrics. N is at least 1.
 
     `temperatures` (N,) are those by which the predictions were calibrated.
     """
     names = list(predictions[0].probabilities)
     probabilities = np.array([[p.probabilities[name] for name in names] for p in predictions])
     right = probabilities.argmax(axis=1) == targets
-    review = np.array([bool(p.review) for p in predictions])
-    known = np.array([bool(p.in_distribution) for p in predictions])
-    reasons = [reason for p in predictions for reason in p.review_reasons]
+    uncertainties = [p.uncertainty for p in predictions if p.uncertainty is not None]
+    review = np.array([uncertainty.review for uncertainty in uncertainties])
+    known = np.array([uncertainty.in_distribution for uncertainty in uncertainties])
+    reasons = [reason for uncertainty in uncertainties for reason in uncertainty.review_reasons]
     return UncertaintyMetrics(
         calibrated_on=calibrated_on,
         uncalibrated=measure_calibration(_undo_calibration(probabilities, temperatures), targets),
         calibrated=measure_calibration(probabilities, targets),
-        sets=_measure_sets([p.prediction_set or () for p in predictions], names, targets),
+        sets=_measure_sets(
+            [uncertainty.prediction_set for uncertainty in uncertainties], names, targets
+        ),
         class_conditional_sets=_measure_sets(
-            [p.class_conditional_set or () for p in predictions], names, targets
+            [uncertainty.class_conditional_set for uncertainty in uncertainties], names, targets
         ),
         reviewed=_share(review),
         review_reasons={

@@ -1,4 +1,4 @@
-"""What a prediction rests on: class activation maps, searched masks, and their overlays."""
+"""Where an image speaks for a class: class activation maps, searched masks, their overlays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAT = np.array([(0, 0, 0), (120, 28, 109), (237, 105, 37), (252, 255, 164)], dt
 
 
 def evidence(class_map: Float32Array) -> Float32Array:
-    """One class's map (h,w) → its positive part scaled to 0..1: where the image speaks for it."""
+    """The positive part of one class's map (h,w), scaled to 0..1: where the image speaks for it."""
     positive: Float32Array = np.maximum(class_map, np.float32(0))
     top = max(float(positive.max()), 1e-12)
     return np.asarray(positive / np.float32(top), dtype=np.float32)
@@ -28,8 +28,8 @@ def evidence(class_map: Float32Array) -> Float32Array:
 def resize_map(class_map: Float32Array, size: int, offset: float = 0.0) -> Float32Array:
     """One class's map (h,w) → its evidence at each pixel of the image, (S,S) in 0..1.
 
-    `offset` is the card's `map_offset`: so many places further left and up lies what a place of
-    the map shows. Of what then no place shows, at the right and below, there is no evidence.
+    The map is moved left and up by `offset` steps, which is the card's `map_offset`. The margin
+    that this leaves at the right and below counts as no evidence.
     """
     margin = ceil(offset)
     coarse = Image.fromarray(np.pad(evidence(class_map), ((0, margin), (0, margin))))
@@ -58,13 +58,32 @@ def overlay(
     return np.rint(blended).astype(np.uint8)
 
 
+def offset_of(classifier: Classifier, prediction: Prediction) -> float:
+    """By how many steps the class map of a prediction is shifted, as in Card; 0 after TTA."""
+    return 0.0 if classifier.tta else classifier.model_for(prediction).card.map_offset
+
+
+def average_map(
+    classifier: Classifier, image: ImageArray, prediction: Prediction, name: str
+) -> Float32Array:
+    """Where the preprocessed image (S,S,3) of a prediction speaks for a class, (S,S) in 0..1.
+
+    The class activation map of the network that made the prediction, averaged over the eight
+    symmetries of the square.
+    """
+    model = classifier.model_for(prediction)
+    class_maps = model.engine.tta_outputs(image[None]).class_map[0]
+    return resize_map(class_maps[model.card.classes.index(name)], len(image))
+
+
 def search_map(
     classifier: Classifier, image: ImageArray, prediction: Prediction, name: str
 ) -> Float32Array:
-    """Where the preprocessed image (S,S,3) of a prediction speaks for a class, (S,S).
+    """The map that `search_mask` finds from `average_map`, (S,S).
 
-    The mean class activation map of the eight symmetries, made more faithful by `search_mask`,
-    which shows the image some 1,900 times to the network that made the prediction.
+    It shows the image some 1,900 times to the network that made the prediction. The search
+    optimises the areas under the deletion and insertion curves, so these areas are no independent
+    measure of the map.
     """
     model = classifier.model_for(prediction)
     of = model.card.classes.index(name)
@@ -75,5 +94,5 @@ def search_map(
 
     ground = np.empty_like(image)
     ground[:] = ground_colour(Image.fromarray(image))
-    start = resize_map(model.engine.tta_outputs(image[None]).class_map[0, of], len(image))
+    start = average_map(classifier, image, prediction, name)
     return search_mask(image, ground, start, probability).astype(np.float32)

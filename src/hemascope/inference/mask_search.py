@@ -1,4 +1,7 @@
-"""A search for the map whose strongest places best bring and undo a class."""
+"""A search for the map that is best by its deletion and insertion curves.
+
+Since it optimises these curves, they cannot measure how faithful the map that it finds is.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ def search_mask(
     probability: Probability,
     rounds: int = ROUNDS,
 ) -> FloatArray:
-    """A map (S,S) of the same class that is more faithful than `start`, the class activation map.
+    """A map (S,S) of the same class with better curves than `start`, the class activation map.
 
-    In each round variations of the map are tried out: smooth noise is added, the more the stronger
-    the map is there, and the mean of the best becomes the map: of those with the greatest insertion
-    area less the deletion area. That takes ROUNDS × CANDIDATES × 10 images. It is the cross-entropy
+    Each round tries out variations of the map: smooth noise is added to it, more where the map is
+    stronger. The mean of the variations with the greatest insertion area minus deletion area
+    becomes the new map. That takes ROUNDS × CANDIDATES × 10 images. It is the cross-entropy
     method (Rubinstein 1999) on the masks of Fong, Patrick and Vedaldi, "Understanding deep networks
     via extremal perturbations and smooth masks", ICCV 2019. The same image gives the same map, in
-    units of the start's spread about its mean.
+    units of the standard deviation of `start`, about its mean.
     """
     random = np.random.default_rng(0)
     best = (start - start.mean()) / max(float(start.std()), 1e-12)
@@ -54,9 +57,10 @@ def _score(
     weights: AnyFloatArray,
     probability: Probability,
 ) -> float:
-    """The insertion area less the deletion area, measured at SHARES only.
+    """The insertion area minus the deletion area, measured at SHARES only.
 
-    Of the square roots of the odds: probabilities close to 0 or 1 would hardly tell maps apart.
+    The curves are those of √p / (√p + √(1-p)) instead of the probability p, because probabilities
+    close to 0 or 1 would hardly tell maps apart.
     """
     limits = np.quantile(weights, 1 - SHARES)
     strong = (weights >= limits[:, None, None])[..., None]  # (L,S,S,1)

@@ -1,7 +1,6 @@
 """Whether a map shows what a prediction rests on: remove that, or show only that.
 
-Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation", BMVC 2018. `sharpened`
-makes a map better at it.
+Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation", BMVC 2018.
 """
 
 from __future__ import annotations

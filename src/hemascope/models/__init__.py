@@ -56,7 +56,7 @@ MODELS: dict[str, Callable[[int, bool, float, float], CellNetwork]] = {
 }
 
 
-def build_model(
+def create_model(
     name: str,
     num_classes: int = 8,
     *,
@@ -67,14 +67,46 @@ def build_model(
     input_upscale: float = 1.0,
     mixstyle: float = 0.0,
 ) -> CellNetwork:
-    """The network of that name, freshly initialised from torch's random state.
+    """A network that was not trained, initialised from torch's random state.
 
-    The defaults are the study's own. `drop_rate` is that of dropout before the last layer,
-    `drop_path_rate` that of stochastic depth at the last residual branch; networks without
-    squeeze-and-excitation or residual branches have none either way. `normalise_stain` brings
-    every image to one stain and light first, and `input_upscale` makes it so many times larger
-    then. While training, a share `mixstyle` of images has its style mixed with another's. Raises
-    ValueError for an unknown name, fewer than two classes, or a rate out of range.
+    The defaults are the study's. Needs 'hemascope[train]'.
+
+    Parameters
+    ----------
+    name
+        One of `list_models()`.
+    num_classes
+        Number of classes, C.
+    squeeze_excite
+        Whether the blocks of an EfficientNet have squeeze-and-excitation; other networks have none.
+    drop_rate
+        Rate of dropout before the last layer.
+    drop_path_rate
+        Rate of stochastic depth at the last residual branch, rising from 0 at the first; networks
+        without residual branches have none.
+    normalise_stain
+        Bring every image to one stain and light first.
+    input_upscale
+        How many times larger the image is made then.
+    mixstyle
+        Share of images that have their style mixed with another's while training.
+
+    Returns
+    -------
+    CellNetwork
+        A torch module: images (N,3,S,S), RGB in 0..1 → logits (N,C).
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, fewer than two classes, or a rate out of range.
+
+    Examples
+    --------
+    >>> import hemascope, torch
+    >>> network = hemascope.create_model("simple_cnn", num_classes=5, drop_rate=0.5)
+    >>> network(torch.rand(2, 3, 64, 64)).shape
+    torch.Size([2, 5])
     """
     if name not in MODELS:
         raise ValueError(f"unknown model '{name}'; there are {', '.join(MODELS)}")

@@ -15,10 +15,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class NetworkOutputs(NamedTuple):
-    """logits (N,C), features (N,F), class_map (N,C,h,w), texture (N,T), members (N,M,C).
+    """Logits (N,C), features (N,F), class_map (N,C,h,w), style_statistics (N,T), members (N,M,C).
 
-    Those of an ensemble are the means of its M members' logits and maps, and all of their
-    features and textures; `members` are its members' logits. A network alone is its one member.
+    An ensemble of M members gives the means of their logits and class maps, and their features and
+    style statistics side by side; `members` are their logits. A single network is its one member.
     """
 
     logits: Tensor
@@ -46,8 +46,9 @@ class CellNetwork(nn.Module):
     mean: Tensor
     std: Tensor
     map_offset = 0.5
-    """Places of the feature maps further left and up lies what a place shows: a convolution of odd
-    width and stride s, padded alike on all sides, looks around the first of each s pixels."""
+    """By how many steps the feature maps are shifted against the image: the value in row i and
+    column j belongs to row i - map_offset and column j - map_offset. A convolution of odd width and
+    stride s with equal padding is centred on the first of each s pixels, hence the shift."""
 
     def __init__(
         self, maps: nn.Module, num_features: int, num_classes: int, drop_rate: float

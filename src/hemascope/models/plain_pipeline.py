@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from hemascope.models import MODELS, build_model
+from hemascope.models import MODELS, create_model
 
 BATCH, WORKERS = 32, 2
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -46,12 +46,12 @@ def plain_pipelines(architecture: str, num_classes: int, size: int) -> dict[str,
     """
     if architecture not in MODELS:
         raise ValueError(f"'{architecture}' is no single network; take a bundle of one")
-    network = build_model(architecture, num_classes)
+    network = create_model(architecture, num_classes)
     return {
         "plain way, same network, same pixels": PlainPipeline(network, size),
         "plain way, same network, 224 pixels": PlainPipeline(network, 224),
         "plain way, DeepEfficientNet, 224 pixels": PlainPipeline(
-            build_model("deep_efficientnet"), 224
+            create_model("deep_efficientnet"), 224
         ),
         "plain way, MobileNetV3-Small, 224 pixels": PlainPipeline(_mobile_net(), 224),
     }

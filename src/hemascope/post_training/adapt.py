@@ -10,7 +10,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hemascope.arrays import Float32Array, FloatArray, IntArray, ProgressCallback
-from hemascope.bundle.bundle import Bundle, Metric
+from hemascope.bundle.bundle import Bundle
+from hemascope.bundle.card import Metric
 from hemascope.bundle.heads import Heads, read_heads, replace_heads
 from hemascope.data.augment import POLICIES, augment_frame
 from hemascope.data.manifest import Manifest, ManifestRow, check_labels
@@ -33,13 +34,47 @@ def adapt(
     name: str,
     progress: ProgressCallback | None = None,
 ) -> Bundle:
-    """A bundle whose last layers, one per member, are fitted to a manifest's cells.
+    """A bundle for another laboratory, whose last layers are fitted to a few of its cells.
 
-    Each cell is seen in 16 ways. Of a bundle with a fallback model, the fallback model is adapted.
-    The card's metric is the accuracy on each fifth of the cells when the other four are fitted to,
-    which also gives the temperature. Raises ManifestError where there are fewer than two classes,
-    or a class has fewer than five cells that can be read, and BundleError for a graph without such
-    layers.
+    Each cell is used in 16 ways: as it is, and augmented. Of a bundle with a fallback model, the
+    fallback model is adapted. The card's metric is the accuracy on each fifth of the cells after
+    fitting to the other four, and the temperature is fitted to the same predictions. Needs
+    'hemascope[train]'.
+
+    Parameters
+    ----------
+    bundle
+        The model, such as `Classifier().bundle`.
+    manifest
+        Labelled cells of the laboratory, at least five of each class that it has.
+    name
+        What these cells are called on the card.
+    progress
+        Called with how many cells are done and how many there are.
+
+    Returns
+    -------
+    Bundle
+        It is for that laboratory's images only, and not calibrated.
+
+    Raises
+    ------
+    ManifestError
+        For fewer than two classes, or a class with fewer than five cells that can be read.
+    BundleError
+        For a graph without a linear last layer.
+
+    Examples
+    --------
+    In a folder where `hemascope data draw` has drawn the folder `cells`, 20 per class:
+
+    >>> from dataclasses import replace
+    >>> from hemascope import Classifier, adapt, open_manifest
+    >>> manifest = open_manifest("cells")
+    >>> cells = replace(manifest, rows=manifest.rows[::4])  # five per class
+    >>> bundle = replace(Classifier().bundle, fallback=None)
+    >>> adapt(bundle, cells, "drawn cells").card.name
+    'hemascope-pbc-3, adapted to drawn cells'
     """
     source = bundle.fallback or bundle
     classes = source.card.classes

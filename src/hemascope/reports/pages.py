@@ -13,12 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from hemascope.arrays import ImageArray, ProgressCallback
-from hemascope.batch.local import Tally
+from hemascope.batch.tally import Tally
 from hemascope.bundle.bundle import Bundle
 from hemascope.data.manifest import Manifest
 from hemascope.errors import ImageError
+from hemascope.escaping import escape_controls
+from hemascope.folders import NOTHING, PassedOver
 from hemascope.inference.classifier import Classifier
-from hemascope.inference.explain import overlay, search_map
+from hemascope.inference.explain import average_map, offset_of, overlay, search_map
 from hemascope.preprocess import View
 from hemascope.records import (
     RESEARCH_USE_ONLY,
@@ -80,25 +82,37 @@ class Gallery:
 
 
 def classification_page(
-    gallery: Gallery, tally: Tally, classifier: Classifier, um_per_pixel: float | None = None
+    gallery: Gallery,
+    tally: Tally,
+    classifier: Classifier,
+    um_per_pixel: float | None = None,
+    passed_over: PassedOver = NOTHING,
 ) -> str:
     """Counts per class, a gallery with class activation maps, and the files that failed.
 
-    `um_per_pixel` is what the images were classified with.
+    `um_per_pixel` is what the images were classified with; `passed_over` is what was found beside
+    them.
     """
     colours = {cell_class.name: cell_class.colour for cell_class in classifier.card.classes}
     most = max(tally.per_class.values(), default=0) or 1
     counts = [
-        {"name": name, "count": count, "colour": colours[name], "width": 100 * count / most}
+        {
+            "name": name,
+            "count": count,
+            "to_review": "–" if tally.to_review is None else tally.to_review[name],
+            "colour": colours[name],
+            "width": 100 * count / most,
+        }
         for name, count in tally.per_class.items()
     ]
-    shown = [(View(kept.path or "", um_per_pixel), kept) for kept in gallery.predictions()]
+    shown = [(View(kept.image_id or "", um_per_pixel), kept) for kept in gallery.predictions()]
     return _render(
         "classification.html.j2",
         tally=tally,
         counts=counts,
         tiles=list(_tiles(shown, classifier)),
         failed=gallery.failed,
+        passed_over=passed_over,
         card=classifier.card,
     )
 
@@ -133,20 +147,23 @@ def explanation_page(
     classifier: Classifier,
     um_per_pixel: float | None = None,
     progress: ProgressCallback | None = None,
+    search_mask: bool = False,
 ) -> str:
-    """Each cell, large, with the sharp maps of its named class and of the runner-up.
+    """Each cell, large, with the maps of its predicted class and of the runner-up.
 
-    That takes seconds an image; `progress` is told after each. Files that could not be read are
-    listed.
+    The maps are those of `average_map`, or with `search_mask` those of `search_map`, which take
+    seconds per image; `progress` is called after each. Files that could not be read are listed.
     """
     tiles: list[Tile] = []
+    overlays = _search_overlays if search_mask else _average_overlays
     for index, prediction in enumerate(predictions, start=1):
-        view = View(prediction.path or "", um_per_pixel)
-        tiles += _tiles([(view, prediction)], classifier, LARGE, _sharp_overlays)
+        view = View(prediction.image_id or "", um_per_pixel)
+        tiles += _tiles([(view, prediction)], classifier, LARGE, overlays)
         if progress is not None:
             progress(index, len(predictions))
     return _render(
         "explanation.html.j2",
+        search_mask=search_mask,
         tiles=tiles,
         failed=[prediction for prediction in predictions if prediction.label is None],
         card=classifier.card,
@@ -184,13 +201,22 @@ def _overlays(
     if prediction.class_map is None:
         raise ValueError("the predictions were made without class maps")
     indices = [classifier.card.classes.index(name) for name in prediction.two_likeliest]
-    offset = classifier.map_offset(prediction)
+    offset = offset_of(classifier, prediction)
     return [overlay(image, prediction.class_map[of], offset) for of in indices]
 
 
-def _sharp_overlays(
+def _average_overlays(
     classifier: Classifier, image: ImageArray, prediction: Prediction
 ) -> list[ImageArray]:
+    """By the mean class activation maps of the eight symmetries."""
+    names = prediction.two_likeliest
+    return [overlay(image, average_map(classifier, image, prediction, name)) for name in names]
+
+
+def _search_overlays(
+    classifier: Classifier, image: ImageArray, prediction: Prediction
+) -> list[ImageArray]:
+    """By the maps that a search finds."""
     names = prediction.two_likeliest
     return [overlay(image, search_map(classifier, image, prediction, name)) for name in names]
 
@@ -204,19 +230,20 @@ def _tiles(
     """A tile for each Prediction whose file could be read, and still can."""
     classes = classifier.card.classes
     for view, prediction in shown:
-        if prediction.label is None or prediction.path is None:
+        if prediction.label is None or prediction.image_id is None:
             continue
         try:
             image = classifier.card.input.load(view)
         except ImageError:
             continue  # it went away since it was classified
         _, second = prediction.two_likeliest
+        uncertainty = prediction.uncertainty
         heat, second_heat = overlays(classifier, image, prediction)
         yield Tile(
-            path=prediction.path.encode("utf-8", "backslashreplace").decode(),
+            path=prediction.image_id,
             title=f"{prediction.label} {100 * (prediction.probability or 0):.1f} %",
             detail=f"{second} {100 * prediction.probabilities[second]:.1f} %",
-            reasons=", ".join(prediction.review_reasons),
+            reasons=", ".join(uncertainty.review_reasons if uncertainty else ()),
             colour=classes.classes[classes.index(prediction.label)].colour,
             cell=_thumbnail(image, side),
             heat=_thumbnail(heat, side),
@@ -263,13 +290,20 @@ def _quartiles(values: Quartiles | None, unit: str) -> str:
     return f"{values.median:.3g} ({values.low:.3g} – {values.high:.3g}) {unit}".rstrip()
 
 
+def _escape_value(value: object) -> object:
+    """A text that a page shows, with what is not visible written out; markup stays as it is."""
+    return escape_controls(value) if type(value) is str else value
+
+
 def _render(template: str, **values: object) -> str:
+    is_page = template.endswith(".html.j2")
     environment = Environment(
         loader=PackageLoader("hemascope.reports"),
-        autoescape=template.endswith(".html.j2"),
+        autoescape=is_page,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_escape_value if is_page else None,
     )
     environment.filters |= {"percent": _percent, "number": _number, "quartiles": _quartiles}
     return environment.get_template(template).render(**values, notice=RESEARCH_USE_ONLY)

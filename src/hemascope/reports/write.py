@@ -8,8 +8,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from hemascope.data.manifest import Manifest
+from hemascope.escaping import escape_formula
 from hemascope.evaluation.audit import AuditedImages
-from hemascope.files import atomic_path, write_atomic
+from hemascope.files import atomic_path, remove_torn, write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.records import Audit, Evaluation, LabelIssue
 from hemascope.reports.figures import (
@@ -32,7 +33,6 @@ def write_evaluation(
     """
     colours = [cell_class.colour for cell_class in classifier.card.classes]
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "evaluation.json", to_json(evaluation))
     figures = {
         "confusion.png": draw_confusion(evaluation),
         "recalls.png": draw_recalls(evaluation, colours),
@@ -44,16 +44,30 @@ def write_evaluation(
         figures["appearance.png"] = draw_appearance(
             site.appearance, evaluation.name, site.reference
         )
-    for name, png in figures.items():
-        write_atomic(folder / name, png)
     page = evaluation_page(evaluation, classifier, manifest, list(figures.values()))
-    write_atomic(folder / "report.html", page)
+    # The JSON last: a folder without it is one that was not finished.
+    files: dict[str, str | bytes] = {
+        **figures,
+        "report.html": page,
+        "evaluation.json": to_json(evaluation),
+    }
+    for name, content in files.items():
+        remove_torn(folder / name)
+        write_atomic(folder / name, content)
 
 
 def write_audit(audit: Audit, audited: AuditedImages, folder: Path) -> None:
     """`audit.csv`, `audit.json` and `audit.html`, a gallery of the first, in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "audit.json", to_json(audit))
+    shown = list(_explain_issues(audit.issues[:GALLERY], audited))
+    files: dict[str, str | bytes] = {
+        "audit.json": to_json(audit),
+        "audit.html": audit_page(audit, shown, audited[0][0]),
+    }
+    for name, content in files.items():
+        remove_torn(folder / name)
+        write_atomic(folder / name, content)
+    remove_torn(folder / "audit.csv")  # written last: its absence says that more is to be done
     with (
         atomic_path(folder / "audit.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
@@ -61,9 +75,8 @@ def write_audit(audit: Audit, audited: AuditedImages, folder: Path) -> None:
         writer = csv.DictWriter(file, ["rank", *(field.name for field in fields(LabelIssue))])
         writer.writeheader()
         for rank, issue in enumerate(audit.issues, 1):
-            writer.writerow({"rank": rank, **asdict(issue)})
-    shown = list(_explain_issues(audit.issues[:GALLERY], audited))
-    write_atomic(folder / "audit.html", audit_page(audit, shown, audited[0][0]))
+            values = {name: escape_formula(value) for name, value in asdict(issue).items()}
+            writer.writerow({"rank": rank} | values)
 
 
 def _explain_issues(

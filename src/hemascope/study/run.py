@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -16,23 +18,27 @@ import torch
 from torch import nn
 
 from hemascope.arrays import ImageArray, ProgressCallback
-from hemascope.bundle.bundle import CARD_FILE
+from hemascope.bundle.card import CARD_FILE
 from hemascope.data.augment import to_images
 from hemascope.data.cache import default_cache, open_cache
 from hemascope.data.manifest import Manifest
 from hemascope.data.splits import add_hashes, check_splits
-from hemascope.errors import TrainingError
+from hemascope.errors import HemascopeWarning, TrainingError
+from hemascope.files import remove_torn_below
 from hemascope.inference.classifier import Classifier
 from hemascope.models.summary import multiply_accumulates, parameters_of
 from hemascope.provenance import data_hash, provenance
 from hemascope.serialization import from_json
+from hemascope.stopping import Stop
 from hemascope.study.experiments import Planned, Profile
 from hemascope.study.results import PredictedClasses, RunResult, StudyFacts, StudyFolder
 from hemascope.training.folder import RunFacts, best_record
 from hemascope.training.images import prepare_data
 from hemascope.training.loop import network_of
+from hemascope.training.machine import warn_of_slow_precision
 from hemascope.training.run import train
 
+TIDYING = 10  # seconds
 TIMED = 40  # images, one after the other
 EXPECTED = (TrainingError, ValueError, OSError)
 """Errors of one run, which are reported and do not stop the others."""
@@ -87,6 +93,8 @@ def run_study(
         if on_epochs is not None:
             on_epochs(sum(len(study.epochs(run.digest)) for run in runs), total)
 
+    if jobs:
+        warn_of_slow_precision(jobs[0].run.recipe)
     follow()
     return (runner or run_here)(jobs, follow)
 
@@ -121,9 +129,7 @@ def run_here(
             follow()
             wait([process.sentinel for process in working], timeout=1)
     finally:
-        for process in working:
-            process.kill()
-            process.join()
+        _end(list(working))
     follow()
     return failures
 
@@ -138,9 +144,23 @@ def _start(job: Job) -> tuple[BaseProcess, Connection]:
     return process, ours
 
 
+def _end(processes: Sequence[BaseProcess]) -> None:
+    """Ends processes; those that tidy up first have some seconds for it."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(TIDYING)
+        process.kill()
+        process.join()
+
+
 def _perform_and_tell(job: Job, told: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; it is the parent that ends
+    Stop().raise_on_signals()
     try:
         perform(job)
+    except KeyboardInterrupt:
+        sys.exit(1)
     except EXPECTED as error:
         told.send(str(error))
         sys.exit(1)
@@ -149,8 +169,11 @@ def _perform_and_tell(job: Job, told: Connection) -> None:
 def perform(job: Job) -> None:
     """Trains the job's recipe, from where it was left, and writes its result."""
     folder = job.study.run(job.run.digest)
+    remove_torn_below(folder.path)
     if not (folder.bundle / CARD_FILE).exists():
-        train(job.run.recipe, job.manifest, folder.path, resume=True, cache=job.cache)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HemascopeWarning)  # run_study has told it, once
+            train(job.run.recipe, job.manifest, folder.path, resume=True, cache=job.cache)
     job.study.write_result(job.run.digest, score(job))
 
 

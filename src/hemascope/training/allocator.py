@@ -11,11 +11,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of the GNU C library
 
 
 def keep_memory() -> None:
-    """Has the C library keep freed memory for the process instead of handing it back.
+    """Makes the C library keep freed memory for the process instead of returning it to the system.
 
-    Training frees and asks for the same large blocks again at every step. By default every one
-    goes back to the system, which then clears the pages of the next: a sixth of a training step
-    on two cores. Does nothing where there is no mallopt.
+    Training frees and requests the same large blocks at every step. By default the system takes
+    each back and clears the pages of the next one. The setting is for the whole process, so only
+    the command `hemascope train` calls this, whose process is its own.
+    `benchmarks/kept_memory.py` measures the gain. Does nothing where there is no mallopt.
     """
     if sys.platform != "linux":
         return

@@ -21,14 +21,15 @@ from hemascope.data.augment import POLICIES, augment, mix_up, to_images
 from hemascope.data.dataset import Batch
 from hemascope.errors import TrainingError
 from hemascope.files import atomic_path
-from hemascope.models import build_model
+from hemascope.models import create_model
 from hemascope.models.network import CellNetwork
-from hemascope.training.allocator import keep_memory, peak_memory
+from hemascope.training.allocator import peak_memory
 from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hemascope.training.cuda_graph import GraphedStep, Step
 from hemascope.training.events import write_events
 from hemascope.training.folder import EpochRecord, RunFolder, best_record
 from hemascope.training.images import TrainingData
+from hemascope.training.machine import settle_precision
 from hemascope.training.optim import (
     WeightAverage,
     build_optimizer,
@@ -59,6 +60,7 @@ def fit(
     loss is no longer a number; the last good checkpoint stays.
     """
     run = Run(recipe, data, start, teachers)
+    recipe = run.recipe
     done = run.restore(folder) if folder.last.exists() else Progress(recipe.digest(), data.digest)
     records = folder.read_metrics()[: done.epochs_done]
     for epoch in range(done.epochs_done, recipe.epochs):
@@ -105,7 +107,7 @@ class Run:
         start: Path | None = None,
         teachers: Sequence[nn.Module] = (),
     ) -> None:
-        keep_memory()
+        recipe = settle_precision(recipe)
         self.recipe, self.data, self.policy = recipe, data, POLICIES[recipe.augmentation]
         self.accelerator = _accelerator(recipe)
         torch.manual_seed(recipe.seed)
@@ -241,7 +243,7 @@ class Run:
 
 def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:
     """The recipe's network, freshly initialised."""
-    return build_model(
+    return create_model(
         recipe.model,
         num_classes,
         squeeze_excite=recipe.squeeze_excite,

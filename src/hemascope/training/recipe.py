@@ -41,12 +41,35 @@ RENAMED_FIELDS = {
 }
 RENAMED_POLICIES = {"round": "any_rotation", "sites": "domain_randomisation"}
 
+# What the default of a field was first, where it is another today: digests are taken from it.
+FIRST_DEFAULTS = {"precision": "bf16"}
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run. The defaults are the study's; an ablation is `replace(PAPER, ...)`.
+    """One training run. The defaults are the study's, but for the precision, which the machine
+    decides; an ablation is `replace(PAPER, ...)`.
 
-    Raises ValueError, naming the field, for a value that cannot be.
+    Parameters
+    ----------
+    Each field is described below its default, and by `hemascope train --help`.
+
+    Raises
+    ------
+    ValueError
+        For a value that cannot be; the message names the field.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from hemascope import Recipe
+    >>> recipe = Recipe(model="efficientnet_mini", image_size=128, epochs=24)
+    >>> replace(recipe, label_smoothing=0.0).epochs
+    24
+    >>> Recipe(epochs=0)
+    Traceback (most recent call last):
+        ...
+    ValueError: epochs must be at least 1, not 0
     """
 
     model: ModelName = "deep_efficientnet"
@@ -112,8 +135,9 @@ class Recipe:
     """Largest norm of the gradient; 0 does not clip."""
     ema_decay: float = 0.0
     """Decay a step of the weights' exponential moving average, which is then what is kept."""
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """Autocast precision; fp16 needs a GPU."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Autocast precision. auto is bf16 where the GPU or the processor has it, else fp32; the run
+    records which. fp16 needs a GPU."""
     compile: bool = False
     """Compile the network first, which takes minutes for each image size and then runs faster;
     on a processor it needs a C++ compiler."""
@@ -177,20 +201,38 @@ class Recipe:
         return ends.index(epoch + 1) + 1 if epoch + 1 in ends else None
 
     def digest(self) -> str:
-        """A short hash of the fields that are not at their default, by the names they had first.
+        """A short hash of the fields that are not at their first default, by their first names.
 
-        A later version that adds or renames a field thus leaves the digests of old recipes.
+        A later version that adds or renames a field, or changes its default, thus leaves the
+        digests of old recipes.
         """
         first_names = {new: old for old, new in RENAMED_FIELDS.items()}
         first_policies = {new: old for old, new in RENAMED_POLICIES.items()}
         set_here = {
             first_names.get(field.name, field.name): getattr(self, field.name)
             for field in fields(self)
-            if getattr(self, field.name) != field.default
+            if getattr(self, field.name) != FIRST_DEFAULTS.get(field.name, field.default)
         }
         if "augmentation" in set_here:
             set_here["augmentation"] = first_policies.get(self.augmentation, self.augmentation)
         return sha256_of(to_json(set_here))[:12]
+
+
+def list_models() -> list[str]:
+    """The names of the architectures that `create_model` makes and a Recipe can name.
+
+    Returns
+    -------
+    list of str
+        Plain networks first, then the EfficientNets.
+
+    Examples
+    --------
+    >>> import hemascope
+    >>> "deep_efficientnet" in hemascope.list_models()
+    True
+    """
+    return list(get_args(ModelName))
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -224,5 +266,5 @@ def _range(name: str, value: float, low: float, high: float = float("inf")) -> N
         raise ValueError(f"{name} must be {limit}, not {value:g}")
 
 
-PAPER = Recipe()
+PAPER = Recipe(precision="bf16")
 """DeepEfficientNet as the study trained it."""

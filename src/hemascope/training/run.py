@@ -13,13 +13,14 @@ from accelerate import PartialState
 from safetensors.torch import load_file, save
 
 from hemascope.arrays import ProgressCallback
-from hemascope.bundle.bundle import Bundle, Card, Metric, write_bundle
+from hemascope.bundle.bundle import Bundle, write_bundle
+from hemascope.bundle.card import Card, Metric
 from hemascope.bundle.export import draw_sample, export
 from hemascope.classes import ClassSet
 from hemascope.data.cache import default_cache
 from hemascope.data.manifest import Manifest
 from hemascope.errors import TrainingError
-from hemascope.files import write_atomic
+from hemascope.files import is_torn, remove_torn_below, write_atomic
 from hemascope.metrics.intervals import wilson
 from hemascope.models.ensemble import Ensemble
 from hemascope.models.imagenet import BLOCKS, imagenet_state
@@ -31,18 +32,19 @@ from hemascope.training.curves import draw_curves
 from hemascope.training.folder import EpochRecord, RunFacts, RunFolder, best_record
 from hemascope.training.images import NO_CLASS, prepare_data
 from hemascope.training.loop import OnEpoch, fit, network_of
+from hemascope.training.machine import limit_threads, settle_precision, warn_of_slow_precision
 from hemascope.training.recipe import Recipe, StartFrom, read_recipe
 
 
 def train(
     recipe: Recipe,
     manifest: Manifest,
-    path: Path,
+    path: str | Path,
     *,
     resume: bool = False,
     start_from: StartFrom | None = None,
     classes: ClassSet | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     on_read: ProgressCallback | None = None,
     on_step: ProgressCallback | None = None,
     on_epoch: OnEpoch | None = None,
@@ -50,27 +52,73 @@ def train(
 ) -> RunFolder:
     """Trains a recipe on a manifest's training images and leaves everything in a folder.
 
-    Of processes that train together only the first writes, and calls back.
+    Rows of split train are trained on and rows of split val validate; without splits, all rows are
+    used. Of processes that train together, only the first writes and calls back. Needs
+    'hemascope[train]'.
 
-    A folder that already holds a run is refused, unless `resume` and its recipe is this one.
-    `classes` are by default the manifest's labels; images whose label is none of them are outliers,
-    of which the network learns to be unsure. `start_from` is another run, of the same architecture,
-    whose best weights this one begins with, or `imagenet`.
-    Raises TrainingError or ManifestError before anything is written.
+    Parameters
+    ----------
+    recipe, manifest
+        What to train, and on which images. The precision `auto` becomes what this machine is fast
+        in, and stays that when the run is resumed; the folder's recipe and the card record it.
+    path
+        The run's folder: recipe, curves, checkpoints and the bundle.
+    resume
+        Go on with the run that the folder holds, from its last full epoch.
+    start_from
+        Folder of another run, of the same architecture, whose best weights this one begins with;
+        or "imagenet".
+    classes
+        The class set; by default that of the labels. Images whose label is none of the classes are
+        outliers, of which the network learns to be unsure.
+    cache
+        Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE.
+    on_read, on_step
+        Called with how many images are read, or steps done, and how many there are.
+    on_epoch, on_done
+        Called with the record of each epoch, and with the run when it is done.
+
+    Returns
+    -------
+    RunFolder
+        The run; its `bundle` is the folder that `Classifier` takes.
+
+    Raises
+    ------
+    TrainingError
+        Before anything is written, for a folder that holds another run.
+    ManifestError
+        Before anything is written, for images that cannot be trained on.
+
+    Examples
+    --------
+    In a folder where `hemascope data draw` has drawn the folder `cells`:
+
+    >>> from hemascope import Classifier, Recipe, open_manifest, train
+    >>> recipe = Recipe(model="simple_cnn", image_size=64, epochs=1, precision="fp32")
+    >>> run = train(recipe, open_manifest("cells"), "run", cache="cache")
+    >>> Classifier(run.bundle).classes_[:3].tolist()
+    ['basophil', 'eosinophil', 'erythroblast']
     """
+    path = Path(path)
     folder = RunFolder(path)
+    recipe = _settle_recipe(recipe, folder)
     is_main = int(os.environ.get("RANK", "0")) == 0  # among processes that train together
     if is_main:
         _check_folder(folder, recipe, resume)
+        remove_torn_below(folder.path)
+        warn_of_slow_precision(recipe)
+    limit_threads()
     start = None if start_from is None else _start(start_from, recipe)
-    data = prepare_data(recipe, manifest, cache or default_cache(), classes, on_read)
+    data = prepare_data(recipe, manifest, Path(cache or default_cache()), classes, on_read)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     facts = RunFacts(
         classes=data.classes,
         train_images=len(data.targets),
         val_images=len(data.val_targets),
         data=data.digest,
-        provenance=provenance(data.digest, device),
+        provenance=provenance(data.digest, device)
+        | {"precision": recipe.precision, "threads": str(torch.get_num_threads())},
         outliers=data.targets.count(NO_CLASS),
     )
     if is_main:
@@ -239,9 +287,18 @@ def _validation(records: list[EpochRecord], facts: RunFacts) -> tuple[Metric, ..
     return (Metric(measured_on, "accuracy", wilson(correct, facts.val_images)),)
 
 
+def _settle_recipe(recipe: Recipe, folder: RunFolder) -> Recipe:
+    """The recipe with a precision: that which a begun run has, or what is fast here."""
+    if recipe.precision == "auto" and folder.recipe.exists():
+        recipe = replace(recipe, precision=read_recipe(folder.recipe).precision)
+    return settle_precision(recipe)
+
+
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
     if not folder.recipe.exists():
-        if folder.path.exists() and any(folder.path.iterdir()):
+        if folder.path.exists() and not all(
+            entry == folder.start or is_torn(entry) for entry in folder.path.iterdir()
+        ):
             raise TrainingError(f"{folder.path}: not empty and not a run; take another folder")
         return
     if not resume:

@@ -9,10 +9,10 @@ from hemascope.uncertainty.temperature import softmax
 
 
 def disagreement(members: AnyFloatArray, temperature: float = 1.0) -> FloatArray:
-    """How far the members disagree, in nats: logits (N,M,C) → (N,); 0 where all agree.
+    """How far M members disagree, in nats: logits (N,M,C) → (N,); 0 where all agree.
 
-    The mutual information between the class and the member that predicts it: the entropy of the
-    mean probabilities less the mean entropy. Depeweg et al., "Decomposition of uncertainty in
+    It is the mutual information between the class and the member: the entropy of the mean
+    probabilities minus the mean entropy. Depeweg et al., "Decomposition of uncertainty in
     Bayesian deep learning", ICML 2018.
     """
     probabilities = softmax(members, temperature)  # (N,M,C)

@@ -1,8 +1,9 @@
-"""Does an image show one whole, sharp cell? Three measures, and the limits that they must keep.
+"""Does an image show one whole, sharp cell? Three measures, and the limits of a good image.
 
-All work on preprocessed images (N,S,S,3) uint8, in optical density over the image's own ground, so
-that brightness and the tint of the light do not count. Nuclei, granules and platelets are told
-from red cells by their stain: azure and eosin absorb green far more than blue, haemoglobin both.
+All work on preprocessed images (N,S,S,3) uint8, in optical density relative to the image's own
+ground (its empty, bright part), so that brightness and tint of the light do not matter. `stain` is
+the density in green minus that in blue: azure and eosin, the dyes of nuclei, granules and
+platelets, absorb green far more than blue, while the haemoglobin of red cells absorbs both.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ from hemascope.arrays import Float32Array, FloatArray, ImageArray
 
 BLURRED, CUT_OFF, NO_CELL = "blurred", "cut off", "no cell in the picture"
 
-SAMPLE = 64  # about this many pixels a side are looked at, whatever the image's size
-GROUND = 0.95  # the ground is brighter than this share of the pixels
-STAINED = 0.1  # stain above which a pixel is hardly a red cell's
-LEAST = 1e-3  # mean stain below which there is nothing to have a centre
-CLEARANCE = 2 / 3  # how far below the palest cells the limit lies
-SMALLEST = 16  # pixels a side, as InputSpec has it
+SAMPLE = 64  # about this many pixels per side are measured, whatever the image's size
+GROUND = 0.95  # the ground is as bright as this quantile of the pixels
+STAINED = 0.1  # stain above which a pixel is hardly part of a red cell
+LEAST = 1e-3  # mean stain that is added to the total, so that an empty image has no far-off centre
+CLEARANCE = 2 / 3  # the limit of contrast, as a fraction of that of the palest good cells
+SMALLEST = 16  # pixels per side, as in InputSpec
+FLAT = 5e-5  # added to the mean squared slope, so that noise on an even ground is not sharp
 DARKNESS = -np.log10(np.maximum(np.arange(256), 1)).astype(np.float32)
 
 
 class QualityMeasures(NamedTuple):
-    """Three figures an image, (N,) each; see the functions of the same names."""
+    """Three figures per image, (N,) each; see the functions of the same names."""
 
     sharpness: FloatArray
     cell_contrast: FloatArray
@@ -49,12 +51,12 @@ class QualityLimits:
 
 
 def fit_quality(batches: Iterable[QualityMeasures], tail: float = 0.005) -> QualityLimits:
-    """Limits that each leave out at most a share `tail` of these images, together three times it.
+    """The limits of good images: each excludes at most a share `tail` of those measured.
 
-    The palest of good images are small platelets, nearly all of that tail: the limit of contrast
-    lies at two thirds of theirs, still well above red cells. The images must be good ones, as they
-    come, that training never saw; only their measures are needed, batch by batch. Raises
-    ValueError without images, or for a tail outside 0 to 0.5.
+    The measures are those of good images that training never saw, batch by batch. Nearly all of the
+    palest are small platelets. So that these are not excluded, the limit of contrast is lowered to
+    two thirds, which is still well above the contrast of red cells. Raises ValueError without
+    images, or for a tail outside 0 to 0.5.
     """
     if not 0 <= tail < 0.5:
         raise ValueError(f"the tail must lie between 0 and 0.5, not {tail}")
@@ -70,10 +72,10 @@ def fit_quality(batches: Iterable[QualityMeasures], tail: float = 0.005) -> Qual
 
 
 def quality_reasons(images: ImageArray, limits: QualityLimits) -> list[tuple[str, ...]]:
-    """Why each of the images (N,S,S,3) should be looked at again: an empty tuple where all is well.
+    """Why a person should look at each of the images (N,S,S,3); empty for a good image.
 
-    A cell that lies at the edge is cut off, not missing; and an image without a cell has nothing
-    in it that would have to be sharp. Raises ValueError as `subsample` does.
+    An image whose cell is cut off by the edge is not also reported as one without a cell, and an
+    image without a cell is not also reported as blurred. Raises ValueError as `subsample` does.
     """
     reasons = []
     for sharp, contrast, contact in zip(*measure_quality(images), strict=True):
@@ -88,7 +90,7 @@ def quality_reasons(images: ImageArray, limits: QualityLimits) -> list[tuple[str
 def measure_quality(images: ImageArray) -> QualityMeasures:
     """All measures of images (N,S,S,3) uint8. Raises ValueError as `subsample` does."""
     sample = subsample(images)
-    density: Float32Array = DARKNESS.take(sample, mode="clip")  # half the time of indexing
+    density: Float32Array = DARKNESS.take(sample, mode="clip")  # twice as fast as indexing
     stain = measure_stain(density, ground_density(sample))
     sharp = np.array([sharpness(green) for green in density[0]], np.float64)
     return QualityMeasures(sharp, cell_contrast(stain), edge_contact(stain))
@@ -111,7 +113,7 @@ def subsample(images: ImageArray) -> ImageArray:
 
 
 def ground_density(sample: ImageArray) -> Float32Array:
-    """What the ground of each image has in green and blue, (2,N), by every fourth of its pixels."""
+    """Optical density of each image's ground in green and blue, (2,N), from every fourth pixel."""
     few = sample[:, :, ::2, ::2].reshape(*sample.shape[:2], -1)
     few.sort(axis=2, kind="stable")  # a radix sort, on images faster than a partition
     ground: Float32Array = DARKNESS[few[:, :, int(GROUND * few.shape[2])]]
@@ -119,9 +121,9 @@ def ground_density(sample: ImageArray) -> Float32Array:
 
 
 def measure_stain(density: Float32Array, ground: Float32Array) -> Float32Array:
-    """Stain of means of 2×2 pixels, (N,m,m): density in green less that in blue, over the ground's.
+    """Stain, averaged over 2×2 pixels and relative to the ground: (N,m,m) with m = n/2.
 
-    Float32Array are (2,N,n,n), those of the ground (2,N).
+    `density` (2,N,n,n) and `ground` (2,N) are in green and blue.
     """
     stain = density[0] - density[1]
     even = stain.shape[1] // 2 * 2
@@ -134,27 +136,29 @@ def measure_stain(density: Float32Array, ground: Float32Array) -> Float32Array:
 
 
 def sharpness(density: Float32Array) -> float:
-    """How bent one density (n,n) is from pixel to pixel, over how steep it is: 0 if uniform.
+    """Curvature of one optical density (n,n) relative to its slope; 0 for an even image.
 
-    The second difference over one pixel of the sample, squared and averaged, over the same of the
-    first difference over four: contrast cancels out. A Laplacian alone (Pech-Pacheco et al.,
-    "Diatom autofocusing in brightfield microscopy", ICPR 2000) would measure the stain as well.
+    It is the mean squared second difference over one pixel, divided by the mean squared first
+    difference over four pixels plus FLAT. The contrast of the image cancels out, which it does not
+    in the variance of a Laplacian (Pech-Pacheco et al., "Diatom autofocusing in brightfield
+    microscopy", ICPR 2000), which would measure the stain as well.
     """
     side = len(density)
-    lines = np.empty((side, 2, side), np.float32)  # columns beside rows, from top to bottom
+    lines = np.empty((side, 2, side), np.float32)  # columns beside rows
     lines[:, 0], lines[:, 1] = density, density.T
     step = lines[1:] - lines[:-1]
     bend = (step[1:] - step[:-1]).ravel()
     slope = (lines[4:] - lines[:-4]).ravel()
-    return float(bend @ bend) / len(bend) / (float(slope @ slope) / len(slope) + 5e-5)
+    return float(bend @ bend) / len(bend) / (float(slope @ slope) / len(slope) + FLAT)
 
 
 def cell_contrast(stain: Float32Array) -> FloatArray:
-    """How stained the middle is, (N,): what the most stained tenth of it exceeds.
+    """How stained the middle of each image is, (N,).
 
-    The middle is 3/8 of a side wide; the smallest platelets fill a tenth of it. What the least
-    stained tenth of the image falls short of the ground is taken off (it is negative): that is
-    hardly anything in a smear, but in mere noise it is as much as there is above.
+    It is the 90 % quantile of the stain in the middle square, whose side is 3/8 of the image's,
+    because the smallest platelets fill a tenth of that square. The 10 % quantile of the stain in
+    the whole image, which is negative, is added to correct for noise: in a smear it is close to 0,
+    while in an image of pure noise it is as far below 0 as the other quantile is above.
     """
     side = stain.shape[1]
     edge = round(side * 5 / 16)
@@ -163,12 +167,12 @@ def cell_contrast(stain: Float32Array) -> FloatArray:
 
 
 def edge_contact(stain: Float32Array) -> FloatArray:
-    """How far the stained object runs out of the image, (N,): 0 for one that touches no edge.
+    """How far the stained object reaches beyond the image, (N,); 0 if it touches no edge.
 
-    The mean stain along the edge that has most of it, times the distance of the centre of all stain
-    from the middle, 1 at an edge: a neighbour at the edge of a whole cell's image hardly moves
-    that centre. Or, if it is more, the mean stain along the edge that has second least: only what
-    fills the image touches three.
+    It is the larger of two figures. The first is the mean stain along the most stained edge, times
+    the distance of the centre of all stain from the middle of the image (1 at an edge): a
+    neighbouring cell at an edge hardly moves that centre. The second is the mean stain along the
+    second least stained edge: only an object that fills the image touches three edges.
     """
     side = stain.shape[1]
     edges = np.concatenate((stain[:, 0], stain[:, -1], stain[:, :, 0], stain[:, :, -1]), axis=1)
@@ -185,14 +189,14 @@ def edge_contact(stain: Float32Array) -> FloatArray:
 
 @cache
 def _moments(side: int) -> Float32Array:
-    """By which pixels are added up: all alike, and by their place, from -1 to 1; (S·S,3)."""
+    """Weights that sum pixels up: 1, their column and their row, from -1 to 1; (S·S,3)."""
     ones, positions = np.ones(side, np.float32), np.linspace(-1, 1, side, dtype=np.float32)
     pairs = ((ones, ones), (ones, positions), (positions, ones))
     return np.stack([np.outer(down, across).ravel() for down, across in pairs], axis=1)
 
 
 def _quantile(stain: Float32Array, share: float) -> Float32Array:
-    """The stain that this share of the pixels of each image lies below, (N,)."""
+    """The quantile of the stain of each image, (N,): a `share` of its pixels lies below."""
     pixels = stain.reshape(len(stain), -1)
     rank = int(share * pixels.shape[1])
     return np.partition(pixels, rank, axis=1)[:, rank]

@@ -1,4 +1,4 @@
-"""Trust: what a Prediction says of itself, fitted on labelled images that training never saw."""
+"""UncertaintyModel: how far predictions can be trusted, fitted on images unseen in training."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ from hemascope.uncertainty.temperature import fit_temperature, softmax
 
 UNSURE, OUT_OF_DISTRIBUTION = "several classes possible", "unlike the training cells"
 
-MISSED = 0.05  # share of right classes that a prediction set may miss
+MISSED = 0.05  # share of images whose prediction set may lack the right class
 UNSURE_SHARE = 0.03  # share of calibration images that are sent to review as unsure
-OOD_SHARE = 0.005  # share of them that count as unlike the training cells
-POOR_TAIL = 0.002  # share of them that each limit of quality leaves out
+OOD_SHARE = 0.005  # share of calibration images that count as unlike the training cells
+POOR_TAIL = 0.002  # share of calibration images beyond each limit of image quality
 LEAST_PER_CLASS = 20
 
 
 @dataclass(frozen=True)
 class UncertaintyModel:
-    """How far a model's predictions can be trusted, fitted on calibration images.
+    """What `assess` needs to say how far a model's predictions can be trusted.
 
-    `set_threshold` and `class_thresholds` (C,) are the least probabilities of a class in a
-    prediction set. A prediction below `least_probability` is unsure. `ood_detector` scores how
-    unlike the training cells an image is.
+    It was fitted on `images` labelled images, which `calibrated_on` names. A class belongs to the
+    prediction set if its probability is at least `set_threshold`, and to the class-conditional set
+    if it is at least the class's own of the `class_thresholds` (C,). A prediction with less
+    probability than `least_probability` is unsure. `ood_detector` scores how unlike the training
+    cells an image is, and `quality` holds the limits of a good image.
     """
 
     calibrated_on: str
@@ -48,7 +50,7 @@ class UncertaintyModel:
 
 
 class Assessment(NamedTuple):
-    """Of N images: sets (N,C), out-of-distribution scores (N,), and why each wants review."""
+    """Of N images: which classes are in the sets (N,C), OOD scores (N,), and reasons for review."""
 
     sets: BoolArray
     class_sets: BoolArray
@@ -63,7 +65,11 @@ def assess(
     style_statistics: AnyFloatArray,
     images: ImageArray,
 ) -> Assessment:
-    """Probabilities (N,C), features (N,F), texture (N,T), preprocessed images (N,S,S,3)."""
+    """How far the predictions of N images can be trusted.
+
+    Takes probabilities (N,C), features (N,F), style_statistics (N,T) and preprocessed images
+    (N,S,S,3).
+    """
     ood_scores = model.ood_detector(features, style_statistics)
     unsure = probabilities.max(axis=1) < model.least_probability
     quality = quality_reasons(images, model.quality)
@@ -85,10 +91,11 @@ def fit_uncertainty_model(
     class_names: Sequence[str],
     calibrated_on: str,
 ) -> tuple[float, UncertaintyModel]:
-    """Temperature and Trust, from images of which training saw none, equally many a class.
+    """A temperature and an UncertaintyModel, fitted on labelled images that training never saw.
 
-    The classes count alike since how often each comes is not known of the images to come.
-    Raises ValueError where a class has fewer than 20 images.
+    `measures` are the quality measures of the same images, batch by batch. The same number of
+    images is used of each class, since it is not known how frequent each will be later. Raises
+    ValueError where a class has fewer than 20 images.
     """
     counts = np.bincount(outputs.targets, minlength=len(class_names))
     if counts.min() < LEAST_PER_CLASS:
@@ -115,7 +122,7 @@ def fit_uncertainty_model(
 
 
 def _equally_many(targets: AnyIntArray, per_class: int) -> NDArray[np.intp]:
-    """Places of `per_class` images a class, drawn with a fixed seed."""
+    """Indices of `per_class` images of each class, drawn with a fixed seed."""
     random = np.random.default_rng(0)
     classes = np.unique(targets)
     drawn = [random.permutation(np.flatnonzero(targets == k))[:per_class] for k in classes]

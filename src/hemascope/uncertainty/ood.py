@@ -1,7 +1,7 @@
-"""Unlike the training cells? Scores that are the larger the less an image resembles them.
+"""Out-of-distribution (OOD) scores: the less an image resembles the training cells, the larger.
 
-A detector is fitted on what the network makes of images of its classes, and then scores others,
-(M,). `detectors` has them all, to be compared on equal terms.
+A detector is fitted on the network's outputs for labelled images of the model's classes. It then
+gives one score per image, (N,). Detectors that do not ship are in benchmarks/ood_detectors.py.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ from hemascope.arrays import AnyFloatArray, AnyIntArray, FloatArray
 
 @dataclass(frozen=True)
 class LabelledOutputs:
-    """What a network makes of N images.
+    """A network's outputs for N labelled images."""
 
-    Logits (N,C), features (N,F), texture (N,T), class indices (N,), -1 where it is none.
-    """
-
-    logits: AnyFloatArray
-    features: AnyFloatArray
-    style_statistics: AnyFloatArray
-    targets: AnyIntArray
+    logits: AnyFloatArray  # (N,C)
+    features: AnyFloatArray  # (N,F)
+    style_statistics: AnyFloatArray  # (N,T)
+    targets: AnyIntArray  # (N,) class indices, -1 for an image of no class
 
 
 @dataclass(frozen=True)
 class Mahalanobis:
-    """Squared distance to the nearest class mean (C,F), in units of the classes' common spread.
+    """Squared Mahalanobis distance to the nearest class mean; features (N,F) → (N,).
 
-    `whiten` (F,F) turns that spread into unit variances. Lee et al., NeurIPS 2018.
+    `whiten` (F,F) maps features to a space where the covariance within the classes is the identity,
+    and `means` (C,F) lie in that space. Lee et al., "A simple unified framework for detecting
+    out-of-distribution samples and adversarial attacks", NeurIPS 2018.
     """
 
     means: FloatArray
@@ -44,10 +43,10 @@ class Mahalanobis:
 def fit_mahalanobis(
     features: AnyFloatArray, targets: AnyIntArray, shrinkage: float = 0.01
 ) -> Mahalanobis:
-    """From features (N,F) and class indices (N,).
+    """Fits Mahalanobis to features (N,F) and class indices (N,).
 
-    The common covariance is mixed with `shrinkage` parts of its mean variance, so that directions
-    in which the training images hardly differ do not rule.
+    The covariance is (1 - shrinkage) · covariance + shrinkage · mean variance · identity, so that
+    directions in which the training images hardly differ do not dominate the distance.
     """
     wide = np.asarray(features, dtype=np.float64)
     classes = np.unique(targets)
@@ -63,7 +62,7 @@ def fit_mahalanobis(
 
 @dataclass(frozen=True)
 class Directions:
-    """One minus the cosine to the nearest class's mean direction, `means` (C,F) of unit length."""
+    """One minus the cosine of features to the nearest of the `means` (C,F), of unit length."""
 
     means: FloatArray
 
@@ -73,7 +72,7 @@ class Directions:
 
 
 def fit_directions(features: AnyFloatArray, targets: AnyIntArray) -> Directions:
-    """From features (N,F) and class indices (N,)."""
+    """Fits Directions to features (N,F) and class indices (N,)."""
     units = _directions(features)
     means = [units[targets == k].mean(axis=0) for k in np.unique(targets)]
     return Directions(_directions(np.stack(means)))
@@ -81,12 +80,14 @@ def fit_directions(features: AnyFloatArray, targets: AnyIntArray) -> Directions:
 
 @dataclass(frozen=True)
 class OODDetector:
-    """How unlike the known images an image is: above 1 for an unlike cell or an unlike style.
+    """OOD score of an image: above 1 for an unlike cell or an unlike style.
 
-    The logarithms of a cell's distance by its features and of the image's by its style are
-    taken less their `centre` (2,) and by their `spread` (2,). Either the mean of both passes its
-    limit, or that of the texture does: the second tells another laboratory, however much its
-    cells look like known ones.
+    Two distances are measured: `directions` on the features, which show the cell, and `style` on
+    the style statistics, which show the colours and grain of the image. The logarithm of each is
+    standardised with its mean, in `centre` (2,), and its standard deviation, in `spread` (2,), over
+    the calibration images. The score is above 1 if the mean of both exceeds `mean_limit`, or if the
+    style alone exceeds `style_limit`: the second recognises another laboratory whose cells look
+    like known ones.
     """
 
     directions: Directions
@@ -103,7 +104,7 @@ class OODDetector:
     def components(
         self, features: AnyFloatArray, style_statistics: AnyFloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        """The mean of both, and that of the texture, (N,) each."""
+        """The mean of both standardised distances, and that of the style alone, (N,) each."""
         logs = np.log(np.maximum((self.directions(features), self.style(style_statistics)), 1e-12))
         cells = (logs[0] - self.centre[0]) / self.spread[0]
         styles = (logs[1] - self.centre[1]) / self.spread[1]
@@ -111,7 +112,7 @@ class OODDetector:
 
 
 def fit_ood_detector(known: LabelledOutputs, share: float = 0.005) -> OODDetector:
-    """From images of the known classes, of which at most this share scores above 1."""
+    """Fits a detector to images of the model's classes; at most `share` of them score above 1."""
     directions = fit_directions(known.features, known.targets)
     style = fit_mahalanobis(known.style_statistics, known.targets)
     logs = np.log(np.maximum([directions(known.features), style(known.style_statistics)], 1e-12))

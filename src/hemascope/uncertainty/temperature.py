@@ -10,8 +10,8 @@ from hemascope.arrays import AnyFloatArray, AnyIntArray, FloatArray
 def softmax(logits: AnyFloatArray, temperature: float = 1.0) -> FloatArray:
     """Logits (N,C) → probabilities (N,C) that sum to one, in double precision.
 
-    A temperature above one makes them less sure (Guo et al., "On Calibration of Modern Neural
-    Networks", ICML 2017). Raises ValueError for one that is not positive.
+    A temperature above one makes them less confident (Guo et al., "On Calibration of Modern Neural
+    Networks", ICML 2017). Raises ValueError for a temperature that is not positive.
     """
     if not temperature > 0:
         raise ValueError(f"the temperature must be positive, not {temperature}")
@@ -28,9 +28,9 @@ def log_sum_exp(logits: AnyFloatArray) -> FloatArray:
 
 
 def fit_temperature(logits: AnyFloatArray, targets: AnyIntArray) -> float:
-    """The temperature that makes N labelled images most likely: logits (N,C), targets (N,).
+    """The temperature with the least cross-entropy on N images: logits (N,C), targets (N,).
 
-    It must be fitted on images that training never saw. Needs scipy. Raises ValueError without
+    The images must be images that training never saw. Needs scipy. Raises ValueError without
     images. Guo et al., ICML 2017.
     """
     from scipy.optimize import minimize_scalar

@@ -1,0 +1,82 @@
+"""Whether a table is whole already: a run may be killed when all but its last line was done."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
+
+from hemascope.batch.table import row, table
+from hemascope.batch.tally import OUTCOME_COLUMNS
+from hemascope.records import Prediction
+
+ENDS = 4  # rows at each end of a table that are compared with new predictions
+COMPARED = ["path", "label", "probability"]
+TOLERANCE = 1e-3  # of probabilities, which depend a little on the number of threads
+
+
+def ends_of(items: Sequence[Any]) -> list[Any]:
+    """The first and the last few, all of which `is_whole` wants predicted."""
+    return list(items) if len(items) <= 2 * ENDS else [*items[:ENDS], *items[-ENDS:]]
+
+
+def is_whole(
+    rows: Iterable[Mapping[str, Any]],
+    images: int,
+    ends: Sequence[Prediction],
+    names: tuple[str, ...],
+    kind: str,
+) -> bool:
+    """Whether the rows of a table are those of so many images, by their number and by both ends.
+
+    `ends` are predictions made anew of `ends_of` the images, so that a table of other images,
+    another model or other settings is told from this one.
+    """
+    first: list[Mapping[str, Any]] = []
+    last: deque[Mapping[str, Any]] = deque(maxlen=ENDS if images > 2 * ENDS else 2 * ENDS)
+    count = 0
+    for values in rows:
+        if images > 2 * ENDS and count < ENDS:
+            first.append(values)
+        last.append(values)
+        count += 1
+    if count != images:
+        return False
+    pairs = zip([*first, *last], _written(ends, names, kind), strict=True)
+    return all(_is_same(found, made) for found, made in pairs)
+
+
+def read_rows(source: Path | BinaryIO, kind: str) -> Iterator[dict[str, Any]]:
+    """The rows of a table, by the suffix of its kind: the columns that are compared or counted."""
+    if kind == ".parquet":
+        import pyarrow.parquet as pq
+
+        yield from pq.read_table(source, columns=sorted({*COMPARED, *OUTCOME_COLUMNS})).to_pylist()
+        return
+    assert isinstance(source, Path)
+    with source.open(newline="", encoding="utf-8") as file:
+        yield from csv.DictReader(file) if kind == ".csv" else map(json.loads, file)
+
+
+def _written(
+    predictions: Sequence[Prediction], names: tuple[str, ...], kind: str
+) -> list[dict[str, Any]]:
+    """Rows as they come back from a table."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, f"rows{kind}")
+        with table(path, names) as write:
+            for prediction in predictions:
+                write(row(prediction, names))
+        return list(islice(read_rows(path, kind), len(predictions)))
+
+
+def _is_same(found: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
+    chances = [float(values.get("probability") or "nan") for values in (found, made)]
+    near = all(map(math.isnan, chances)) or abs(chances[0] - chances[1]) <= TOLERANCE
+    return near and all(found.get(name) == made[name] for name in ("path", "label"))
