@@ -1,12 +1,17 @@
 # make demo    classify drawn cells, or IMAGES=folder, with the model that comes with the package
 # make test    everything that continuous integration checks
+# make quick   the same without the slow tests
+# make coverage  which lines the tests run, in htmlcov/
 # make docs    the documentation as a web site in site/, with its generated pages made anew
 
 PYTHON ?= python3
 BIN := .venv/bin
 IMAGES ?=
+WORKERS ?= 2
+# A file's tests stay on one worker; tests/conftest.py puts the files with slow tests first.
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test docs clean
+.PHONY: demo test quick check coverage docs clean
 
 demo: .venv/installed
 ifeq ($(IMAGES),)
@@ -15,11 +20,19 @@ endif
 	$(BIN)/hemascope classify $(or $(IMAGES),demo/cells) \
 		--out demo/predictions.csv --report demo/report.html --force
 
-test: .venv/tested
+test: check
+	$(PYTEST)
+
+quick: check
+	$(PYTEST) -m "not slow"
+
+check: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+
+coverage: .venv/tested
+	$(PYTEST) --cov --cov-report term --cov-report html
 
 docs: .venv/tested
 	$(BIN)/python tools/generate_pages.py
@@ -40,4 +53,4 @@ docs: .venv/tested
 	touch $@ .venv/installed
 
 clean:
-	rm -rf .venv demo site
+	rm -rf .venv demo site htmlcov .coverage

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from scipy.stats import ttest_1samp
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
 from hemascope.bundle.bundle import Bundle, read_bundle
@@ -233,7 +233,8 @@ def test_the_fit_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     features, targets = problem(30)
     views = np.repeat(features[:, None], 2, axis=1).astype(np.float32)
     old = Heads((Head(np.zeros((3, 6)), np.zeros(3)),))
-    heads, held_out = _fit(views, targets, old)
+    with threadpool_limits(2):
+        heads, held_out = _fit(views, targets, old)
     assert threads
     assert set(threads) == {1}
     assert held_out.shape == (30, 3)
@@ -272,6 +273,7 @@ def hemascope(*words: object) -> object:
     return app([str(word) for word in words], result_action="return_value")
 
 
+@pytest.mark.slow
 def test_cells_in_other_light(
     tinted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

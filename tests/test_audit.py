@@ -98,14 +98,16 @@ def test_folds_part_the_images_and_keep_copies_together(tmp_path: Path) -> None:
         list(split_folds(manifest, 10))
 
 
+@pytest.mark.slow
 def test_networks_are_trained_in_turn_and_not_again(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     two_classes(images, per_class=16)
     (images / "violet" / "3.png").rename(images / "orange" / "wrong.png")
     out = tmp_path / "audit"
-    words = ("data", "audit", images, "--out", out, "--folds", 2, "--model", "simple_cnn",
-             "--image-size", 64, "--epochs", 15, "--batch-size", 8, "--precision", "fp32",
+    words = ("data", "audit", images, "--out", out, "--folds", 2, "--model", "efficientnet_lite",
+             "--image-size", 64, "--epochs", 30, "--batch-size", 4, "--precision", "fp32",
+             "--learning-rate", 3e-3, "--drop-rate", 0, "--drop-path-rate", 0,
              "--augmentation", "none", "--cache", tmp_path / "cache")  # fmt: skip
     assert hemascope(*words) == 0
     assert [row["path"] for row in issues(out)] == ["orange/wrong.png"]

@@ -528,6 +528,7 @@ def train(hemascope: Command, tmp_path: Path) -> Callable[..., Done]:
     return run
 
 
+@pytest.mark.slow
 def test_two_classes_train_a_network(train: Command, hemascope: Command, tmp_path: Path) -> None:
     folder = cells(tmp_path / "cells", zebra=4, monocyte=5)
     done = train(folder, 1)
@@ -540,6 +541,7 @@ def test_two_classes_train_a_network(train: Command, hemascope: Command, tmp_pat
     assert set(read(out)[0]) == {*tables.COLUMNS, "p_monocyte", "p_zebra"}
 
 
+@pytest.mark.slow
 def test_one_image_in_a_class_trains(train: Command, tmp_path: Path) -> None:
     done = train(cells(tmp_path / "cells", zebra=1, monocyte=6), 1, "--val-fraction", 0.2)
     assert done.code == 0, done.err
@@ -560,6 +562,7 @@ def test_a_bad_image_stops_training_by_name(train: Command, tmp_path: Path) -> N
     assert not list((tmp_path / "cache").glob(".*"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_training(
     train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,8 @@ from hemascope.errors import ManifestError
 from hemascope.records import Prediction
 from samples import noise_files
 
+pytestmark = pytest.mark.slow
+
 IMAGES, PART, DAMAGED = 42, 8, 20
 # The command line with short parts, and slow enough to be killed at work.
 SLOW = f"""

@@ -103,6 +103,7 @@ def test_what_speaks_nowhere_for_a_class_shows_nothing() -> None:
     assert not found.any()
 
 
+@pytest.mark.slow
 def test_the_map_of_a_cell_is_more_faithful_than_it_began() -> None:
     classifier = Classifier()
     cell = draw_cell("eosinophil", seed=2)

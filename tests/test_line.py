@@ -152,10 +152,11 @@ def test_an_evaluation_is_written_whole(
     assert "research use only" in html.lower()
 
 
+@pytest.mark.slow
 def test_drawn_cells_are_named_by_a_model_that_never_saw_one(
     tmp_path: Path, classifier: Classifier
 ) -> None:
-    draw_folder(tmp_path, per_class=50)
+    draw_folder(tmp_path, per_class=25)
     images = find_images([str(tmp_path)])
     predictions = classifier.predict(images)
     right = Counter(
@@ -163,10 +164,11 @@ def test_drawn_cells_are_named_by_a_model_that_never_saw_one(
         for path, prediction in zip(images, predictions, strict=True)
         if prediction.label == Path(path).parent.name
     )
-    assert right.total() >= 0.8 * 400, right
-    assert min(right[name] for name in BLOOD_CELLS.names) >= 25, right
+    assert right.total() >= 0.8 * 200, right
+    assert min(right[name] for name in BLOOD_CELLS.names) >= 12, right
 
 
+@pytest.mark.slow
 def test_the_shipped_figures_are_what_the_model_does(
     real_data: Path, classifier: Classifier
 ) -> None:

@@ -25,10 +25,9 @@ def test_notebook_is_stored_without_outputs(path: Path) -> None:
 def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sources))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two threads wait for one another on a busy machine
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     ).execute()
     printed = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert printed

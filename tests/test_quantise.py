@@ -129,6 +129,7 @@ def test_another_beginning_is_refused(mini: Bundle, cells: np.ndarray) -> None:
         quantise(replace(mini, model=proto.SerializeToString()), cells)
 
 
+@pytest.mark.slow
 def test_calibrate_with_eight_bits(
     mini: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ def transform(size: int) -> Callable[[Image.Image], Tensor]:
     return apply
 
 
+@pytest.mark.slow
 def test_every_way_is_measured_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain_pipeline, "_transform", transform)
     monkeypatch.setattr(plain_pipeline, "_mobile_net", lambda: create_model("efficientnet_lite", 8))

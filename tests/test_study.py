@@ -180,6 +180,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return split_fractions(manifest_from_folder(folder), {"train": 0.75, "test": 0.25}, 0)
 
 
+@pytest.mark.slow
 def test_a_study_runs_once_and_reports(
     cells: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +234,7 @@ def test_a_folder_holds_one_study(cells: Manifest, tmp_path: Path) -> None:
         run_study(TINY, (), no_test, tmp_path / "third")
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_stop_the_others(cells: Manifest, tmp_path: Path) -> None:
     broken = replace(cells, root=tmp_path / "nowhere")
     runs = plan(TINY, ["deep_efficientnet", "flips"], seeds=[0])

@@ -28,6 +28,8 @@ from hemascope.training.folder import EpochRecord
 from hemascope.training.recipe import Recipe
 from samples import two_classes
 
+pytestmark = pytest.mark.slow
+
 TINY = Recipe(
     model="efficientnet_lite",
     image_size=64,
@@ -105,7 +107,6 @@ def killer(victim: Job) -> Iterator[list[list[EpochRecord]]]:
 
 
 def test_a_killed_workers_run_is_taken_up(cells: Manifest, tmp_path: Path) -> None:
-    torch.set_num_threads(1)  # as Ray gives a task of one processor
     victim = job(cells, tmp_path / "study", seed=0, epochs=12)
     other = job(cells, tmp_path / "study", seed=1, epochs=2)
     broken = job(replace(cells, root=tmp_path / "nowhere"), tmp_path / "study", seed=2, epochs=1)
@@ -154,6 +155,5 @@ def test_a_running_cluster_gives_the_same_and_goes_on(
     finally:
         cluster.shutdown()
     here = replace(whole, study=StudyFolder(tmp_path / "here"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Ray gives a task of one processor
     assert run_here([here], lambda: None) == []
     assert same(whole, here)

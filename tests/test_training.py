@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,7 +62,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return two_classes(tmp_path_factory.mktemp("cells"), 20)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.getbasetemp() / "cache"
 
@@ -78,23 +78,26 @@ def same(one: RunFolder, other: RunFolder) -> bool:
     )
 
 
-def start(
-    cells: Path, out: Path, cache: Path, recipe: Recipe, *launcher: str
-) -> subprocess.Popen[str]:
-    recipe_file = out.parent / f"{out.name}.json"
-    recipe_file.write_bytes(to_json(recipe))
-    arguments = ["train", cells, "--out", out, "--cache", cache, "--recipe", recipe_file]
-    command = [sys.executable, "-m", *launcher, "hemascope", *map(str, arguments), "--resume"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
+@pytest.fixture(scope="module")
+def trained(cells: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run of six epochs, which no test changes."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    return train(replace(TINY, epochs=6), manifest_from_folder(cells), out, cache=cache)
 
 
-def test_a_run_leaves_everything_in_its_folder(cells: Path, cache: Path, tmp_path: Path) -> None:
-    folder = train(
-        replace(TINY, epochs=6), manifest_from_folder(cells), tmp_path / "run", cache=cache
-    )
+@pytest.fixture(scope="module")
+def seeds(cells: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
+    """Three runs of one recipe but for their seeds, which are 1, 1 and 2."""
+    out, manifest = tmp_path_factory.mktemp("seeds"), manifest_from_folder(cells)
+    return [
+        train(replace(TINY, seed=seed), manifest, out / name, cache=cache)
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+
+
+@pytest.mark.slow
+def test_a_run_leaves_everything_in_its_folder(cells: Path, trained: RunFolder) -> None:
+    folder = trained
     names = {path.name for path in folder.path.iterdir()}
     assert names == {
         "recipe.json",
@@ -118,79 +121,100 @@ def test_a_run_leaves_everything_in_its_folder(cells: Path, cache: Path, tmp_pat
     assert predictions[0].label in card.classes.names
 
 
-def test_a_seed_gives_the_same_run_twice(cells: Path, cache: Path, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    manifest = manifest_from_folder(cells)
-    runs = [
-        train(replace(TINY, seed=seed), manifest, tmp_path / name, cache=cache)
-        for name, seed in (("a", 1), ("b", 1), ("c", 2))
-    ]
-    assert same(runs[0], runs[1])
-    assert not same(runs[0], runs[2])
+@pytest.mark.slow
+def test_a_seed_gives_the_same_run_twice(seeds: list[RunFolder]) -> None:
+    assert same(seeds[0], seeds[1])
+    assert not same(seeds[0], seeds[2])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(cells: Path, cache: Path, tmp_path: Path) -> None:
-    recipe = replace(TINY, epochs=5)
-    whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
-    assert start(cells, whole.path, cache, recipe).wait() == 0
-    process = start(cells, cut.path, cache, recipe)
-    deadline = time.monotonic() + 120
-    while len(cut.read_metrics()) < 2 and time.monotonic() < deadline:
+    recipe, manifest = replace(TINY, epochs=5), manifest_from_folder(cells)
+    (tmp_path / "recipe.json").write_bytes(to_json(recipe))
+    cut = RunFolder(tmp_path / "cut")
+    words = ["train", cells, "--out", cut.path, "--cache", cache]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hemascope", *words, "--recipe", tmp_path / "recipe.json"],
+        stdout=subprocess.DEVNULL,
+    )
+    while len(cut.read_metrics()) < 2 and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 2 <= len(cut.read_metrics()) < 5
     assert not cut.bundle.exists()
-    assert start(cells, cut.path, cache, recipe).wait() == 0
+    train(recipe, manifest, cut.path, cache=cache, resume=True)
+    whole = train(recipe, manifest, tmp_path / "whole", cache=cache)
     assert same(whole, cut)
     losses = [[r.train_loss for r in run.read_metrics()] for run in (whole, cut)]
     assert losses[0] == losses[1]
 
 
-def test_two_processes_train_one_model(cells: Path, cache: Path, tmp_path: Path) -> None:
-    launcher = ["torch.distributed.run", "--nproc-per-node=2", "--master-port=29517", "-m"]
-    process = start(cells, tmp_path / "two", cache, TINY, *launcher)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    two = RunFolder(tmp_path / "two")
+# Trains without norms over the batch, then as its command line says.
+TWICE = """
+import sys
+from pathlib import Path
+from torch import nn
+from hemascope.cli import main
+from hemascope.data.manifest import manifest_from_folder
+from hemascope.training.recipe import read_recipe
+from hemascope.training.run import train
+cells, cache, recipe, out = map(Path, sys.argv[1:5])
+norm, nn.BatchNorm2d = nn.BatchNorm2d, lambda channels: nn.GroupNorm(1, channels)
+train(read_recipe(recipe), manifest_from_folder(cells), out, cache=cache)
+nn.BatchNorm2d = norm
+sys.argv[1:] = sys.argv[5:]
+main()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(
+    cells: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes half of what one takes whole; that is compared without norms over the batch."""
+    recipe = replace(TINY, epochs=4, augmentation="none", drop_rate=0.0, drop_path_rate=0.0)
+    (tmp_path / "same.json").write_bytes(to_json(recipe))
+    (tmp_path / "tiny.json").write_bytes(to_json(TINY))
+    (tmp_path / "twice.py").write_text(TWICE)
+    half, two = RunFolder(tmp_path / "half"), RunFolder(tmp_path / "two")
+    words = ["train", cells, "--out", two.path, "--cache", cache]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"),
+            *("--standalone", "--local-addr=127.0.0.1"),  # which takes a free port
+            *(tmp_path / "twice.py", cells, cache, tmp_path / "same.json", half.path),
+            *(*words, "--recipe", tmp_path / "tiny.json"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
     assert len(two.read_metrics()) == 2
     assert read_bundle(two.bundle).card.parameters > 0
-    assert output.count("bundle written") == 1
+    assert done.stdout.count("bundle written") == 1
 
-
-def test_two_processes_have_the_losses_of_one(cells: Path, cache: Path, tmp_path: Path) -> None:
-    """Each takes half of what one takes whole; without norms over the batch, which would differ."""
-    recipe = replace(TINY, epochs=4, augmentation="none", drop_rate=0.0, drop_path_rate=0.0)
-    script = tmp_path / "norms_of_one_image.py"
-    script.write_text(
-        "from torch import nn\n"
-        "nn.BatchNorm2d = lambda channels: nn.GroupNorm(1, channels)\n"
-        "from hemascope.cli import main\n"
-        "main()\n"
-    )
-    (tmp_path / "recipe.json").write_bytes(to_json(recipe))
-    losses = []
-    for launcher in ([], ["-m", "torch.distributed.run", "--nproc-per-node=2"]):
-        out = tmp_path / f"run{len(losses)}"
-        words = ["train", cells, "--out", out, "--cache", cache]
-        command = [sys.executable, *launcher, script, *words, "--recipe", tmp_path / "recipe.json"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_PORT": "29518"}
-        subprocess.run(command, check=True, capture_output=True, env=environment, timeout=240)
-        losses.append([record.train_loss for record in RunFolder(out).read_metrics()])
+    monkeypatch.setattr(torch.nn, "BatchNorm2d", lambda channels: torch.nn.GroupNorm(1, channels))
+    one = train(recipe, manifest_from_folder(cells), tmp_path / "one", cache=cache)
+    losses = [[record.train_loss for record in run.read_metrics()] for run in (one, half)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert losses[0][-1] < 0.9 * losses[0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @pytest.mark.parametrize("model", ["simple_cnn", "resnet18", "deep_efficientnet"])
 def test_every_model_and_precision_trains(
     cells: Path, cache: Path, tmp_path: Path, model: str, precision: str
 ) -> None:
     recipe = Recipe(**asdict(TINY) | {"model": model, "precision": precision, "epochs": 1})
-    folder = train(recipe, manifest_from_folder(cells), tmp_path / "run", cache=cache)
+    few = Manifest(cells, manifest_from_folder(cells).rows[::3])
+    folder = train(recipe, few, tmp_path / "run", cache=cache)
     assert math.isfinite(folder.read_metrics()[0].train_loss)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_run(cells: Path, cache: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, learning_rate=100.0, optimizer="sgd", clip_norm=0, weight_decay=1e6)
     with pytest.raises(TrainingError, match="no longer a number"):
@@ -214,35 +238,43 @@ def test_images_of_test_in_train_stop_the_run(cells: Path, cache: Path, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_splits_of_the_manifest_are_used(cells: Path, cache: Path, tmp_path: Path) -> None:
     rows = [
         replace(row, split="val" if number % 4 == 0 else "train")
         for number, row in enumerate(manifest_from_folder(cells).rows)
     ]
     write_manifest(Manifest(cells, tuple(rows)), cells / "splits.csv", overwrite=True)
-    folder = train(TINY, Manifest(cells, tuple(rows)), tmp_path / "run", cache=cache)
+    recipe = replace(TINY, epochs=1)
+    folder = train(recipe, Manifest(cells, tuple(rows)), tmp_path / "run", cache=cache)
     facts = json.loads(folder.provenance.read_text())
     assert (facts["train_images"], facts["val_images"]) == (30, 10)
 
 
-def test_a_folder_that_is_taken_is_refused(cells: Path, cache: Path, tmp_path: Path) -> None:
-    manifest, out = manifest_from_folder(cells), tmp_path / "run"
-    train(TINY, manifest, out, cache=cache)
+@pytest.mark.slow
+def test_a_folder_that_is_taken_is_refused(
+    cells: Path, cache: Path, tmp_path: Path, trained: RunFolder
+) -> None:
+    manifest, out = manifest_from_folder(cells), trained.path
     with pytest.raises(TrainingError, match="--resume"):
-        train(TINY, manifest, out, cache=cache)
+        train(replace(TINY, epochs=6), manifest, out, cache=cache)
     with pytest.raises(TrainingError, match="another recipe"):
-        train(replace(TINY, seed=9), manifest, out, cache=cache, resume=True)
+        train(replace(TINY, epochs=6, seed=9), manifest, out, cache=cache, resume=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
     with pytest.raises(TrainingError, match="not empty"):
         train(TINY, manifest, tmp_path / "other", cache=cache)
 
 
-def test_a_damaged_checkpoint_is_refused(cells: Path, cache: Path, tmp_path: Path) -> None:
-    folder = train(TINY, manifest_from_folder(cells), tmp_path / "run", cache=cache)
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_refused(
+    cells: Path, cache: Path, tmp_path: Path, trained: RunFolder
+) -> None:
+    folder = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
     folder.last.write_bytes(folder.last.read_bytes()[:-1000])
+    recipe = replace(TINY, epochs=6)
     with pytest.raises(ValueError, match="not a whole checkpoint"):
-        train(TINY, manifest_from_folder(cells), folder.path, cache=cache, resume=True)
+        train(recipe, manifest_from_folder(cells), folder.path, cache=cache, resume=True)
 
 
 def test_schedules() -> None:
@@ -310,10 +342,12 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
         read_recipe(tmp_path / "recipe.json")
 
 
-def test_a_run_begins_with_anothers_weights(cells: Path, cache: Path, tmp_path: Path) -> None:
-    manifest = manifest_from_folder(cells)
+@pytest.mark.slow
+def test_a_run_begins_with_anothers_weights(
+    cells: Path, cache: Path, tmp_path: Path, trained: RunFolder
+) -> None:
+    manifest, first = manifest_from_folder(cells), trained
     recipe = replace(TINY, epochs=1, ema_decay=0.0)
-    first = train(recipe, manifest, tmp_path / "first", cache=cache)
     still = replace(recipe, learning_rate=1e-12, min_learning_rate=0.0, weight_decay=0.0)
     second = train(still, manifest, tmp_path / "second", start_from=first.path, cache=cache)
     learnt, kept = load_file(first.best), load_file(second.best)
@@ -329,17 +363,17 @@ def test_a_run_begins_with_anothers_weights(cells: Path, cache: Path, tmp_path: 
     assert not (tmp_path / "fourth").exists()
 
 
-def test_a_head_for_other_classes_begins_fresh(cells: Path, cache: Path, tmp_path: Path) -> None:
-    recipe = replace(TINY, epochs=1)
-    first = train(recipe, manifest_from_folder(cells), tmp_path / "first", cache=cache)
-    network = network_of(recipe, 5)
+@pytest.mark.slow
+def test_a_head_for_other_classes_begins_fresh(trained: RunFolder) -> None:
+    network = network_of(TINY, 5)
     head = network.head.weight.clone()
-    load_start(network, first.best)
+    load_start(network, trained.best)
     assert torch.equal(network.head.weight, head)
-    learnt = load_file(first.best)
+    learnt = load_file(trained.best)
     assert torch.equal(network.state_dict()["maps.0.0.weight"], learnt["maps.0.0.weight"])
 
 
+@pytest.mark.slow
 def test_a_stain_normalising_run_makes_a_bundle(cells: Path, cache: Path, tmp_path: Path) -> None:
     """Exported with it, and torch and onnxruntime agree, or there were no bundle."""
     recipe = replace(TINY, epochs=1, normalise_stain=True, augmentation="domain_randomisation")
@@ -348,22 +382,19 @@ def test_a_stain_normalising_run_makes_a_bundle(cells: Path, cache: Path, tmp_pa
     assert prediction.status == "ok"
 
 
-def test_several_runs_become_an_ensemble(cells: Path, cache: Path, tmp_path: Path) -> None:
-    runs = []
-    for seed in (0, 1):
-        recipe = replace(TINY, epochs=1, seed=seed)
-        path = tmp_path / str(seed)
-        runs.append(train(recipe, manifest_from_folder(cells), path, cache=cache))
+@pytest.mark.slow
+def test_several_runs_become_an_ensemble(
+    cells: Path, tmp_path: Path, seeds: list[RunFolder]
+) -> None:
+    runs = seeds[1:]
     bundle = export_ensemble(runs)
     own = export_run(runs[0]).card.recipe
     assert bundle.card.recipe == {name: own[name] for name in own if name != "seed"}
     assert bundle.card.parameters == 2 * read_bundle(runs[0].bundle).card.parameters
     (prediction,) = Classifier(bundle).predict(next(cells.rglob("*.png")))
     assert prediction.disagreement is not None
-    wider = train(
-        replace(TINY, epochs=1, image_size=96), manifest_from_folder(cells), tmp_path / "w",
-        cache=cache,
-    )  # fmt: skip
+    wider = RunFolder(shutil.copytree(runs[1].path, tmp_path / "wider"))
+    wider.recipe.write_bytes(to_json(replace(read_recipe(wider.recipe), image_size=96)))
     with pytest.raises(ValueError, match="its classes or its input differ"):
         export_ensemble([runs[0], wider])
 
@@ -387,7 +418,10 @@ def test_cycles_begin_again_and_end_low() -> None:
             replace(recipe, cycles=wrong, schedule="step" if wrong == 2 else "cosine")
 
 
-def test_snapshots_of_one_run_become_an_ensemble(cells: Path, cache: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_snapshots_of_one_run_become_an_ensemble(
+    cells: Path, cache: Path, tmp_path: Path, trained: RunFolder
+) -> None:
     manifest = manifest_from_folder(cells)
     run = train(replace(TINY, epochs=2, cycles=2), manifest, tmp_path / "run", cache=cache)
     first, last = (load_file(run.snapshot(cycle)) for cycle in (1, 2))
@@ -396,10 +430,9 @@ def test_snapshots_of_one_run_become_an_ensemble(cells: Path, cache: Path, tmp_p
     assert bundle.card.architecture.count("+") == 1
     (prediction,) = Classifier(bundle).predict(next(cells.rglob("*.png")))
     assert prediction.disagreement is not None
-    plain = train(replace(TINY, epochs=1), manifest, tmp_path / "plain", cache=cache)
-    assert not plain.snapshot(1).exists()
+    assert not trained.snapshot(1).exists()
     with pytest.raises(ValueError, match="has no snapshots; train with --cycles"):
-        export_snapshots(plain)
+        export_snapshots(trained)
 
 
 def test_a_recipe_in_old_words_is_still_read(tmp_path: Path) -> None:
@@ -444,6 +477,7 @@ def test_targets_are_smoothed_and_what_is_no_class_is_all_alike() -> None:
     assert table[NO_CLASS].tolist() == pytest.approx([0.25] * 4)
 
 
+@pytest.mark.slow
 def test_a_teacher_is_learnt_from(cells: Path, cache: Path, tmp_path: Path) -> None:
     """A network whose target is all a teacher's answers as the teacher does, labels or not."""
 

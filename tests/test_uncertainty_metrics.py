@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from hemascope.batch.local import classify_to
 from hemascope.batch.table import COLUMNS
-from hemascope.bundle.bundle import read_bundle, write_bundle
+from hemascope.bundle.bundle import read_bundle
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
 from hemascope.data.manifest import Manifest, ManifestRow, write_manifest
@@ -99,11 +101,26 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return Manifest(folder, tuple(rows))
 
 
-def test_from_labelled_images_to_a_table_with_flags(cells: Manifest, tmp_path: Path) -> None:
-    bundle = calibrate(read_bundle(), cells, "drawn cells")
-    write_bundle(bundle, tmp_path / "bundle")
-    assert read_bundle(tmp_path / "bundle").card.uncertainty is not None
-    classifier = Classifier(tmp_path / "bundle")
+def hemascope(*words: object) -> object:
+    return app([str(word) for word in words], result_action="return_value")
+
+
+@pytest.fixture(scope="module")
+def calibrated(cells: Manifest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a bundle calibrated on the command line, and what that printed."""
+    table, out = cells.root / "cells.csv", tmp_path_factory.mktemp("calibrated") / "bundle"
+    write_manifest(cells, table)
+    with redirect_stdout(io.StringIO()) as printed:
+        assert hemascope("calibrate", table, "--split", "pool", "--out", out) == 0
+    return out, printed.getvalue().replace("\n", " ")
+
+
+@pytest.mark.slow
+def test_from_labelled_images_to_a_table_with_flags(
+    cells: Manifest, tmp_path: Path, calibrated: tuple[Path, str]
+) -> None:
+    assert read_bundle(calibrated[0]).card.uncertainty is not None
+    classifier = Classifier(calibrated[0])
     found = evaluate(classifier, cells, "drawn cells")
     assert found.uncertainty is not None
     # On the calibration images themselves: no more than one too many or too few.
@@ -152,18 +169,13 @@ def test_calibration_needs_enough_of_each_class(cells: Manifest) -> None:
         calibrate(read_bundle(), replace(cells, rows=other), "x")
 
 
+@pytest.mark.slow
 def test_calibrate_and_info_on_the_command_line(
-    cells: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cells: Manifest, tmp_path: Path, calibrated: tuple[Path, str]
 ) -> None:
-    def hemascope(*words: object) -> object:
-        return app([str(word) for word in words], result_action="return_value")
-
-    table = cells.root / "cells.csv"
-    write_manifest(cells, table, overwrite=True)
-    out = tmp_path / "bundle"
-    assert hemascope("calibrate", table, "--split", "pool", "--out", out) == 0
-    assert "from 160 images of 160" in capsys.readouterr().out.replace("\n", " ")
+    out, printed = calibrated
+    assert "from 160 images of 160" in printed
     assert hemascope("info", out, "--out", tmp_path / "card.md") == 0
     assert "160 images, equally many of each class" in (tmp_path / "card.md").read_text()
     with pytest.raises(ValueError, match="--force"):
-        hemascope("calibrate", table, "--split", "pool", "--out", out)
+        hemascope("calibrate", cells.root / "cells.csv", "--split", "pool", "--out", out)

@@ -69,7 +69,7 @@ def train(
     """
     limit_pixels(max_pixels)
     from hemascope.training.allocator import keep_memory
-    from hemascope.training.run import leave_process_group
+    from hemascope.training.run import end_group_process
     from hemascope.training.run import train as run_training
 
     keep_memory()
@@ -100,7 +100,7 @@ def train(
                 f"bundle written to {escape(str(run.bundle))}", soft_wrap=True
             ),
         )
-    leave_process_group()
+    end_group_process()
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -134,12 +135,16 @@ def train(
     return folder
 
 
-def leave_process_group() -> None:
-    """To be called when the last training is done, of one process or several.
+def end_group_process() -> None:
+    """Ends this process, with exit code 0, if it is one of several that train together.
 
-    A process that ends as a member of its group may abort, with its work done.
+    To be called when its last work is done. Where DistributedDataParallel was used, Gloo's threads
+    outlive their process group (torch 2.13), and a process that cleans up beside them may abort.
     """
-    PartialState().destroy_process_group()
+    if PartialState().num_processes > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def export_run(
