@@ -377,7 +377,8 @@ class LabelIssue:
 class Audit:
     """Labels of n images that are probably wrong, the likeliest first.
 
-    `agreed` counts the images that are predicted as labelled. `pairs` counts the issues by "label → suggested". `unreadable` holds "path: reason".
+    `agreed` counts the images that are predicted as labelled. `pairs` counts the issues by
+    "label → suggested". `unreadable` holds "path: reason".
     """
 
     name: str

@@ -20,7 +20,7 @@ from hemascope.uncertainty.image_quality import (
 from hemascope.uncertainty.ood import LabelledOutputs, OODDetector, fit_ood_detector
 from hemascope.uncertainty.temperature import fit_temperature, softmax
 
-# Why a person should look at an image; the first where the prediction set of an unsure one is empty.
+# Why a person should look at an image. The first is said where the set of an unsure one is empty.
 NONE_LIKELY, SEVERAL_POSSIBLE = "no class is likely enough", "several classes possible"
 OUT_OF_DISTRIBUTION = "unlike the training cells"
 
