@@ -49,7 +49,7 @@ def main() -> None:
     try:
         code = app(result_action="return_value")
     except KeyboardInterrupt:
-        err.print("stopped; no half-written file is left; long work goes on with --resume")
+        err.print("stopped; no half-written file is left; --resume continues long work")
         code = 130
     except BrokenPipeError:
         code = 141
