@@ -96,10 +96,10 @@ def adapt(
 ) -> int:
     """Fit a model to another laboratory with ten labelled cells per class.
 
-    Needs 'hemascope[train]'. Writes a bundle whose last layers are fitted to these cells, at least five of each class:
-    those of the fallback model, where there is one. The bundle is for that laboratory's
-    images only; classify them with the same --um-per-pixel. It flags nothing until it is calibrated
-    on other cells of the laboratory.
+    Needs 'hemascope[train]'. Writes a bundle whose last layers are fitted to these cells, at least
+    five of each class. Where there is a fallback model, its last layers are fitted. The bundle is
+    for that laboratory's images only; classify them with the same --um-per-pixel. It flags nothing
+    until it is calibrated on other cells of the laboratory.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ class SiteOptions:
     """What a user says of another laboratory's images."""
 
     site: str | None = None
-    """A public data set of another laboratory, jiangxi, bccd or munich, whose folder MANIFEST is."""
+    """A public data set of another laboratory: jiangxi, bccd or munich. MANIFEST is its folder."""
     um_per_pixel: UmPerPixel = None
     against: Path | None = None
     """Manifest or folder of labelled images, such as the training laboratory's, with which

@@ -86,9 +86,9 @@ def benchmark(
 ) -> int:
     """Measure the speed on this machine, and that of the plain way beside it.
 
-    Needs 'hemascope[benchmark]'. From files to a table of predictions, calibrated and flagged, against Pillow, torchvision's
-    transforms, a DataLoader with two workers and torch; one image at a time; and a cold start.
-    Let nothing else run on the machine meanwhile.
+    Needs 'hemascope[benchmark]'. Measures the way from files to a table of predictions, calibrated
+    and flagged, against Pillow, torchvision's transforms, a DataLoader with two workers and torch;
+    one image at a time; and a cold start. Let nothing else run on the machine meanwhile.
 
     Parameters
     ----------

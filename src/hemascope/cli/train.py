@@ -50,8 +50,8 @@ def train(
     """Train a network and make a bundle of it. Needs 'hemascope[train]'.
 
     Rows of split `train` are trained on and rows of split `val` validate; without splits, all
-    rows are trained on. With --resume, a run that was stopped or killed continues
-    from its last full epoch.
+    rows are trained on. With --resume, a run that was stopped or killed continues from its last
+    full epoch.
 
     Parameters
     ----------
