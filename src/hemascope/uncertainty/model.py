@@ -80,11 +80,11 @@ def assess(
         class_sets=prediction_sets(probabilities, model.class_thresholds),
         ood_scores=ood_scores,
         reasons=[
-            (SEVERAL_POSSIBLE if possible else NONE_LIKELY,) * doubt
+            (SEVERAL_POSSIBLE if chosen.any() else NONE_LIKELY,) * doubt
             + (OUT_OF_DISTRIBUTION,) * strange
             + poor
-            for possible, doubt, strange, poor in zip(
-                sets.any(axis=1).tolist(),
+            for chosen, doubt, strange, poor in zip(
+                sets,
                 unsure.tolist(),
                 (ood_scores > 1).tolist(),
                 quality_reasons(images, model.quality),
