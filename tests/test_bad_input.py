@@ -260,7 +260,7 @@ def test_names_from_standard_input(
     assert [row["path"] for row in rows] == [odd, str(tmp_path / "caf\\udce9.png")]
     assert {row["status"] for row in rows} == {"ok"}
     given(b"\n")
-    assert classify("-", "--out", tmp_path / "none.csv").refused("names no images")
+    assert classify("-", "--out", tmp_path / "none.csv").refused("lists no images")
     assert not (tmp_path / "none.csv").exists()
 
 

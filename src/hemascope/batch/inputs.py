@@ -43,7 +43,7 @@ def find_images(inputs: Iterable[str]) -> list[str]:
             raise ValueError(f"{text}: {missing} (looked for {kinds})")
         images.update(dict.fromkeys(paths))
     if not images:
-        raise ValueError("no images were named")
+        raise ValueError("no images were given")
     return list(images)
 
 
