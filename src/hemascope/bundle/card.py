@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 from hemascope.arrays import Float32Array
 from hemascope.classes import ClassSet
 from hemascope.errors import BundleError
-from hemascope.files import sha256_of, write_atomic
+from hemascope.files import remove_torn, sha256_of, write_atomic
 from hemascope.preprocess import InputSpec
 from hemascope.records import RESEARCH_USE_ONLY, Proportion
 from hemascope.serialization import from_json, split_arrays, to_json
@@ -102,6 +102,8 @@ def read_card(folder: Path) -> Card:
 def write_card(card: Card, folder: Path) -> None:
     """Writes the card's arrays and then card.json, each whole or not at all."""
     tree, arrays = split_arrays(card)
+    for name in (UNCERTAINTY_FILE, CARD_FILE):
+        remove_torn(folder / name)
     if arrays:
         content = save(arrays)
         write_atomic(folder / UNCERTAINTY_FILE, content)
