@@ -191,7 +191,7 @@ def _sources(images: list[str]) -> Sources:
 def _listed_paths() -> list[str]:
     paths = read_paths(sys.stdin.buffer.read())
     if not paths:
-        raise ValueError("standard input names no images")
+        raise ValueError("standard input lists no images")
     check_some_exist(paths, "standard input")
     return paths
 
