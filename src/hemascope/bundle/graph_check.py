@@ -10,18 +10,15 @@ from __future__ import annotations
 import math
 
 from hemascope.bundle.graph import Constant, Graph, Node, read_graph
+from hemascope.bundle.graph_shapes import RULES, infer_shapes
 from hemascope.errors import BundleError
 
 MODEL = "model.onnx"
-OPERATORS = {
-    *("Add", "AveragePool", "Cast", "Clip", "Concat", "Constant", "Conv"),
-    *("DequantizeLinear", "Div", "Exp", "Flatten", "Gather", "Gemm", "Greater"),
-    *("Identity", "Log", "MatMul", "MaxPool", "Mul", "Neg", "QuantizeLinear"),
-    *("ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Shape", "Sigmoid"),
-    *("Slice", "Sqrt", "Sub", "TopK", "Transpose", "Unsqueeze"),
-}
 DOMAINS = ("", "ai.onnx")
-LARGEST = 2**28  # values in one tensor, for one image; also in all constants together
+LARGEST = 2**28  # values in all constants together
+LARGEST_TENSOR, LEAST_LARGEST = 2**10, 2**24  # values per pixel of an image, and per image
+LARGEST_SUM = 2**14  # values per pixel in all tensors together; the shipped fallback makes 1,500
+BATCHES = (1, 64)  # images; with several, what grows with the square of their number is found
 
 
 def check_graph(model: bytes, size: int) -> None:
@@ -30,22 +27,39 @@ def check_graph(model: bytes, size: int) -> None:
         graph = read_graph(model)
         for node in graph.nodes:
             _check_operator(node)
-        _check_constants(graph)
+        constants = _check_constants(graph)
+        for n in BATCHES:
+            _check_sizes(graph, n, size, constants)
     except ValueError as error:
         raise BundleError(f"{MODEL} is refused: {error}; export the bundle again") from None
 
 
 def _check_operator(node: Node) -> None:
     for name in node.op_types or [""]:
-        if name not in OPERATORS:
+        if name not in RULES:
             raise ValueError(f"it holds the operator {name!r:.60}, which no export writes")
     for domain in node.domains:
         if domain not in DOMAINS:
             raise ValueError(f"it holds an operator of {domain!r:.60}, which no export writes")
 
 
-def _check_constants(graph: Graph) -> None:
-    """The constants of the graph and of its nodes, which lie in the file and are not too large."""
+def _check_sizes(graph: Graph, n: int, size: int, constants: int) -> None:
+    """What the nodes make of N images, of constants of so many values."""
+    most = max(LARGEST_TENSOR * size**2, LEAST_LARGEST) * n + constants
+    most_together = max(LARGEST_SUM * size**2, LEAST_LARGEST) * n + 8 * constants
+    total = 0
+    for node, shape in infer_shapes(graph, (n, size, size, 3)):
+        count = math.prod(shape)
+        total += count
+        if count > most or total > most_together:
+            raise ValueError(
+                f"a node {node.op_types[0]} makes {count:,} values of {n} images of {size} pixels, "
+                "more than a model of cells needs"
+            )
+
+
+def _check_constants(graph: Graph) -> int:
+    """How many values the constants have, which must lie in the file and not be too large."""
     stored = [constant for _, constant in graph.constants]
     stored += [constant for node in graph.nodes for constant in node.constants]
     total = 0
@@ -55,6 +69,7 @@ def _check_constants(graph: Graph) -> None:
         total += count_values(constant)
     if total > LARGEST:
         raise ValueError(f"its constants have {total:,} values; {LARGEST:,} are the most")
+    return total
 
 
 def count_values(constant: Constant) -> int:
