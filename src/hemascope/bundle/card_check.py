@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEEPEST = 20  # levels of values within values; a card has seven
 TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 PRECISIONS = ("fp32", "int8")
-TEMPERATURES = (0.01, 100.0)  # calibration searches from 0.018 to 55
+TEMPERATURES = (1e-4, 1e4)  # calibration searches from 0.018 to 55
 SHARE = (0.0, 1.0)
 COUNT = (0, 10**12)
 DENSITY = (-10.0, 10.0)  # optical densities of 8-bit images lie between -2.5 and 2.5
