@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -13,11 +15,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hemascope import Classifier
 from hemascope.batch.tally import Outcome, tally_of
 from hemascope.bundle.bundle import read_bundle
-from hemascope.data.synthetic import draw_folder
+from hemascope.data.check import check
+from hemascope.data.manifest import Manifest, ManifestRow, read_manifest, write_manifest
+from hemascope.data.open_manifest import open_manifest
+from hemascope.data.synthetic import draw_cell, draw_folder
 from hemascope.metrics.class_subset import measure_present
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION
+
+ROOT = Path(__file__).parents[1]
+PRETRAINED = ROOT / "src" / "hemascope" / "pretrained"
 
 
 def hemascope(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -112,3 +121,111 @@ def test_evaluate_of_all_classes_says_nothing_of_present_ones(tmp_path: Path) ->
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "classes are there" not in done.stdout + page
     assert "<th>accuracy</th><th>balanced accuracy</th><th>macro F1</th>" in page
+
+
+def mask_of(kind: str) -> Image.Image:
+    """A disk as segmentation tools save it."""
+    y, x = np.ogrid[:120, :120]
+    disk = (x - 60) ** 2 + (y - 60) ** 2 < 30**2
+    nucleus = (x - 60) ** 2 + (y - 60) ** 2 < 15**2
+    classes = disk.astype(np.uint8) + nucleus
+    if kind == "class numbers":
+        return Image.fromarray(classes)
+    if kind == "colours":
+        return Image.fromarray(np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)[classes])
+    if kind == "one bit":
+        return Image.fromarray(disk)
+    return Image.fromarray(np.where(disk, 255, 0).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [("class numbers", "png"), ("colours", "png"), ("one bit", "png"), ("grey", "jpg")],
+)
+def test_masks_beside_cells_are_found(tmp_path: Path, kind: str, suffix: str) -> None:
+    draw_folder(tmp_path, per_class=2)
+    mask_of(kind).save(tmp_path / "monocyte" / f"monocyte_0_mask.{suffix}")
+    assert check(open_manifest(tmp_path)).masks == (f"monocyte/monocyte_0_mask.{suffix}",)
+
+
+def test_masks_are_named_by_data_check(tmp_path: Path) -> None:
+    draw_folder(tmp_path, per_class=1)
+    mask_of("grey").save(tmp_path / "monocyte" / "mask.png")
+    done = hemascope("data", "check", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "images that look like masks, not cells: 1\n" in done.stdout
+    assert "masks: monocyte/mask.png" in done.stdout
+
+
+def test_photographs_of_cells_are_no_masks(real_data: Path) -> None:
+    cells = Manifest(
+        real_data,
+        tuple(
+            ManifestRow(path.relative_to(real_data).as_posix(), "cell")
+            for site in ("munich/neutrophil", "jiangxi/images")
+            for path in sorted((real_data / site).glob("*.*"))[:15]
+        ),
+    )
+    masks = Manifest(
+        real_data,
+        tuple(
+            ManifestRow(path.relative_to(real_data).as_posix(), "mask")
+            for path in sorted((real_data / "jiangxi/masks").glob("*.png"))[:15]
+        ),
+    )
+    assert check(cells).masks == ()
+    assert len(check(masks).masks) == 15
+
+
+def test_a_bundle_works_with_onnxruntime_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's program gives the probabilities of a Classifier."""
+    page = (ROOT / "docs/concepts/bundle_format.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    classifier = Classifier()
+    classifier.save_pretrained(tmp_path / "bundle")
+    Image.fromarray(np.asarray(draw_cell("monocyte", seed=3))).save(tmp_path / "cell.png")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, dict[str, float]] = {}
+    exec(compile(code, "bundle_format.md", "exec"), found)
+    (prediction,) = classifier.predict("cell.png")
+    assert prediction.uncertainty is not None
+    assert prediction.uncertainty.in_distribution  # else the fallback model predicts
+    assert found["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-5)
+
+
+def test_split_sets_images_aside_for_calibration(tmp_path: Path) -> None:
+    for label in ("mine", "yours"):
+        (tmp_path / label).mkdir()
+        for number in range(100):
+            (tmp_path / label / f"{number}.png").write_bytes(f"{label}{number}".encode())
+    out = tmp_path / "splits.csv"
+    parts = ("--test", 0.2, "--val", 0.1, "--pool", 0.2)
+    done = hemascope("data", "split", tmp_path, "--out", out, *parts)
+    assert done.returncode == 0, done.stderr
+    counts = Counter((row.label, row.split) for row in read_manifest(out).rows)
+    wanted = {"train": 50, "val": 10, "test": 20, "pool": 20}
+    assert counts == {(c, s): n for c in ("mine", "yours") for s, n in wanted.items()}
+
+
+def test_calibration_sees_cells_at_the_scale_that_is_given(tmp_path: Path) -> None:
+    """As from a manifest with the scale; without it, the fitted limits are others."""
+    draw_folder(tmp_path / "cells", per_class=20, size=120)
+    whole = open_manifest(tmp_path / "cells")
+    write_manifest(whole.fill_scale(0.2), tmp_path / "cells" / "scaled.csv")
+    cells, scaled = tmp_path / "cells", tmp_path / "cells" / "scaled.csv"
+    (tmp_path / "bundle").mkdir()
+    for name in ("card.json", "model.onnx", "uncertainty.safetensors"):
+        shutil.copy(PRETRAINED / name, tmp_path / "bundle")
+    card = json.loads((tmp_path / "bundle/card.json").read_bytes())
+    card["fallback_sha256"] = None
+    (tmp_path / "bundle/card.json").write_text(json.dumps(card))
+    fits = {"option": (cells, "--um-per-pixel", 0.2), "manifest": (scaled,), "none": (cells,)}
+    temperatures = {}
+    for name, arguments in fits.items():
+        options = ("--bundle", tmp_path / "bundle", "--out", tmp_path / name)
+        done = hemascope("calibrate", *arguments, *options)
+        assert done.returncode == 0, done.stderr
+        temperatures[name] = json.loads((tmp_path / name / "card.json").read_bytes())["temperature"]
+    assert temperatures["option"] == temperatures["manifest"] != temperatures["none"]
