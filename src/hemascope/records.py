@@ -334,6 +334,9 @@ class Evaluation:
         How far a calibrated model's statements held; None for another.
     site
         The figures of another laboratory's cells; None for other images.
+    among_present
+        The figures when the model chooses among the classes that occur among the labels only; None
+        where all of its classes occur, or one only.
 
     Examples
     --------
@@ -360,6 +363,12 @@ class Evaluation:
     provenance: dict[str, Any]
     uncertainty: UncertaintyMetrics | None = None
     site: SiteMetrics | None = None
+    among_present: ChoiceMetrics | None = None
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The classes that occur among the labels."""
+        return tuple(scores.label for scores in self.per_class if scores.recall.n)
 
 
 @dataclass(frozen=True)

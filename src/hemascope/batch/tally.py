@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from hemascope.bundle.card import Card
+from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION
 
 # What is counted of a row: its label, whether it is for review, and the reasons. There are few.
 Outcome: TypeAlias = tuple[str | None, bool | None, str | None]
@@ -23,7 +24,8 @@ class Tally:
 
     `to_review` says by class how many of them somebody should look at, and `reasons` how many by
     reason, of which an image may have several. Both are None of a model that is not calibrated,
-    which names none for review.
+    which names none for review. `takes_scale` says whether the model can be told the width of a
+    pixel.
     """
 
     classified: int
@@ -31,6 +33,7 @@ class Tally:
     per_class: dict[str, int]
     to_review: dict[str, int] | None
     reasons: dict[str, int] | None
+    takes_scale: bool = False
 
     def __str__(self) -> str:
         """Such as "9 images classified, 1 could not be read, 3 to be reviewed (2 blurred, …)"."""
@@ -43,6 +46,27 @@ class Tally:
             return "none named for review, as the model is not calibrated"
         why = ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
         return f"{sum(self.to_review.values())} to be reviewed" + (f" ({why})" if why else "")
+
+    def describe_difference(self, um_per_pixel: float | None = None) -> str:
+        """What to do where most cells are unlike the training cells; empty where most are not.
+
+        `um_per_pixel` is the scale that the user gave.
+        """
+        unlike = (self.reasons or {}).get(OUT_OF_DISTRIBUTION, 0)
+        if 2 * unlike <= self.classified:
+            return ""
+        if not self.takes_scale:
+            scale = "the cells must be as large in the image as in training"
+        elif um_per_pixel is None:
+            scale = "give the width of a pixel with --um-per-pixel"
+        else:
+            scale = f"is --um-per-pixel {um_per_pixel:g} right?"
+        return (
+            f"{unlike} of {self.classified} cells differ from the training images, so that many "
+            f"predictions may be wrong. Check the scale first ({scale}), then stain, camera and "
+            "cropping. 'hemascope evaluate' measures the model on your labelled cells; "
+            "'hemascope adapt' fits it to ten cells per class."
+        )
 
 
 def outcome_of(row: Mapping[str, Any]) -> Outcome:
@@ -66,4 +90,5 @@ def tally_of(outcomes: Counter[Outcome], card: Card) -> Tally:
         {name: labels[name] for name in names},
         {name: to_review[name] for name in names} if is_calibrated else None,
         dict(reasons.most_common()) if is_calibrated else None,
+        takes_scale=card.input.microns is not None,
     )

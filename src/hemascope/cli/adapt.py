@@ -36,6 +36,7 @@ def calibrate(
     split: Split = None,
     root: Root = None,
     name: Name = None,
+    um_per_pixel: UmPerPixel = None,
     int8: Annotated[bool, Parameter(negative="")] = False,
     max_pixels: MaxPixels = None,
     force: Force = False,
@@ -65,7 +66,7 @@ def calibrate(
 
     refuse_existing(force, out_folder / CARD_FILE)
     source = read_bundle(bundle_folder(bundle))
-    images = select_images(manifest, root, split, source.card)
+    images = select_images(manifest, root, split, source.card).fill_scale(um_per_pixel)
     title = name or title_of(manifest, split)
     with progress_bar("calibrating") as progress:
         other = None if fallback is None else read_bundle(bundle_folder(fallback))

@@ -24,7 +24,15 @@ from hemascope.cli.options import (
     bundle_folder,
     limit_pixels,
 )
-from hemascope.cli.terminal import escape, out, print_error, progress_bar, refuse_existing, share
+from hemascope.cli.terminal import (
+    escape,
+    out,
+    print_error,
+    print_warning,
+    progress_bar,
+    refuse_existing,
+    share,
+)
 from hemascope.files import write_atomic
 from hemascope.folders import PassedOver
 from hemascope.inference.classifier import Classifier
@@ -126,6 +134,8 @@ def classify(
                 page = classification_page(gallery, tally, classifier, um_per_pixel, passed_over)
                 write_atomic(report, page)
     _print_tally(tally)
+    if difference := tally.describe_difference(um_per_pixel):
+        print_warning(difference)
     written = " and ".join(str(path) for path in (table, report) if path)
     _print_last_line(str(tally), passed_over, written)
     return _exit_status(images, tally, passed_over, strict)

@@ -55,7 +55,7 @@ def data_check(
     """Find what is wrong with a set of images, and write its manifest.
 
     Counts classes, subtypes, sizes and modes; finds unreadable files, copies, the same image
-    under two labels, near-duplicates, and images in two splits.
+    under two labels, near-duplicates, images in two splits, and masks among the cells.
 
     Parameters
     ----------
@@ -84,6 +84,7 @@ def data_split(
     out_file: Annotated[Path, Parameter(name="--out")],
     test: float = 0.2,
     val: float = 0.0,
+    pool: float = 0.0,
     paper: Annotated[bool, Parameter(negative="")] = False,
     train_per_class: int = 400,
     test_per_class: int = 125,
@@ -92,7 +93,7 @@ def data_split(
     root: Root = None,
     force: Force = False,
 ) -> int:
-    """Divide images into train, val and test, by class and subtype.
+    """Divide images into train, val, test and pool, by class and subtype.
 
     Copies of a file, and the cells of one group (patient or slide), are kept together.
 
@@ -105,7 +106,10 @@ def data_split(
     test
         Part for testing.
     val
-        Part for validation; the rest is for training.
+        Part for validation.
+    pool
+        Part for calibration, which needs 20 images a class that training never sees; the rest is
+        for training.
     paper
         The study's protocol instead: a fixed number of images per class to train on and to test
         on; the rest is `pool`.
@@ -128,7 +132,7 @@ def data_split(
     elif paper:
         done = split_counts(manifest, seed, train_per_class, test_per_class)
     else:
-        parts = {"train": 1 - val - test, "val": val, "test": test}
+        parts = {"train": 1 - val - test - pool, "val": val, "test": test, "pool": pool}
         done = split_fractions(manifest, {k: v for k, v in parts.items() if v}, seed)
     check_splits(done)
     write_manifest(below(done, out_file.parent), out_file, overwrite=force)
@@ -264,6 +268,7 @@ def _print_check(report: DataReport) -> None:
         "groups (patients or slides)": str(report.groups),
         "hidden files passed over": str(report.hidden),
         "unreadable files": str(len(report.unreadable)),
+        "images that look like masks, not cells": str(len(report.masks)),
         "groups of identical files": str(len(report.identical)),
         "of them under two labels": str(len(report.two_labels)),
         "of them in two splits": str(len(report.two_splits)),
@@ -274,6 +279,12 @@ def _print_check(report: DataReport) -> None:
         out.print(f"{name}: {value}", highlight=False)
     for path, problem in report.unreadable:
         out.print(f"  unreadable: {escape(path)}: {escape(problem)}", soft_wrap=True)
+    if report.masks:
+        out.print(
+            f"  masks: {escape(', '.join(report.masks))}; they count as cells here and in "
+            "training: move them out of the classes' folders, or take them out of the manifest",
+            soft_wrap=True,
+        )
     groups = {
         "changed": tuple((path,) for path in report.changed),
         "two labels": report.two_labels,

@@ -31,7 +31,14 @@ from hemascope.data.external import SITES, Site, read_site
 from hemascope.data.manifest import Manifest
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.class_subset import AT_LEAST
-from hemascope.records import RESEARCH_USE_ONLY, Estimate, Evaluation, Proportion, SiteMetrics
+from hemascope.records import (
+    RESEARCH_USE_ONLY,
+    ChoiceMetrics,
+    Estimate,
+    Evaluation,
+    Proportion,
+    SiteMetrics,
+)
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,10 @@ def _print_evaluation(evaluation: Evaluation) -> None:
         "macro AUROC": evaluation.macro_auroc,
         "expected calibration error": evaluation.expected_calibration_error,
     }
+    if len(evaluation.present) < len(evaluation.class_names):
+        _print_present(evaluation)
+        del figures["accuracy"], figures["balanced accuracy"]
+        figures["macro F1, classes without images included"] = figures.pop("macro F1")
     for name, figure in figures.items():
         interval = f"{share(figure.low)} – {share(figure.high)}"
         table.add_row(name, share(figure.value), interval)
@@ -187,6 +198,27 @@ def _print_evaluation(evaluation: Evaluation) -> None:
         out.print(f"{len(evaluation.unreadable)} images could not be read and are left out")
 
 
+def _print_present(evaluation: Evaluation) -> None:
+    """The classes that are there, and the figures among all classes and among these."""
+    present, names = evaluation.present, evaluation.class_names
+    out.print(
+        f"{len(present)} of the model's {len(names)} classes are there: "
+        f"{escape(', '.join(present))}",
+        soft_wrap=True,
+    )
+    table = Table("named among", "accuracy", "balanced accuracy")
+    rows: dict[str, Evaluation | ChoiceMetrics] = {f"all {len(names)} classes": evaluation}
+    if evaluation.among_present is not None:
+        rows[f"these {len(present)} only"] = evaluation.among_present
+    for title, scores in rows.items():
+        table.add_row(title, _interval(scores.accuracy), _interval(scores.balanced_accuracy))
+    out.print(table)
+
+
+def _interval(figure: Proportion | Estimate) -> str:
+    return f"{share(figure.value)} ({share(figure.low)} – {share(figure.high)})"
+
+
 def _print_site(site: SiteMetrics) -> None:
     """Accuracy, balanced accuracy and calibration on the cells of the shared classes."""
     names = ", ".join(site.shared) or "none"
@@ -194,13 +226,10 @@ def _print_site(site: SiteMetrics) -> None:
     table = Table("chosen among", "accuracy", "balanced accuracy", "calibration error")
     rows = {"all classes of the model": site.among_all, "these classes only": site.among_shared}
     for title, scores in rows.items():
-        figures = (
-            scores.accuracy,
-            scores.balanced_accuracy,
-            scores.expected_calibration_error,
-        )
         table.add_row(
             title,
-            *(f"{share(f.value)} ({share(f.low)} – {share(f.high)})" for f in figures),
+            _interval(scores.accuracy),
+            _interval(scores.balanced_accuracy),
+            _interval(scores.expected_calibration_error),
         )
     out.print(table)

@@ -33,6 +33,8 @@ THUMBNAIL = 32  # pixels a side, of what near-duplicates are found by
 #   copies are not found.
 NEAR_BITS = 8
 NEAR_LEVELS = 8.0
+MASK_COLOURS = 8  # a mask has one colour for each thing that it marks; a photograph, hundreds
+NEAR_EXTREMES = 16  # grey levels from black and white that JPEG leaves around a mask's pixels
 HASH_BANDS = 5  # hashes within 2 × 5 - 1 bits have a part in common but for one bit at most
 BLOCK = 2048  # images that are looked up at once, so that memory stays bounded
 _BITS_SET = np.array([number.bit_count() for number in range(1 << 16)], dtype=np.uint8)
@@ -45,10 +47,10 @@ class DataReport:
     `manifest` holds the rows that can be read, with their SHA-256. `per_subtype` counts by label
     and subtype, `per_laboratory` by laboratory where it is known; `groups` is how many patients or
     slides there are. `sizes` and `modes` count images: "360×363" and "RGB". `unreadable` pairs a
-    path with the reason; `changed` are files whose SHA-256 is not the one recorded. `hidden` counts
-    hidden files and folders passed over. `identical` are groups of cells at the same place of
-    byte-identical files, `two_labels` those of them that stand under two labels; `two_splits` are
-    cells of byte-identical files in two splits.
+    path with the reason; `masks` are images that look like segmentation masks; `changed` are files
+    whose SHA-256 is not the one recorded. `hidden` counts hidden files and folders passed over.
+    `identical` are groups of cells at the same place of byte-identical files, `two_labels` those of
+    them that stand under two labels; `two_splits` are cells of byte-identical files in two splits.
     """
 
     manifest: Manifest
@@ -59,6 +61,7 @@ class DataReport:
     sizes: dict[str, int]
     modes: dict[str, int]
     unreadable: tuple[tuple[str, str], ...]
+    masks: tuple[str, ...]
     changed: tuple[str, ...]
     hidden: int
     identical: tuple[tuple[str, ...], ...]
@@ -76,6 +79,7 @@ class _Inspection:
     width: int = 0
     height: int = 0
     mode: str = ""
+    is_mask: bool = False
     thumbnail: ImageArray | None = None
 
 
@@ -108,6 +112,7 @@ def check(manifest: Manifest, progress: ProgressCallback | None = None) -> DataR
         unreadable=tuple(
             dict.fromkeys((row.path, problem) for row, problem in problems.items() if problem)
         ),
+        masks=tuple(path for path, image in images.items() if image.is_mask),
         changed=tuple(
             dict.fromkeys(
                 row.path
@@ -174,8 +179,19 @@ def _inspect(path: Path) -> _Inspection:
         width=image.width,
         height=image.height,
         mode=_stored_mode(content),
+        is_mask=_is_mask(image),
         thumbnail=np.asarray(small),
     )
+
+
+def _is_mask(image: Image.Image) -> bool:
+    """Whether an RGB image has a few colours only, or is black and white but for JPEG's noise."""
+    if image.getcolors(MASK_COLOURS) is not None:
+        return True
+    counts = image.convert("L").histogram()
+    black, white = sum(counts[:NEAR_EXTREMES]), sum(counts[-NEAR_EXTREMES:])
+    pixels = image.width * image.height
+    return min(black, white) > 0.01 * pixels and black + white > 0.95 * pixels
 
 
 def _stored_mode(content: bytes) -> str:

@@ -17,7 +17,7 @@ from hemascope.evaluation.uncertainty import measure_uncertainty
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.predict import is_out_of_distribution
 from hemascope.metrics import classification as metrics
-from hemascope.metrics.class_subset import measure_choice, shared_classes
+from hemascope.metrics.class_subset import measure_choice, measure_present, shared_classes
 from hemascope.provenance import data_hash, provenance
 from hemascope.records import Evaluation, Prediction, SiteMetrics, UncertaintyMetrics
 
@@ -89,6 +89,7 @@ def evaluate(
         evaluation,
         uncertainty=_measure_uncertainty(classifier, predictions, targets),
         site=_measure_site(evaluation, read.rows, scores, targets, site),
+        among_present=measure_present(classes.names, scores, targets),
     )
 
 

@@ -26,6 +26,19 @@ def shared_classes(targets: IntArray, num_classes: int, at_least: int = AT_LEAST
     return shared if shared.size > 1 else shared[:0]
 
 
+def measure_present(
+    class_names: Sequence[str], probabilities: FloatArray, targets: IntArray
+) -> ChoiceMetrics | None:
+    """The figures of all images, named among the classes that occur among the targets.
+
+    None where every class occurs, and where one does, which could not be missed.
+    """
+    present = np.unique(targets)
+    if not 1 < present.size < len(class_names):
+        return None
+    return measure_choice(class_names, probabilities, targets, present, present)
+
+
 def restrict(probabilities: FloatArray, classes: IntArray) -> FloatArray:
     """Probabilities (N,C) given that the cell is of one of K classes: (N,K), rows sum to 1.
 

@@ -109,6 +109,7 @@ def classification_page(
     return _render(
         "classification.html.j2",
         tally=tally,
+        difference=tally.describe_difference(um_per_pixel),
         counts=counts,
         tiles=list(_tiles(shown, classifier)),
         failed=gallery.failed,

@@ -1,0 +1,231 @@
+"""What a new user is told: unlike images, folders with some of the classes, the guides' steps."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hemascope import Classifier
+from hemascope.batch.tally import Outcome, tally_of
+from hemascope.bundle.bundle import read_bundle
+from hemascope.data.check import check
+from hemascope.data.manifest import Manifest, ManifestRow, read_manifest, write_manifest
+from hemascope.data.open_manifest import open_manifest
+from hemascope.data.synthetic import draw_cell, draw_folder
+from hemascope.metrics.class_subset import measure_present
+from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION
+
+ROOT = Path(__file__).parents[1]
+PRETRAINED = ROOT / "src" / "hemascope" / "pretrained"
+
+
+def hemascope(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hemascope", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def outcomes(unlike: int, alike: int) -> Counter[Outcome]:
+    """So many platelets that are unlike the training cells, and so many that are like them."""
+    flagged: Outcome = ("platelet", True, f"{OUT_OF_DISTRIBUTION}|blurred")
+    return Counter({flagged: unlike, ("platelet", False, None): alike, (None, None, None): 50})
+
+
+def test_most_cells_must_be_unlike_before_anything_is_said() -> None:
+    card = read_bundle().card
+    assert tally_of(outcomes(5, 5), card).describe_difference() == ""
+    assert tally_of(Counter(), card).describe_difference() == ""
+    said = tally_of(outcomes(6, 5), card).describe_difference()
+    assert said.startswith("6 of 11 cells")
+    assert said.index("--um-per-pixel") < said.index("stain") < said.index("hemascope evaluate")
+    assert "hemascope adapt" in said
+
+
+def test_the_advice_knows_which_scale_was_given_and_whether_one_can_be() -> None:
+    card = read_bundle().card
+    tally = tally_of(outcomes(9, 0), card)
+    assert "--um-per-pixel 0.25 right?" in tally.describe_difference(0.25)
+    without = replace(card, input=replace(card.input, microns=None))
+    assert "--um-per-pixel" not in tally_of(outcomes(9, 0), without).describe_difference()
+
+
+def test_another_laboratorys_bitmaps_are_said_to_differ(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        noise = rng.integers(0, 256, (300, 300, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{number}.bmp")
+    page = tmp_path / "p.html"
+    done = hemascope("classify", tmp_path, "--out", tmp_path / "p.csv", "--report", page)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 cells differ from the training images" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "3 of 3 cells differ from the training images" in page.read_text(encoding="utf-8")
+
+
+def test_drawn_cells_are_not_said_to_differ(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "cells", per_class=1)
+    page = tmp_path / "p.html"
+    done = hemascope("classify", tmp_path / "cells", "--out", tmp_path / "p.csv", "--report", page)
+    assert done.returncode == 0, done.stderr
+    assert "differ from the training images" not in done.stderr + page.read_text(encoding="utf-8")
+
+
+def test_present_classes_have_figures_of_their_own() -> None:
+    names = ("a", "b", "c")
+    scores = np.array([[0.3, 0.2, 0.5], [0.6, 0.3, 0.1], [0.1, 0.4, 0.5], [0.1, 0.8, 0.1]])
+    found = measure_present(names, scores, np.array([0, 0, 1, 1]))
+    assert found is not None
+    assert found.classes == ("a", "b")
+    assert (found.accuracy.successes, found.accuracy.n) == (4, 4)
+    one_wrong = measure_present(names, scores, np.array([0, 1, 1, 1]))
+    assert one_wrong is not None
+    assert one_wrong.balanced_accuracy.value == pytest.approx((1 + 2 / 3) / 2)
+    assert measure_present(names, scores, np.array([0, 1, 2, 1])) is None  # nothing is missing
+    assert measure_present(names, scores, np.array([1, 1, 1, 1])) is None  # no choice is left
+
+
+@pytest.mark.parametrize("present", [("monocyte", "neutrophil", "platelet"), ("platelet",)])
+def test_evaluate_leads_with_the_classes_that_are_there(
+    tmp_path: Path, present: tuple[str, ...]
+) -> None:
+    draw_folder(tmp_path / "all", per_class=2)
+    (tmp_path / "some").mkdir()
+    for name in present:
+        (tmp_path / "all" / name).rename(tmp_path / "some" / name)
+    done = hemascope("evaluate", tmp_path / "some", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    lead = f"{len(present)} of the model's 8 classes are there: {', '.join(present)}"
+    assert done.stdout.startswith(lead)
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    for text in (done.stdout, page):
+        assert text.index(lead) < text.index("all 8 classes") < text.index("macro F1")
+        assert (f"these {len(present)} only" in text) == (len(present) > 1)
+    written = json.loads((tmp_path / "out/evaluation.json").read_bytes())
+    assert {"accuracy", "balanced_accuracy", "macro_f1", "macro_auroc"} < written.keys()
+    assert (written["among_present"] is None) == (len(present) == 1)
+
+
+def test_evaluate_of_all_classes_says_nothing_of_present_ones(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "all", per_class=1)
+    done = hemascope("evaluate", tmp_path / "all", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "classes are there" not in done.stdout + page
+    assert "<th>accuracy</th><th>balanced accuracy</th><th>macro F1</th>" in page
+
+
+def mask_of(kind: str) -> Image.Image:
+    """A disk as segmentation tools save it."""
+    y, x = np.ogrid[:120, :120]
+    disk = (x - 60) ** 2 + (y - 60) ** 2 < 30**2
+    nucleus = (x - 60) ** 2 + (y - 60) ** 2 < 15**2
+    classes = disk.astype(np.uint8) + nucleus
+    if kind == "class numbers":
+        return Image.fromarray(classes)
+    if kind == "colours":
+        return Image.fromarray(np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)[classes])
+    if kind == "one bit":
+        return Image.fromarray(disk)
+    return Image.fromarray(np.where(disk, 255, 0).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [("class numbers", "png"), ("colours", "png"), ("one bit", "png"), ("grey", "jpg")],
+)
+def test_masks_beside_cells_are_found(tmp_path: Path, kind: str, suffix: str) -> None:
+    draw_folder(tmp_path, per_class=2)
+    mask_of(kind).save(tmp_path / "monocyte" / f"monocyte_0_mask.{suffix}")
+    assert check(open_manifest(tmp_path)).masks == (f"monocyte/monocyte_0_mask.{suffix}",)
+
+
+def test_masks_are_named_by_data_check(tmp_path: Path) -> None:
+    draw_folder(tmp_path, per_class=1)
+    mask_of("grey").save(tmp_path / "monocyte" / "mask.png")
+    done = hemascope("data", "check", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "images that look like masks, not cells: 1\n" in done.stdout
+    assert "masks: monocyte/mask.png" in done.stdout
+
+
+def test_photographs_of_cells_are_no_masks(real_data: Path) -> None:
+    cells = Manifest(
+        real_data,
+        tuple(
+            ManifestRow(path.relative_to(real_data).as_posix(), "cell")
+            for site in ("munich/neutrophil", "jiangxi/images")
+            for path in sorted((real_data / site).glob("*.*"))[:15]
+        ),
+    )
+    masks = Manifest(
+        real_data,
+        tuple(
+            ManifestRow(path.relative_to(real_data).as_posix(), "mask")
+            for path in sorted((real_data / "jiangxi/masks").glob("*.png"))[:15]
+        ),
+    )
+    assert check(cells).masks == ()
+    assert len(check(masks).masks) == 15
+
+
+def test_a_bundle_works_with_onnxruntime_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's program gives the probabilities of a Classifier."""
+    page = (ROOT / "docs/concepts/bundle_format.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    classifier = Classifier()
+    classifier.save_pretrained(tmp_path / "bundle")
+    Image.fromarray(np.asarray(draw_cell("monocyte", seed=3))).save(tmp_path / "cell.png")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, dict[str, float]] = {}
+    exec(compile(code, "bundle_format.md", "exec"), found)
+    (prediction,) = classifier.predict("cell.png")
+    assert prediction.uncertainty is not None
+    assert prediction.uncertainty.in_distribution  # else the fallback model predicts
+    assert found["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-5)
+
+
+def test_split_sets_images_aside_for_calibration(tmp_path: Path) -> None:
+    for label in ("mine", "yours"):
+        (tmp_path / label).mkdir()
+        for number in range(100):
+            (tmp_path / label / f"{number}.png").write_bytes(f"{label}{number}".encode())
+    out = tmp_path / "splits.csv"
+    parts = ("--test", 0.2, "--val", 0.1, "--pool", 0.2)
+    done = hemascope("data", "split", tmp_path, "--out", out, *parts)
+    assert done.returncode == 0, done.stderr
+    counts = Counter((row.label, row.split) for row in read_manifest(out).rows)
+    wanted = {"train": 50, "val": 10, "test": 20, "pool": 20}
+    assert counts == {(c, s): n for c in ("mine", "yours") for s, n in wanted.items()}
+
+
+def test_calibration_sees_cells_at_the_scale_that_is_given(tmp_path: Path) -> None:
+    """As from a manifest with the scale; without it, the fitted limits are others."""
+    draw_folder(tmp_path / "cells", per_class=20, size=120)
+    whole = open_manifest(tmp_path / "cells")
+    write_manifest(whole.fill_scale(0.2), tmp_path / "cells" / "scaled.csv")
+    cells, scaled = tmp_path / "cells", tmp_path / "cells" / "scaled.csv"
+    (tmp_path / "bundle").mkdir()
+    for name in ("card.json", "model.onnx", "uncertainty.safetensors"):
+        shutil.copy(PRETRAINED / name, tmp_path / "bundle")
+    card = json.loads((tmp_path / "bundle/card.json").read_bytes())
+    card["fallback_sha256"] = None
+    (tmp_path / "bundle/card.json").write_text(json.dumps(card))
+    fits = {"option": (cells, "--um-per-pixel", 0.2), "manifest": (scaled,), "none": (cells,)}
+    temperatures = {}
+    for name, arguments in fits.items():
+        options = ("--bundle", tmp_path / "bundle", "--out", tmp_path / name)
+        done = hemascope("calibrate", *arguments, *options)
+        assert done.returncode == 0, done.stderr
+        temperatures[name] = json.loads((tmp_path / name / "card.json").read_bytes())["temperature"]
+    assert temperatures["option"] == temperatures["manifest"] != temperatures["none"]
