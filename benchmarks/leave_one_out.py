@@ -5,7 +5,8 @@
 `cells.npz` comes from pack_laboratories.py; `trials.json` lists runs, each with a `name`, the
 laboratory it is `without`, the changes of its `recipe`, its `seed`, and the names of runs that
 `teach` it. Of PBC the split `test` is never trained on, nor is a fifth of `pool`, which says how
-good a run is at home (`--score-test`: of `test` as well). Runs of one laboratory are done one
+good a run is at home (`--score-test`: of `test` as well). `summary.json` in the folder of the runs
+says what each run predicts, class by class. Runs of one laboratory are done one
 after the other, those of different ones side by side (`--at-once`), and none is begun after
 `--stop-after` seconds.
 """
@@ -29,6 +30,7 @@ from safetensors.torch import load_file, save_file
 
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.augment import to_images
+from hemascope.files import write_atomic
 from hemascope.models.imagenet import imagenet_state
 from hemascope.processors import count_processors
 from hemascope.training.folder import RunFolder
@@ -220,6 +222,40 @@ def main() -> None:
         ]
         for future in futures:
             future.result()
+    write_summary(Cells(arguments.cells), arguments.out)
+
+
+def write_summary(cells: Cells, folder: Path) -> None:
+    """Of each run and laboratory: recall per class of one view, and of the mean of eight."""
+    runs = {}
+    for path in sorted(folder.glob("*/logits.npz")):
+        scored = np.load(path)
+        index, logits = scored["index"], scored["logits"].astype(np.float64)
+        runs[path.parent.name] = {
+            "recipe": json.loads((path.parent / "recipe.json").read_text()),
+            "laboratories": {
+                laboratory: {
+                    "one_view": recalls(cells, index, logits[0], laboratory),
+                    "eight_views": recalls(cells, index, logits.mean(0), laboratory),
+                }
+                for laboratory in dict.fromkeys(map(str, cells.laboratories[index]))
+            },
+        }
+    write_atomic(folder / "summary.json", json.dumps(runs, indent=2) + "\n")
+
+
+def recalls(cells: Cells, index: np.ndarray, logits: np.ndarray, laboratory: str) -> dict[str, Any]:
+    """Recall per class among all eight, and the mean over the classes with ten cells or more."""
+    here = (cells.laboratories[index] == laboratory) & (cells.targets[index] >= 0)
+    targets, predicted = cells.targets[index][here], logits[here].argmax(1)
+    counts = {
+        NAMES[c]: (int((predicted[targets == c] == c).sum()), int((targets == c).sum()))
+        for c in np.unique(targets)
+    }
+    return {
+        "balanced_accuracy": balanced(logits[here], targets),
+        "recall": {name: {"correct": k, "n": n} for name, (k, n) in counts.items()},
+    }
 
 
 if __name__ == "__main__":

@@ -633,3 +633,20 @@ def test_the_command_line_says_which_labels_are_outliers(
         ("two", "external"): 18,
     }
     assert [replace(row, split="", sha256="") for row in rows] == list(laboratories.rows)
+
+
+def test_a_run_is_taught_by_another_run(
+    cells: Path, cache: Path, tmp_path: Path, trained: RunFolder
+) -> None:
+    recipe = replace(read_recipe(trained.recipe), teacher_weight=0.5, epochs=1, cycles=1)
+    manifest = manifest_from_folder(cells)
+    run = train(recipe, manifest, tmp_path / "run", teachers=[trained.path], cache=cache)
+    assert read_recipe(run.recipe).teacher_weight == 0.5
+    with pytest.raises(TrainingError, match="teachers and teacher_weight go together"):
+        train(recipe, manifest, tmp_path / "none", cache=cache)
+    with pytest.raises(TrainingError, match="not a run with a finished epoch"):
+        train(recipe, manifest, tmp_path / "none", teachers=[tmp_path], cache=cache)
+    other = replace(recipe, crop=0.7)
+    with pytest.raises(TrainingError, match="the same classes, crop and microns"):
+        train(other, manifest, tmp_path / "none", teachers=[trained.path], cache=cache)
+    assert not (tmp_path / "none").exists()

@@ -41,6 +41,7 @@ def train(
     recipe: RecipeSettings = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     start_from: StartFrom | None = None,
+    teachers: Annotated[list[Path] | None, Parameter(name="--teacher", negative="")] = None,
     classes: str = "",
     root: Root = None,
     cache: Cache = None,
@@ -64,6 +65,9 @@ def train(
         Another run, of the same architecture, whose best weights this run begins with; a last
         layer for other classes is initialised anew. Or `imagenet`, for efficientnet_lite0 and
         efficientnet_mini; needs 'hemascope[imagenet]'.
+    teachers
+        Another run, of the same classes, crop and microns, from whose predictions the share
+        --teacher-weight of each target comes; several give their mean. Name it again to resume.
     classes
         Names of the classes in their order, with commas between; images of other labels are
         outliers, of which the network learns to be unsure. By default every label is a class.
@@ -92,6 +96,7 @@ def train(
             out_folder,
             resume=resume,
             start_from=start_from,
+            teachers=teachers or (),
             classes=class_set,
             cache=cache,
             on_read=on_read,

@@ -43,6 +43,7 @@ def train(
     *,
     resume: bool = False,
     start_from: StartFrom | None = None,
+    teachers: Sequence[str | Path] = (),
     classes: ClassSet | None = None,
     cache: str | Path | None = None,
     on_read: ProgressCallback | None = None,
@@ -68,6 +69,9 @@ def train(
     start_from
         Folder of another run, of the same architecture, whose best weights this one begins with;
         or "imagenet".
+    teachers
+        Folders of other runs, of the same classes and scale of input, whose mean prediction of each
+        augmented image is the share `teacher_weight` of its target.
     classes
         The class set; by default that of the labels. Images whose label is none of the classes are
         outliers, of which the network learns to be unsure.
@@ -111,6 +115,7 @@ def train(
     limit_threads()
     start = None if start_from is None else _start(start_from, recipe)
     data = prepare_data(recipe, manifest, Path(cache or default_cache()), classes, on_read)
+    networks = _load_teachers([RunFolder(Path(run)) for run in teachers], recipe, data.classes)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     facts = RunFacts(
         classes=data.classes,
@@ -126,13 +131,38 @@ def train(
             write_atomic(folder.start, start)
         write_atomic(folder.recipe, to_json(recipe))
         write_atomic(folder.provenance, to_json(facts))
-    fit(recipe, data, folder, on_epoch, on_step, folder.start if folder.start.exists() else None)
+    begun_with = folder.start if folder.start.exists() else None
+    fit(recipe, data, folder, on_epoch, on_step, begun_with, networks)
     if is_main:
         write_atomic(folder.curves, draw_curves(folder.read_metrics(), path.name))
         write_bundle(export_run(folder), folder.bundle)
         if on_done is not None:
             on_done(folder)
     return folder
+
+
+def _load_teachers(
+    folders: Sequence[RunFolder], recipe: Recipe, classes: ClassSet
+) -> list[CellNetwork]:
+    """The teachers' networks. Raises TrainingError for teachers that the recipe cannot use."""
+    if bool(folders) != (recipe.teacher_weight > 0):
+        raise TrainingError(
+            "teachers and teacher_weight go together: give the runs that teach, and the share of "
+            "the target that comes from them (above 0)"
+        )
+    networks = []
+    for folder in folders:
+        try:
+            network, card = load_trained(folder)
+        except ValueError as error:
+            raise TrainingError(str(error)) from None
+        seen = (card.input.crop, card.input.microns)
+        if card.classes != classes or seen != (recipe.crop, recipe.microns):
+            raise TrainingError(
+                f"{folder.path}: a teacher must have the same classes, crop and microns as the run"
+            )
+        networks.append(network)
+    return networks
 
 
 def end_group_process() -> None:
