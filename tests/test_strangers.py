@@ -124,7 +124,7 @@ def test_a_wrong_value_is_named(path: str, value: object, tmp_path: Path) -> Non
         ("[" * 100_000, "holds values within values"),
         ('{"format": 2, "name": "' + "[" * 50 + '"}', "missing required field"),
         ('{"format": 1, "name": "\\ud800"}', "card.json: "),
-        ('{"format": 1, "trust": {"unlike": 5}}', "missing required field"),
+        ('{"format": 1, "trust": {"unlike": 5}}', "ood_detector"),
         ('{"format": true}', "format True is not known"),
         ('{"format": [2]}', "is not known"),
         ("[]", "not a card"),

@@ -87,7 +87,7 @@ def _decode(arrays: Mapping[str, Float32Array], kind: Any, value: Any) -> Any:
         tensor = value["tensor"]
         array = arrays.get(tensor) if isinstance(tensor, str) else None
         if array is None or list(array.shape) != value.get("shape"):
-            raise msgspec.ValidationError(f"the array {tensor} is missing, or of another shape")
+            raise ValueError(f"the array {tensor} is missing, or of another shape")
         return array.astype(np.float64)
     try:
         if min(value["shape"], default=0) < 0:

@@ -88,15 +88,18 @@ class Engine:
         shapes: list[tuple[int, ...]] = [output.shape for output in found]
         num_classes, model = len(self.card.classes), self.card.uncertainty
         _, features, class_map, style, members = shapes
+        if model is not None:
+            features = model.ood_detector.directions.means.shape
+            style = model.ood_detector.style.means.shape
         expected = [
             (n, num_classes),
-            (n, features[-1] if model is None else model.ood_detector.directions.means.shape[1]),
-            (n, num_classes, *class_map[2:4]),
-            (n, style[-1] if model is None else model.ood_detector.style.means.shape[1]),
-            (n, *members[1:2], num_classes),
+            (n, *features[-1:]),
+            (n, num_classes, *class_map[-1:] * 2),
+            (n, *style[-1:]),
+            (n, *members[-2:-1], num_classes),
         ]
         for name, output, wanted in zip(found._fields, found, expected, strict=True):
-            if output.shape != wanted:
+            if output.shape != wanted or (n and not output.size):
                 raise BundleError(
                     f"'{self.card.name}' gave {name} of shape {output.shape}, which does not fit "
                     f"{CARD_FILE}; export the bundle again"

@@ -6,6 +6,7 @@ as it is by every reader. https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ GRAPH, TRAINING, FUNCTIONS = 7, 20, 25  # of a model
 NODE, INITIALIZER, SPARSE = 1, 5, 15  # of a graph
 INPUTS, OUTPUTS, OP_TYPE, ATTRIBUTE, DOMAIN = 1, 2, 4, 5, 7  # of a node
 NAME, INTEGER, TEXT, TENSOR, INTEGERS, TENSORS = 1, 3, 4, 5, 8, 10  # of an attribute
+KIND, ONE_INTEGER, LIST_OF_INTEGERS = 20, 2, 7  # of an attribute, and two of its values
 NESTED = (6, 11, 22, 23)  # graphs and sparse tensors in an attribute
 DIMS, DATA_TYPE, INT64S, TENSOR_NAME, RAW, EXTERNAL, LOCATION = 1, 2, 7, 8, 9, 13, 14
 INT64, FLOAT32 = 7, 1  # types of data
@@ -97,33 +99,41 @@ def _read_node(reader: MessageReader, message: memoryview) -> Node:
 
 
 def _read_attribute(reader: MessageReader, message: memoryview, node: Node) -> None:
-    name, text, integers = "", "", list[int]()
+    name, text, kind = "", "", 0
+    single: list[int] = []
+    several: list[int] = []
     for number, value in reader.fields(message):
         if number in NESTED:
             raise ValueError("it holds graphs inside nodes, or sparse tensors")
-        if number in (INTEGER, INTEGERS):
-            integers += reader.integers(value)
-        elif isinstance(value, memoryview):
-            if number == NAME:
-                name = _text(value)
-            elif number == TEXT:
-                text = _text(value)
-            elif number in (TENSOR, TENSORS):
-                node.constants.append(_read_tensor(reader, value)[1])
-    node.integers[name], node.texts[name] = integers, text
+        if number == INTEGERS:
+            several += reader.integers(value)
+        elif isinstance(value, int):
+            kind = value if number == KIND else kind
+            single += reader.integers(value) if number == INTEGER else ()
+        elif number == NAME:
+            name = _text(value)
+        elif number == TEXT:
+            text = _text(value)
+        elif number in (TENSOR, TENSORS):
+            node.constants.append(_read_tensor(reader, value)[1])
+    if name in node.texts:
+        raise ValueError("a node has two attributes of one name")
+    node.texts[name] = text
+    if kind in (ONE_INTEGER, LIST_OF_INTEGERS):
+        node.integers[name] = single[-1:] or [0] if kind == ONE_INTEGER else several
 
 
 def _read_tensor(reader: MessageReader, message: memoryview) -> tuple[str, Constant]:
     name, data_type, raw = "", 0, b""
     shape: list[int] = []
-    integers: list[float] = []
+    integers: list[int] = []
     is_external = False
     for number, value in reader.fields(message):
         if number == DIMS:
             shape += reader.integers(value)
         elif number == DATA_TYPE and isinstance(value, int):
             data_type = value
-        elif number == INT64S and not (isinstance(value, memoryview) and len(value) > 10 * SMALL):
+        elif number == INT64S:
             integers += reader.integers(value)
         elif number == TENSOR_NAME and isinstance(value, memoryview):
             name = _text(value)
@@ -131,11 +141,21 @@ def _read_tensor(reader: MessageReader, message: memoryview) -> tuple[str, Const
             raw = bytes(value[: 8 * SMALL + 1])
         elif number in (EXTERNAL, LOCATION):
             is_external = is_external or number == EXTERNAL or bool(value)
-    values: list[float] | None = integers or None
-    kind = {INT64: "q", FLOAT32: "f"}.get(data_type)
-    if kind and raw and len(raw) % struct.calcsize(kind) == 0 and len(raw) <= 8 * SMALL:
-        values = list(struct.unpack(f"<{len(raw) // struct.calcsize(kind)}{kind}", raw))
+    values = _read_values(data_type, raw, integers)
+    if values is not None and len(values) != math.prod(shape):
+        values = None
     return name, Constant(tuple(shape), len(message), is_external, values)
+
+
+def _read_values(data_type: int, raw: bytes, integers: list[int]) -> list[float] | None:
+    """The values of a small tensor, which are stored in one of two ways; None for others."""
+    if integers and not raw:
+        return [*integers] if data_type == INT64 else None
+    kind = {INT64: "q", FLOAT32: "f"}.get(data_type, "")
+    width = struct.calcsize(f"<{kind}")
+    if not width or len(raw) % width or len(raw) > 8 * SMALL:
+        return None
+    return list(struct.unpack(f"<{len(raw) // width}{kind}", raw))
 
 
 def _messages(reader: MessageReader, message: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -35,7 +35,9 @@ def check_graph(model: bytes, size: int) -> None:
 
 
 def _check_operator(node: Node) -> None:
-    for name in node.op_types or [""]:
+    if len(node.op_types) != 1:
+        raise ValueError("it is damaged")
+    for name in node.op_types:
         if name not in RULES:
             raise ValueError(f"it holds the operator {name!r:.60}, which no export writes")
     for domain in node.domains:

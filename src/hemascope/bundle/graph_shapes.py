@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
-from hemascope.bundle.graph import SMALL, Graph, Node
+from hemascope.bundle.graph import INT64, SMALL, Graph, Node
 
 Shape = tuple[int, ...]
 
@@ -37,7 +37,8 @@ def infer_shapes(graph: Graph, images: Shape) -> Iterator[tuple[Node, Shape]]:
     Raises ValueError where a shape does not follow from the graph.
     """
     known = {"images": Known(images)}
-    known |= {name: Known(found.shape, found.values) for name, found in graph.constants}
+    for name, constant in graph.constants:
+        _add(known, name, Known(constant.shape, constant.values))
     for node in graph.nodes:
         op_type = node.op_types[0]
         try:
@@ -49,8 +50,16 @@ def infer_shapes(graph: Graph, images: Shape) -> Iterator[tuple[Node, Shape]]:
             raise ValueError(f"a node {op_type} makes a side of negative length")
         if made.values is not None and len(made.values) > SMALL:
             made = Known(made.shape)
-        known |= dict.fromkeys(node.outputs, made)
+        for name in node.outputs:
+            _add(known, name, made)
         yield node, made.shape
+
+
+def _add(known: dict[str, Known], name: str, tensor: Known) -> None:
+    if name in known:
+        raise ValueError("two of its tensors have one name")
+    if name:
+        known[name] = tensor
 
 
 Inputs = Sequence[Known | None]
@@ -58,6 +67,12 @@ Inputs = Sequence[Known | None]
 
 def _same(node: Node, inputs: Inputs) -> Known:
     return _first(inputs)
+
+
+def _cast(node: Node, inputs: Inputs) -> Known:
+    shape, values = _first(inputs)
+    is_exact = node.integers["to"] == [INT64] and all(abs(v) < 2**53 for v in values or ())
+    return Known(shape, values if is_exact else None)
 
 
 def _constant(node: Node, inputs: Inputs) -> Known:
@@ -159,6 +174,8 @@ def _unsqueeze(node: Node, inputs: Inputs) -> Known:
     first, axes = _first(inputs), _second(inputs).integers()
     rank = len(first.shape) + len(axes)
     new, old = {axis % rank for axis in axes}, iter(first.shape)
+    if len(new) != len(axes):
+        raise ValueError
     shape = tuple(1 if axis in new else next(old) for axis in range(rank))
     return Known(shape, first.values if rank == 1 else None)
 
@@ -233,18 +250,19 @@ def _second(inputs: Inputs) -> Known:
 
 
 RULES: dict[str, Callable[[Node, Inputs], Known]] = {
-    **dict.fromkeys(("Cast", "Identity"), _same),
     **dict.fromkeys(("Clip", "Exp", "Log", "Neg", "Relu", "Sigmoid", "Sqrt"), _map),
     **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), _map),
     **dict.fromkeys(("Add", "Div", "Greater", "Mul", "Sub"), _broadcast),
     **dict.fromkeys(("AveragePool", "MaxPool"), _pool),
     **dict.fromkeys(("ReduceMean", "ReduceSum"), _reduce),
+    "Cast": _cast,
     "Concat": _concat,
     "Constant": _constant,
     "Conv": _convolve,
     "Flatten": _flatten,
     "Gather": _gather,
     "Gemm": _gemm,
+    "Identity": _same,
     "MatMul": _multiply,
     "Reshape": _reshape,
     "Resize": _resize,

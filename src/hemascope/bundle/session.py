@@ -71,7 +71,20 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = SILENT
-        return onnxruntime.InferenceSession(self._model, options, providers=self.providers)
+        for first in range(len(self.providers)):
+            providers = self.providers[first:]
+            try:
+                # onnxruntime would print that it goes on with the other providers.
+                opened = onnxruntime.InferenceSession(
+                    self._model, options, providers=providers, enable_fallback=0
+                )
+            except (ValueError, RuntimeError):
+                if len(providers) == 1:
+                    raise
+            else:
+                opened.enable_fallback()  # for a provider that fails later, in the middle of a run
+                break
+        return opened
 
     def _current(self) -> Any:
         with self._lock:
