@@ -260,7 +260,7 @@ def test_names_from_standard_input(
     assert [row["path"] for row in rows] == [odd, str(tmp_path / "caf\\udce9.png")]
     assert {row["status"] for row in rows} == {"ok"}
     given(b"\n")
-    assert classify("-", "--out", tmp_path / "none.csv").refused("names no images")
+    assert classify("-", "--out", tmp_path / "none.csv").refused("lists no images")
     assert not (tmp_path / "none.csv").exists()
 
 
@@ -348,7 +348,7 @@ def test_ctrl_c_while_classifying(
     monkeypatch.setattr(batch, "row", row)
     done = classify(tmp_path / "in", "--out", out, "--force")
     assert done.code == 130
-    assert done.err == "stopped; no half-written file is left; long work goes on with --resume\n"
+    assert done.err == "stopped; no half-written file is left; --resume continues long work\n"
     assert names(folder) == {out.name}
     assert out.read_text() == "mine"
 
@@ -580,7 +580,7 @@ def test_ctrl_c_while_training(
         patch.setattr(Run, "_step", interrupted)
         done = train(folder, 2)
     assert done.code == 130
-    assert done.err == "stopped; no half-written file is left; long work goes on with --resume\n"
+    assert done.err == "stopped; no half-written file is left; --resume continues long work\n"
     assert run.last.exists()
     assert not run.bundle.exists()
     assert not list(run.path.glob(".*"))

@@ -168,7 +168,7 @@ def test_the_page_shows_both_maps_and_what_failed(tmp_path: Path) -> None:
     code = app(["explain", str(tmp_path), "--out", str(out)], result_action="return_value")
     page = out.read_text()
     assert code == 0
-    assert page.count("evidence for the named class") == 1
+    assert page.count("evidence for the predicted class") == 1
     assert page.count("evidence for the runner-up") == 1
     assert "b.png</td><td>not an image in a known format" in page
     assert "research use only" in page

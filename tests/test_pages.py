@@ -94,16 +94,9 @@ def test_commands_are_those_of_the_command_line(command: str) -> None:
     app.parse_args(words, exit_on_error=False, print_error=False)
 
 
-# A page that describes the planned interface; strict, so that the mark must go when it is there.
-PLANNED = pytest.mark.xfail(strict=True, reason="the page describes the planned interface")
-EXAMPLES = (
-    "README.md",
-    "docs/getting_started.md",
-    pytest.param("docs/guides/classify.md", marks=PLANNED),
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/getting_started.md", "docs/guides/classify.md"]
 )
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
 def test_python_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_folder(tmp_path / "cells", 1, seed=0)
     shutil.copy(tmp_path / "cells/neutrophil/neutrophil_0.png", tmp_path / "cell.jpg")

@@ -118,7 +118,7 @@ def test_what_does_not_bear_it_is_refused(
 ) -> None:
     named = iter([np.zeros(100, dtype=int), np.r_[np.zeros(98, dtype=int), 1, 1]])
     monkeypatch.setattr(quantising, "_predict_classes", lambda *_: next(named))
-    with pytest.raises(BundleError, match=r"only 98\.0% of 24 images are named as before"):
+    with pytest.raises(BundleError, match=r"only 98\.0% of 24 images are predicted as before"):
         quantise(mini, cells)
 
 

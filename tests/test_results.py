@@ -19,7 +19,17 @@ def read(name: str) -> Any:
 
 @pytest.mark.parametrize(
     "name",
-    ["evaluation", "jiangxi", "bccd", "bccd_crops", "benchmark", "explanation", "quality", "flags"],
+    [
+        "evaluation",
+        "jiangxi",
+        "bccd",
+        "bccd_crops",
+        "munich",
+        "benchmark",
+        "explanation",
+        "quality",
+        "flags",
+    ],
 )
 def test_results_are_of_the_model_that_ships(name: str) -> None:
     assert read(name)["provenance"]["model_sha256"] == read_bundle().card.model_sha256
@@ -53,8 +63,9 @@ def test_cells_of_other_laboratories_are_all_flagged() -> None:
 
 def test_the_searched_map_differs_from_the_blob_by_more_than_chance() -> None:
     found = read("explanation")
+    assert found["optimised_on_these_curves"] == ["searched mask"]
     for curves in (found["deletion"], found["insertion"]):
-        gap = curves["ours_less"]["blob"]
+        gap = curves["searched_less"]["blob"]
         assert gap["low"] * gap["high"] > 0
     for share in found["peak_in_cell"].values():
         assert share["successes"] == share["n"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hemascope.data.synthetic import draw_folder
+from samples import two_classes
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
@@ -118,14 +119,16 @@ def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_study_ends_its_runs(cells: Path, tmp_path: Path) -> None:
+def test_a_study_ends_its_runs(tmp_path: Path) -> None:
     """The process that trains is ended too, and tidies up."""
     manifest = tmp_path / "m.csv"
-    words = ["data", "split", cells, "--test", "0.34", "--out", manifest]
+    (tmp_path / "cells").mkdir()
+    images = two_classes(tmp_path / "cells", 24)
+    words = ["data", "split", images, "--test", "0.34", "--out", manifest]
     assert run("from hemascope.cli import main; main()", *words, cwd=tmp_path).returncode == 0
     study = tmp_path / "study"
     command = [sys.executable, "-m", "hemascope", "study", "run", manifest, "--out", study]
-    command += ["--profile", "cpu", "--only", "reference", "--cache", tmp_path / "c"]
+    command += ["--profile", "cpu", "--only", "deep_efficientnet", "--cache", tmp_path / "c"]
     process = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 240
     while not list(study.glob("*/recipe.json")) and process.poll() is None:

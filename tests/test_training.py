@@ -439,7 +439,8 @@ def test_a_recipe_in_old_words_is_still_read(tmp_path: Path) -> None:
     """And has the digest that it had, by which folders of studies are named."""
     path = tmp_path / "recipe.json"
     path.write_text(
-        '{"dropout": 0.2, "stochastic_depth": 0.1, "enlarge": 1.5, "augmentation": "sites"}'
+        '{"dropout": 0.2, "stochastic_depth": 0.1, "enlarge": 1.5, "augmentation": "sites", '
+        '"precision": "bf16"}'
     )
     recipe = read_recipe(path)
     assert recipe == Recipe(
@@ -447,6 +448,7 @@ def test_a_recipe_in_old_words_is_still_read(tmp_path: Path) -> None:
         drop_path_rate=0.1,
         input_upscale=1.5,
         augmentation="domain_randomisation",
+        precision="bf16",
     )
     assert recipe.digest() == "73de56c78efd"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,10 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, mahalanobis
 from sklearn.neighbors import NearestNeighbors
 
+from hemascope.data.synthetic import draw_cell
+from hemascope.inference.classifier import Classifier
 from hemascope.uncertainty.conformal import class_thresholds, conformal_threshold, prediction_sets
+from hemascope.uncertainty.model import NONE_LIKELY, SEVERAL_POSSIBLE, assess
 from hemascope.uncertainty.ood import (
     LabelledOutputs,
     fit_directions,
@@ -149,3 +154,20 @@ def test_unlike_cells_and_unlike_pictures_score_above_one() -> None:
     # a cell that is every bit like a class does not make up for another laboratory's picture
     perfect = 3 * np.eye(6)[others.targets]
     assert (unlike(perfect, others.style_statistics + 6) > 1).mean() > 0.99
+
+
+def test_an_empty_set_is_not_called_a_choice_between_classes() -> None:
+    classifier = Classifier()
+    shipped = classifier.card.uncertainty
+    assert shipped is not None
+    images = np.stack([classifier.card.input.apply(draw_cell("ig", seed)) for seed in range(3)])
+    outputs = classifier.outputs(images)
+    probabilities = np.full((3, 8), 0.1)  # all three are unsure; the set of the first is empty
+    probabilities[1:, 0] = [0.3, 0.4]
+    model = replace(shipped, set_threshold=0.3, least_probability=0.5)
+    found = assess(model, probabilities, outputs.features, outputs.style_statistics, images)
+    assert found.sets.sum(axis=1).tolist() == [0, 1, 1]
+    assert [why[0] for why in found.reasons] == [NONE_LIKELY, SEVERAL_POSSIBLE, SEVERAL_POSSIBLE]
+    sure = replace(model, least_probability=0.1)
+    found = assess(sure, probabilities, outputs.features, outputs.style_statistics, images)
+    assert not {NONE_LIKELY, SEVERAL_POSSIBLE}.intersection(*found.reasons)

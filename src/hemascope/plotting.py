@@ -24,7 +24,7 @@ def encode_png(figure: Figure) -> bytes:
 
 
 def draw_confusion_matrix(
-    axes: Axes, counts: IntArray, labels: Sequence[str], named: Sequence[str], title: str
+    axes: Axes, counts: IntArray, labels: Sequence[str], predicted: Sequence[str], title: str
 ) -> None:
     """Counts (L,C), one row per label, shaded by each label's share; readable without colour."""
     totals = counts.sum(axis=1, keepdims=True)
@@ -34,9 +34,9 @@ def draw_confusion_matrix(
         if counts[row, column]:
             tone = "white" if shares[row, column] > 0.4 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=tone)
-    axes.set_xticks(range(len(named)), named, rotation=45, ha="right")
+    axes.set_xticks(range(len(predicted)), predicted, rotation=45, ha="right")
     axes.set_yticks(range(len(labels)), labels)
-    axes.set_xlabel("named by the model")
+    axes.set_xlabel("predicted class")
     axes.set_ylabel("label")
     axes.set_title(f"{title}, n = {counts.sum()}", fontsize=10)
 

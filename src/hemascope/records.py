@@ -67,7 +67,7 @@ class Uncertainty:
     (True, False)
     >>> grey = Classifier().predict(np.full((200, 200, 3), 128, dtype=np.uint8))[0]
     >>> grey.uncertainty.review_reasons
-    ('unlike the training cells', 'several classes possible', 'no cell in the picture')
+    ('unlike the training cells', 'no class is likely enough', 'no cell in the picture')
     """
 
     prediction_set: tuple[str, ...]
@@ -187,7 +187,7 @@ class SubtypeMetrics:
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image whose named class is not its label."""
+    """An image whose predicted class is not its label."""
 
     path: str
     label: str
@@ -228,7 +228,7 @@ class UncertaintyMetrics:
 
     `uncalibrated` is of the probabilities as the network gave them. `accuracy_of_rest` is of the
     images that were not sent to review. `risk_coverage` are points (share of the images that is
-    answered, most confident first; share of mistakes among them).
+    predicted, most confident first; share of mistakes among them).
     """
 
     calibrated_on: str
@@ -248,7 +248,7 @@ class UncertaintyMetrics:
 class ChoiceMetrics:
     """How a bundle did on cells of the shared classes, when it chose among `classes`.
 
-    `confusion` counts labels (rows, the shared classes) against named classes (columns).
+    `confusion` counts labels (rows, the shared classes) against predicted classes (columns).
     """
 
     classes: tuple[str, ...]
@@ -290,7 +290,7 @@ class SiteMetrics:
 
     `shared` are the bundle's classes with enough cells there, and `n` counts the cells of these;
     `cells` counts all, by label. `um_per_pixel` is the median over the cells. `appearance` is
-    compared with that of the `reference`, if one is named.
+    compared with that of the `reference`, if there is one.
     """
 
     title: str
@@ -384,9 +384,10 @@ class LabelIssue:
 
 @dataclass(frozen=True)
 class Audit:
-    """Suspects among n labelled images, the likeliest first; `agreed` have their label named.
+    """Labels of n images that are probably wrong, the likeliest first.
 
-    `pairs` counts the suspects by "label → suggested". `unreadable` holds "path: reason".
+    `agreed` counts the images that are predicted as labelled. `pairs` counts the issues by
+    "label → suggested". `unreadable` holds "path: reason".
     """
 
     name: str

@@ -84,14 +84,15 @@ def _decode(arrays: Mapping[str, Float32Array], kind: Any, value: Any) -> Any:
     if (get_origin(kind) or kind) is not np.ndarray:
         raise NotImplementedError(f"{kind} has no place in a result")
     if isinstance(value, dict) and "tensor" in value:
-        array = arrays.get(value["tensor"])
+        tensor = value["tensor"]
+        array = arrays.get(tensor) if isinstance(tensor, str) else None
         if array is None or list(array.shape) != value.get("shape"):
-            raise msgspec.ValidationError(
-                f"the array {value['tensor']} is missing, or of another shape"
-            )
+            raise msgspec.ValidationError(f"the array {tensor} is missing, or of another shape")
         return array.astype(np.float64)
     try:
+        if min(value["shape"], default=0) < 0:
+            raise ValueError
         content = np.frombuffer(base64.b64decode(value["float32"], validate=True), "<f4")
         return content.astype(np.float64).reshape(value["shape"])
     except (KeyError, TypeError, ValueError):
-        raise msgspec.ValidationError("an array needs a shape and that many values") from None
+        raise ValueError("an array needs a shape and that many values") from None

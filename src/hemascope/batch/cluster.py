@@ -79,7 +79,7 @@ def classify_on_cluster(
     slices = _slices(sources.tables)
     images = len(sources.images) + sum(entry.rows for entry in slices)
     if images == 0:
-        raise ValueError("no images were named")
+        raise ValueError("no images were given")
     names = [*sources.images, *(f"{s.file}#{s.group}:{s.rows}" for s in slices)]
     folder = Folder(out)
     shards = Shards(folder, out)

@@ -46,7 +46,7 @@ def find_inputs(inputs: Iterable[str]) -> Inputs:
         images.update(dict.fromkeys(found.images))
         passed_over += found.passed_over
     if not images:
-        raise ValueError("no images were named")
+        raise ValueError("no images were given")
     return Inputs(list(images), passed_over)
 
 

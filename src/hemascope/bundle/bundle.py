@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
-from hemascope.bundle.card import CARD_FILE, Card, read_card, write_card
+from hemascope.bundle.card import CARD_FILE, Card, read_card, read_file, write_card
+from hemascope.bundle.card_check import check_card
 from hemascope.errors import BundleError
 from hemascope.files import remove_torn, sha256_of, write_atomic
 
 MODEL_FILE, FALLBACK = "model.onnx", "fallback"
+LARGEST_MODEL = 2**30  # bytes
 FALLBACK_OF_FORMAT_1 = "elsewhere"
 
 
@@ -96,9 +98,31 @@ def read_bundle(folder: Path | None = None) -> Bundle:
     Raises BundleError for one that is incomplete, damaged, of another format or altered.
     """
     folder = folder or pretrained_folder()
+    bundle = _read_alone(folder)
+    if bundle.card.fallback_sha256 is None:
+        return bundle
+    inner = folder / FALLBACK if (folder / FALLBACK).exists() else folder / FALLBACK_OF_FORMAT_1
+    other = _read_alone(inner)
+    if other.card.fallback_sha256 is not None:
+        raise BundleError(
+            f"{inner}: a fallback model cannot have a fallback model of its own; "
+            "copy or calibrate the bundle again"
+        )
+    if other.card.model_sha256 != bundle.card.fallback_sha256:
+        raise BundleError(
+            f"{inner}: not the network that {folder / CARD_FILE} names; "
+            "copy or calibrate the bundle again"
+        )
+    if (bundle.card.classes, bundle.card.input) != (other.card.classes, other.card.input):
+        raise BundleError(f"{inner}: other classes or another input than {folder / CARD_FILE} says")
+    return Bundle(bundle.card, bundle.model, other)
+
+
+def _read_alone(folder: Path) -> Bundle:
+    """The bundle in a folder, without its fallback model."""
     try:
         card = read_card(folder)
-        model = (folder / MODEL_FILE).read_bytes()
+        model = read_file(folder / MODEL_FILE, LARGEST_MODEL)
     except OSError as error:
         name = Path(error.filename or folder).name
         raise BundleError(
@@ -110,16 +134,7 @@ def read_bundle(folder: Path | None = None) -> Bundle:
             f"{folder}: {MODEL_FILE} is not the file that {CARD_FILE} describes "
             "(its SHA-256 differs); copy or export the bundle again"
         )
-    if card.fallback_sha256 is None:
-        return Bundle(card, model)
-    inner = folder / FALLBACK if (folder / FALLBACK).exists() else folder / FALLBACK_OF_FORMAT_1
-    other = read_bundle(inner)
-    if other.card.model_sha256 != card.fallback_sha256:
-        raise BundleError(
-            f"{inner}: not the network that {folder / CARD_FILE} names; "
-            "copy or calibrate the bundle again"
-        )
-    return Bundle(card, model, other)
+    return Bundle(card, model)
 
 
 def replace_model(bundle: Bundle, model: bytes) -> Bundle:
@@ -141,6 +156,7 @@ def replace_model(bundle: Bundle, model: bytes) -> Bundle:
 def add_fallback(bundle: Bundle, other: Bundle) -> Bundle:
     """The calibrated bundle, with another's network as its fallback model.
 
+    A fallback model of the other's own is left out: nothing would ask it.
     Raises BundleError where one is not calibrated, or they differ in classes or input.
     """
     for member in (bundle, other):
@@ -154,11 +170,19 @@ def add_fallback(bundle: Bundle, other: Bundle) -> Bundle:
             "networks of one bundle must share both"
         )
     card = replace(bundle.card, fallback_sha256=other.card.model_sha256)
-    return Bundle(card, bundle.model, other)
+    alone = Bundle(replace(other.card, fallback_sha256=None), other.model)
+    return Bundle(card, bundle.model, alone)
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:
-    """Writes the bundle's files, each whole; the card last, so that half a bundle is refused."""
+    """Writes the bundle's files, each whole; the card last, so that half a bundle is refused.
+
+    Raises BundleError for a card that would not be read again, before anything is written.
+    """
+    try:
+        check_card(bundle.card)
+    except ValueError as error:
+        raise BundleError(f"'{bundle.card.name}' is not written: {error}") from None
     if bundle.fallback is not None:
         write_bundle(bundle.fallback, folder / FALLBACK)
     remove_torn(folder / MODEL_FILE)

@@ -6,7 +6,10 @@ can read the card. Cards of format 1, which hold these arrays themselves, are re
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from hemascope.arrays import Float32Array
+from hemascope.bundle.card_check import check_card, check_nesting, check_numbers
 from hemascope.classes import ClassSet
 from hemascope.errors import BundleError
-from hemascope.files import sha256_of, write_atomic
+from hemascope.files import remove_torn, sha256_of, write_atomic
 from hemascope.preprocess import InputSpec
 from hemascope.records import RESEARCH_USE_ONLY, Proportion
 from hemascope.serialization import from_json, split_arrays, to_json
@@ -25,6 +29,7 @@ from hemascope.uncertainty.model import UncertaintyModel
 
 FORMAT = 2
 CARD_FILE, UNCERTAINTY_FILE = "card.json", "uncertainty.safetensors"
+LARGEST_CARD, LARGEST_ARRAYS = 2**24, 2**28  # bytes
 OUTPUTS = ("logits", "features", "class_map", "style_statistics", "members")
 OUTPUTS_OF_FORMAT_1 = ("logits", "features", "class_map", "texture", "members")
 
@@ -79,29 +84,66 @@ def read_card(folder: Path) -> Card:
     unknown format or altered.
     """
     path = folder / CARD_FILE
-    text = path.read_bytes()
-    try:
-        card = json.loads(text)
-    except ValueError:
-        raise BundleError(f"{path}: not valid JSON; copy or export the bundle again") from None
-    card_format = card.get("format") if isinstance(card, dict) else None
-    if card_format not in (1, FORMAT):
+    text = read_file(path, LARGEST_CARD)
+    tree = _parse(path, text)
+    card_format = tree.get("format")
+    if type(card_format) is not int or card_format not in (1, FORMAT):
         raise BundleError(
             f"{path}: bundle format {card_format!r} is not known here (this version reads "
             f"1 and {FORMAT}); use the Hemascope version that wrote it"
         )
-    if card_format == 1:
-        text = to_json(_translate_format_1(card))
-    arrays = _read_arrays(folder, card.get("uncertainty_sha256"))
     try:
-        return from_json(text, Card, arrays)
+        if card_format == 1:
+            text = to_json(_translate_format_1(tree))
+        card = from_json(text, Card, _read_arrays(folder, tree.get("uncertainty_sha256")))
+        check_card(card)
+    except BundleError:
+        raise
     except ValueError as error:
         raise BundleError(f"{path}: {error}") from None
+    return card
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """A file of a bundle, of `most` bytes at most.
+
+    Raises OSError for one that cannot be read, and BundleError for one that is larger, or that is
+    no file but a device or a pipe.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{path}: not a file, but a device or a pipe; export the bundle again")
+    if status.st_size > most:
+        raise BundleError(f"{path}: {status.st_size:,} bytes; such a file has at most {most:,}")
+    return path.read_bytes()
+
+
+def _parse(path: Path, text: bytes) -> dict[str, Any]:
+    """The JSON of a card, whose numbers are finite and whose values are not nested too deeply."""
+    try:
+        check_nesting(text)
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from None
+    try:
+        tree = json.loads(text)
+    except ValueError:
+        raise BundleError(f"{path}: not valid JSON; copy or export the bundle again") from None
+    if not isinstance(tree, dict):
+        raise BundleError(f"{path}: not a card; copy or export the bundle again")
+    try:
+        check_numbers(tree)
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from None
+    return tree
 
 
 def write_card(card: Card, folder: Path) -> None:
     """Writes the card's arrays and then card.json, each whole or not at all."""
     tree, arrays = split_arrays(card)
+    for name in (UNCERTAINTY_FILE, CARD_FILE):
+        remove_torn(folder / name)
     if arrays:
         content = save(arrays)
         write_atomic(folder / UNCERTAINTY_FILE, content)
@@ -111,11 +153,13 @@ def write_card(card: Card, folder: Path) -> None:
         (folder / UNCERTAINTY_FILE).unlink(missing_ok=True)  # of the bundle that was here before
 
 
-def _read_arrays(folder: Path, sha256: str | None) -> dict[str, Float32Array]:
+def _read_arrays(folder: Path, sha256: object) -> dict[str, Float32Array]:
     """The arrays beside a card that names their file's SHA-256; none for another card."""
     if sha256 is None:
         return {}
-    content = (folder / UNCERTAINTY_FILE).read_bytes()
+    if not isinstance(sha256, str):
+        raise ValueError("uncertainty_sha256 must be a text")
+    content = read_file(folder / UNCERTAINTY_FILE, LARGEST_ARRAYS)
     if sha256_of(content) != sha256:
         raise BundleError(
             f"{folder}: {UNCERTAINTY_FILE} is not the file that {CARD_FILE} describes "

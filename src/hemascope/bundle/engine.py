@@ -9,6 +9,7 @@ import numpy as np
 from hemascope.arrays import Float32Array, ImageArray
 from hemascope.bundle.bundle import MODEL_FILE, Bundle
 from hemascope.bundle.card import CARD_FILE
+from hemascope.bundle.graph_check import check_graph
 from hemascope.bundle.session import Session
 from hemascope.bundle.tta import average_maps, symmetries
 from hemascope.errors import BundleError
@@ -41,11 +42,11 @@ class Engine:
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}")
         self.threads = threads or count_processors()
+        check_graph(bundle.model, self.card.input.size)
         try:
             self._session = Session(bundle.model, self.threads)
         except Exception as error:  # onnxruntime has no common error class
-            first_line = str(error).splitlines()[0]
-            raise BundleError(f"{MODEL_FILE} cannot be loaded: {first_line}") from None
+            raise BundleError(f"{MODEL_FILE} cannot be loaded: {_first_line(error)}") from None
         self._check_fit()
 
     @property
@@ -72,7 +73,39 @@ class Engine:
         )
 
     def _run(self, batch: ImageArray) -> ModelOutputs:
-        return ModelOutputs(*self._session.run(self.card.outputs, {"images": batch}))
+        try:
+            found = ModelOutputs(*self._session.run(self.card.outputs, {"images": batch}))
+        except Exception as error:  # onnxruntime has no common error class
+            raise BundleError(
+                f"'{self.card.name}' cannot be computed: {_first_line(error)}; "
+                "export the bundle again"
+            ) from None
+        self._check_outputs(found, len(batch))
+        return found
+
+    def _check_outputs(self, found: ModelOutputs, n: int) -> None:
+        """Raises BundleError for outputs of other shapes than a prediction needs, or not finite."""
+        shapes: list[tuple[int, ...]] = [output.shape for output in found]
+        num_classes, model = len(self.card.classes), self.card.uncertainty
+        _, features, class_map, style, members = shapes
+        expected = [
+            (n, num_classes),
+            (n, features[-1] if model is None else model.ood_detector.directions.means.shape[1]),
+            (n, num_classes, *class_map[2:4]),
+            (n, style[-1] if model is None else model.ood_detector.style.means.shape[1]),
+            (n, *members[1:2], num_classes),
+        ]
+        for name, output, wanted in zip(found._fields, found, expected, strict=True):
+            if output.shape != wanted:
+                raise BundleError(
+                    f"'{self.card.name}' gave {name} of shape {output.shape}, which does not fit "
+                    f"{CARD_FILE}; export the bundle again"
+                )
+            if not np.isfinite(output).all():
+                raise BundleError(
+                    f"'{self.card.name}' gave {name} that are not finite numbers: "
+                    "its weights are damaged; use another bundle"
+                )
 
     def _check_fit(self) -> None:
         """Raises BundleError for a graph that does not fit the card."""
@@ -86,3 +119,7 @@ class Engine:
                 f"{MODEL_FILE} does not fit {CARD_FILE}: it must take images of {size} pixels and "
                 f"give {', '.join(names)} of {num_classes} classes; export the bundle again"
             )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

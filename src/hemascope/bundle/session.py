@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 TELEMETRY_VARIABLE = "ORT_DISABLE_TELEMETRY"
+SILENT = 4  # fatal errors only: all others are raised as well, and end as one sentence of ours
 
 
 def _import_onnxruntime() -> Any:
-    """onnxruntime, without the telemetry that version 1.32 brought.
+    """onnxruntime, without lines in the terminal, and without the telemetry of version 1.32.
 
     Only the environment at its first import switches off all of it: a device id and a base of
     events in the user's cache, and a connection. The environment is then as it was before.
@@ -31,6 +32,8 @@ def _import_onnxruntime() -> Any:
             os.environ[TELEMETRY_VARIABLE] = before
     if was_imported:  # by the program that imports us; what is left to do is to write no events
         onnxruntime.disable_telemetry_events()
+    else:  # the program that imports us has not chosen what it wants to read in its log
+        onnxruntime.set_default_logger_severity(SILENT)
     return onnxruntime
 
 
@@ -67,7 +70,7 @@ class Session:
     def _open(self) -> Any:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3
+        options.log_severity_level = SILENT
         return onnxruntime.InferenceSession(self._model, options, providers=self.providers)
 
     def _current(self) -> Any:

@@ -41,7 +41,7 @@ def calibrate(
     max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
-    """Teach a model how far to trust its answers. Needs 'hemascope[evaluate]'.
+    """Fit how far the predictions of a model can be trusted. Needs 'hemascope[evaluate]'.
 
     Writes a bundle with the same network, whose probabilities are calibrated and whose
     predictions carry a set of possible classes, an out-of-distribution score, and whether
@@ -52,12 +52,14 @@ def calibrate(
     ----------
     out_folder
         Folder of the calibrated bundle.
-    elsewhere
-        Another bundle, or run, for the same classes and input, whose network is to name the
-        cells that are unlike those of the manifest; by default the one that the bundle has.
+    fallback
+        Another bundle, or run, for the same classes and input, that becomes the fallback model: it
+        predicts the images that are unlike those of the manifest. By default, the bundle keeps the
+        fallback model that it has.
     int8
         Let the network compute in eight-bit integers, which is up to twice as fast; needs
-        'hemascope[train]'. Refused where it would name more than 1 % of cells otherwise.
+        'hemascope[train]'. It is refused where more than 1 % of the cells would be
+        predicted differently.
     """
     limit_pixels(max_pixels)
     from hemascope.post_training.calibrate import calibrate as fit
@@ -92,12 +94,12 @@ def adapt(
     max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
-    """Fit a model to another laboratory, by ten labelled cells a class. Needs 'hemascope[train]'.
+    """Fit a model to another laboratory with ten labelled cells per class.
 
-    Writes a bundle whose last layers are fitted to these cells, at least five of each class:
-    those of the fallback model, where there is one. It is for that laboratory's
-    images only; classify them with the same --um-per-pixel. It flags nothing until `calibrate`
-    has seen other cells of them.
+    Needs 'hemascope[train]'. Writes a bundle whose last layers are fitted to these cells, at least
+    five of each class. Where there is a fallback model, its last layers are fitted. The bundle is
+    for that laboratory's images only; classify them with the same --um-per-pixel. It flags nothing
+    until it is calibrated on other cells of the laboratory.
 
     Parameters
     ----------

@@ -59,26 +59,26 @@ def classify(
     max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
-    """Name the cell in every image.
+    """Classify the cell in each image.
 
     Parameters
     ----------
     images
         Files, folders (with all below them, links followed), patterns like 'slides/*.png',
-        manifests (.csv), or - to read one path a line from standard input, with the line ends and
-        the encoding of any system. With --cluster also addresses, such as
+        manifests (.csv), or - to read one path per line from standard input, with the line ends
+        and the encoding of any system. With --cluster also addresses, such as
         s3://bucket/folder, and Parquet files with the columns path and bytes.
     out_file
-        The table: .csv, .jsonl or .parquet. One row an image: path, label, probability, status
+        The table: .csv, .jsonl or .parquet. One row per image: path, label, probability, status
         ("ok", or what is wrong with the file), and p_CLASS for every class. A name without a
         suffix is a folder of Parquet files, of 5,000 rows each. By default predictions.csv, and
         with --cluster, which writes folders only, predictions.
     report
-        Write a page to look at as well (.html): counts and a gallery with activation maps.
+        Write a page as well (.html): counts per class and a gallery with activation maps.
     strict
         Exit with 1 if any image or folder cannot be read.
     resume
-        Go on with a table that was begun and stopped, in whatever way; no row is lost or doubled.
+        Continue a table that was begun and stopped, in whatever way; no row is lost or doubled.
     cluster
         Classify on a Ray cluster, by RAY_ADDRESS or else one started here; folders must be on a
         disk that all its machines share. Needs 'hemascope[cluster]'.
@@ -91,7 +91,7 @@ def classify(
     if threads is not None and cluster:
         raise ValueError("--threads is for this machine alone; --workers is for a --cluster")
     if report is not None and (cluster or resume):
-        other = "classify on a --cluster" if cluster else "go on with --resume"
+        other = "classify on a --cluster" if cluster else "continue with --resume"
         raise ValueError(f"a page is of all images; leave --report out to {other}")
     table = out_file or ("predictions" if cluster else "predictions.csv")
     with progress_bar("classifying") as progress:
@@ -151,9 +151,9 @@ def explain(
     max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
-    """Show where an image speaks for the predicted class, and for the runner-up.
+    """Show where an image supports the predicted class, and the runner-up.
 
-    Writes one page to look at. Each map is the class activation map, averaged over the eight
+    Writes one page. Each map is the class activation map, averaged over the eight
     symmetries of the square.
 
     Parameters
@@ -163,16 +163,17 @@ def explain(
     out_file
         The page.
     search_mask
-        Search for better maps by the deletion and insertion curves: variations of each map are
-        tried out for those whose strongest places bring the class when shown alone, and undo it
-        when removed. Takes seconds per image; the curves are then no measure of the map.
+        Search for maps that do well by the deletion and insertion curves: variations of each map
+        are tried for those whose strongest places bring the class when they are shown alone, and
+        undo it when they are removed. This takes seconds per image. The curves are then no
+        measure of the map, because it was optimised on them.
     """
     limit_pixels(max_pixels)
     refuse_existing(force, out_file)
     inputs = find_inputs(images)
     paths = inputs.images
     if len(paths) > GALLERY:
-        raise ValueError(f"{len(paths)} images are too many for one page; name {GALLERY} at most")
+        raise ValueError(f"{len(paths)} images are too many for one page; give {GALLERY} at most")
     classifier = Classifier(bundle_folder(bundle))
     predictions = classifier.predict(paths, um_per_pixel=um_per_pixel)
     unreadable = sum(prediction.label is None for prediction in predictions)
@@ -187,7 +188,7 @@ def explain(
 
 
 def _inputs(images: list[str]) -> Inputs:
-    """The images that are named, of which `-` stands for a list on standard input."""
+    """The images that are given, of which `-` stands for a list on standard input."""
     return Inputs(_listed_paths()) if images == ["-"] else find_inputs(images)
 
 
@@ -200,7 +201,7 @@ def _sources(images: list[str]) -> Sources:
 def _listed_paths() -> list[str]:
     paths = read_paths(sys.stdin.buffer.read())
     if not paths:
-        raise ValueError("standard input names no images")
+        raise ValueError("standard input lists no images")
     check_some_exist(paths, "standard input")
     return paths
 

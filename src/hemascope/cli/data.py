@@ -52,7 +52,7 @@ def data_check(
     max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
-    """Look for what is wrong with a set of images, and write its manifest.
+    """Find what is wrong with a set of images, and write its manifest.
 
     Counts classes, subtypes, sizes and modes; finds unreadable files, copies, the same image
     under two labels, near-duplicates, images in two splits, and masks among the cells.
@@ -60,7 +60,7 @@ def data_check(
     Parameters
     ----------
     images
-        Folder with one folder a class, manifest CSV, or a BloodMNIST .npz file.
+        Folder with one folder per class, manifest CSV, or a BloodMNIST .npz file.
     out_file
         Write the manifest of the images that can be read, with their SHA-256 (.csv).
     """
@@ -100,7 +100,7 @@ def data_split(
     Parameters
     ----------
     images
-        Folder with one folder a class, or manifest CSV (its own splits are replaced).
+        Folder with one folder per class, or manifest CSV (its own splits are replaced).
     out_file
         The manifest with its splits (.csv).
     test
@@ -111,15 +111,15 @@ def data_split(
         Part for calibration, which needs 20 images a class that training never sees; the rest is
         for training.
     paper
-        The study's protocol instead: so many images a class to train on and to test on, the
-        rest `pool`.
+        The study's protocol instead: a fixed number of images per class to train on and to test
+        on; the rest is `pool`.
     train_per_class
-        Images a class to train on, with --paper.
+        Images per class to train on, with --paper.
     test_per_class
-        Images a class to test on, with --paper.
+        Images per class to test on, with --paper.
     leave_out
-        A laboratory of the manifest's whose images all become `external`; the others keep their
-        split, and are in train if they have none.
+        A laboratory of the manifest. All of its images become `external`; the other images keep
+        their split, and are in train if they have none.
     seed
         Another seed gives another split.
     """
@@ -156,9 +156,9 @@ def data_draw(
     Parameters
     ----------
     folder
-        Where the images go, one folder a class.
+        Where the images go, one folder per class.
     per_class
-        Cells a class.
+        Cells per class.
     seed
         Another seed draws other cells.
     size
@@ -190,13 +190,13 @@ def data_audit(
     """Find images whose label is probably wrong. Needs 'hemascope[audit]'.
 
     Every image is predicted by a network that never saw it: networks are trained on the other
-    images in turn, or --bundle names one that was trained on none of them. Writes a ranked list
-    (audit.csv), a page to look at (audit.html) and audit.json. Stopped, it goes on where it was.
+    images in turn, or --bundle gives one that was trained on none of them. Writes a ranked list
+    (audit.csv), a page (audit.html) and audit.json. If it is stopped, the same command continues.
 
     Parameters
     ----------
     images
-        Folder with one folder a class, or manifest CSV.
+        Folder with one folder per class, or manifest CSV.
     out_folder
         Where the list, the page and the runs go.
     bundle
@@ -206,7 +206,8 @@ def data_audit(
     recipe
         Single settings; the defaults are the study's.
     start_from
-        A run to begin each network with that has seen none of these images, or `imagenet`.
+        A run that has seen none of these images, whose weights each network begins with; or
+        `imagenet`.
     """
     limit_pixels(max_pixels)
     from hemascope.evaluation.audit import audit, train_folds
@@ -239,7 +240,7 @@ def data_audit(
                 on_read=on_read,
                 on_step=on_step,
             )
-    with progress_bar("judging") as progress:
+    with progress_bar("auditing") as progress:
         findings = audit(audited, name or title_of(images, split), progress)
     write_audit(findings, audited, out_folder)
     for pair, count in findings.pairs.items():

@@ -43,14 +43,14 @@ from hemascope.records import (
 
 @dataclass(frozen=True)
 class SiteOptions:
-    """What `evaluate` is told of a site."""
+    """What a user says of another laboratory's images."""
 
     site: str | None = None
-    """A public data set of another laboratory, jiangxi, bccd or munich: MANIFEST is its folder."""
+    """A public data set of another laboratory: jiangxi, bccd or munich. MANIFEST is its folder."""
     um_per_pixel: UmPerPixel = None
     against: Path | None = None
-    """Manifest or folder of labelled images, such as the training laboratory's, to compare the
-    site's images with: stain, ground, sharpness, size."""
+    """Manifest or folder of labelled images, such as the training laboratory's, with which
+    the site's images are compared: stain, background, sharpness, size."""
     against_split: str | None = None
     """Compare with the rows of this split only, such as pool."""
 
@@ -128,14 +128,14 @@ def evaluate(
 
     Writes evaluation.json, figures and report.html; every figure has its 95 % interval. For
     another laboratory's images, --site, --um-per-pixel or the manifest's own scale brings them to
-    the model's scale and adds what is fair to ask there: the figures among the classes that it has,
-    and how its images differ.
+    the model's scale, and adds the figures among the classes that the laboratory has, and how its
+    images differ.
 
     Parameters
     ----------
     out_folder
         Where the results go.
-    elsewhere
+    site_options
         What is known of another laboratory's images.
     """
     limit_pixels(max_pixels)
@@ -223,7 +223,7 @@ def _print_site(site: SiteMetrics) -> None:
     """Accuracy, balanced accuracy and calibration on the cells of the shared classes."""
     names = ", ".join(site.shared) or "none"
     out.print(f"{site.n} cells of the classes with {AT_LEAST} or more: {escape(names)}")
-    table = Table("named among", "accuracy", "balanced accuracy", "calibration error")
+    table = Table("chosen among", "accuracy", "balanced accuracy", "calibration error")
     rows = {"all classes of the model": site.among_all, "these classes only": site.among_shared}
     for title, scores in rows.items():
         table.add_row(

@@ -38,7 +38,7 @@ def info(
     Parameters
     ----------
     out_file
-        Write the whole card to read as well (.md).
+        Write the whole card as a page as well (.md).
     """
     refuse_existing(force, out_file)
     found = read_bundle(bundle_folder(bundle))
@@ -66,7 +66,7 @@ def info(
     if card.uncertainty is not None:
         table.add_row("calibrated on", escape(card.uncertainty.calibrated_on))
     if found.fallback is not None:
-        table.add_row("unlike cells", escape(f"named by {found.fallback.card.name}"))
+        table.add_row("fallback model", escape(found.fallback.card.name))
     table.add_row("licence", escape(card.licence))
     table.add_row("intended use", escape(card.intended_use))
     table.add_row("SHA-256", card.model_sha256)
@@ -83,16 +83,16 @@ def benchmark(
     max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
-    """Measure the speed on this machine, beside the plain way. Needs 'hemascope[benchmark]'.
+    """Measure the speed on this machine, and that of the plain way beside it.
 
-    From files to a table of predictions, calibrated and flagged, against Pillow, torchvision's
-    transforms, a DataLoader with two workers and torch; one image at a time; and a cold start.
-    Let nothing else run on the machine meanwhile.
+    Needs 'hemascope[benchmark]'. Measures the way from files to a table of predictions, calibrated
+    and flagged, against Pillow, torchvision's transforms, a DataLoader with two workers and torch;
+    one image at a time; and a cold start. Let nothing else run on the machine meanwhile.
 
     Parameters
     ----------
     images
-        Files, folders (with all below them) or patterns; some thousand give steady figures.
+        Files, folders (with all below them) or patterns; some thousands give steady figures.
     out_file
         The figures, as JSON.
     turns

@@ -17,13 +17,13 @@ from hemascope.decoding.limits import set_max_pixels
 from hemascope.training.recipe import Recipe, read_recipe
 
 ManifestPath: TypeAlias = Annotated[
-    Path, Parameter(help="Manifest CSV, or a folder with one folder a class.")
+    Path, Parameter(help="Manifest CSV, or a folder with one folder per class.")
 ]
 ImageList: TypeAlias = Annotated[list[str], Parameter(allow_leading_hyphen=True, negative="")]
 BundleFolder: TypeAlias = Annotated[
     Path | None,
     Parameter(
-        help="Folder of the model, or of a run; by default the model that comes with the package."
+        help="Folder of a model, or of a run; by default the model that comes with the package."
     ),
 ]
 BundlePath: TypeAlias = Annotated[BundleFolder, Parameter(name="--bundle")]
@@ -35,7 +35,8 @@ Tta: TypeAlias = Annotated[
     Parameter(
         name="--tta",
         negative="",
-        help="Look at each image in the eight symmetries of the square; takes eight times as long.",
+        help="Predict each image in the eight symmetries of the square and take the mean; this "
+        "takes eight times as long.",
     ),
 ]
 Split: TypeAlias = Annotated[
@@ -56,7 +57,7 @@ UmPerPixel: TypeAlias = Annotated[
     float | None,
     Parameter(
         help="How many micrometres a pixel of these images is wide, where their manifest does not "
-        "say; by default they look like the training images."
+        "say; by default they have the scale of the training images."
     ),
 ]
 Threads: TypeAlias = Annotated[
@@ -82,7 +83,7 @@ Cache: TypeAlias = Annotated[
 ]
 RecipeFile: TypeAlias = Annotated[
     Path | None,
-    Parameter(name="--recipe", help="A recipe.json to train by, instead of single settings."),
+    Parameter(name="--recipe", help="A recipe.json to train with, instead of single settings."),
 ]
 RecipeSettings: TypeAlias = Annotated[Recipe | None, Parameter(name="*")]
 

@@ -40,8 +40,8 @@ def study_run(
 ) -> int:
     """Train and score every experiment of the paper. Needs 'hemascope[study]'.
 
-    Each run is a recipe in a folder named by its hash. Finished ones are never run again, and
-    interrupted ones go on from their last full epoch: give the same command again.
+    Each run is a recipe in a folder named by its hash. Finished runs are never run again. Runs that
+    were stopped continue from their last full epoch: give the same command again.
 
     Parameters
     ----------
@@ -56,9 +56,10 @@ def study_run(
         Seeds of every experiment, such as 0,1,2; by default 0, and 0,1,2 for the models and
         for squeeze-and-excitation.
     at_once
-        Runs that work side by side, each in a process of its own; several small ones fill a GPU.
+        How many runs work at the same time, each in its own process; several small ones fill a
+        GPU.
     stop_after
-        Seconds after which no run goes on; what is not finished then goes on another time.
+        Seconds after which all runs stop; give the same command again to finish them.
     ray
         Run on a Ray cluster, by RAY_ADDRESS or else one started here; the folders must be on a
         disk that all its machines share. Needs 'hemascope[study,cluster]'.

@@ -49,7 +49,8 @@ def train(
     """Train a network and make a bundle of it. Needs 'hemascope[train]'.
 
     Rows of split `train` are trained on and rows of split `val` validate; without splits, all
-    rows are trained on. Stopped or killed, a run goes on with --resume from its last full epoch.
+    rows are trained on. With --resume, a run that was stopped or killed continues from its last
+    full epoch.
 
     Parameters
     ----------
@@ -58,10 +59,10 @@ def train(
     recipe
         Single settings; the defaults are the study's.
     resume
-        Go on with the run in the folder.
+        Continue the run in the folder.
     start_from
-        Another run, of the same architecture, whose best weights this one begins with; a last
-        layer for other classes begins fresh. Or `imagenet`, for efficientnet_lite0 and
+        Another run, of the same architecture, whose best weights this run begins with; a last
+        layer for other classes is initialised anew. Or `imagenet`, for efficientnet_lite0 and
         efficientnet_mini; needs 'hemascope[imagenet]'.
     classes
         Names of the classes in their order, with commas between; images of other labels are
@@ -105,7 +106,7 @@ def train(
 
 
 def _choose_classes(names: str, images: Manifest) -> ClassSet | None:
-    """The classes so named, None for all labels. Raises ValueError for one without any image."""
+    """The ClassSet of these names; None for all labels. Every class must have an image."""
     if not names:
         return None
     classes = ClassSet.from_names(name.strip() for name in names.split(","))
@@ -155,8 +156,8 @@ def export(
     trained_on
         What the images were, in words, for the card.
     image_microns
-        How many micrometres the shorter side of a training image shows; with it the model takes
-        images of any scale, by --um-per-pixel.
+        How many micrometres the shorter side of a training image shows; with it, the model takes
+        images of any scale (--um-per-pixel).
     half
         Keep the weights in half precision: half the file, and outputs that differ by a rounding.
     """
@@ -172,7 +173,7 @@ def export(
     folders = [RunFolder(run) for run in runs]
     if snapshots:
         if len(folders) > 1:
-            raise ValueError("--snapshots makes one run's ensemble; name one run")
+            raise ValueError("--snapshots makes an ensemble of one run; give one run")
         bundle = export_snapshots(folders[0], name, trained_on, image_microns, half)
     elif len(folders) == 1:
         bundle = export_run(folders[0], name, trained_on, image_microns, half)

@@ -23,7 +23,7 @@ from hemascope.records import Audit, LabelIssue, Prediction
 from hemascope.training.recipe import Recipe, StartFrom
 
 AuditedImages = Sequence[tuple[Classifier, Manifest]]
-"""Classifiers of the same classes, and the images that each judges, which it never saw."""
+"""Classifiers of the same classes, and the images that each predicts, which it never saw."""
 
 
 def split_folds(manifest: Manifest, folds: int) -> Iterator[tuple[Manifest, Manifest]]:

@@ -81,16 +81,16 @@ def measure_calibration(probabilities: FloatArray, targets: IntArray) -> Calibra
 
 
 def risk_coverage(confidence: FloatArray, right: BoolArray) -> tuple[tuple[float, float], ...]:
-    """Share answered, and share of mistakes among those, if the most confident are answered first.
+    """Share of images predicted, most confident first, and share of mistakes among them.
 
     El-Yaniv and Wiener, "On the foundations of noise-free selective classification", JMLR 11
     (2010).
     """
     wrong = ~right[np.argsort(-confidence, kind="stable")]
     n = len(wrong)
-    answered = np.unique(np.linspace(1, n, min(n, POINTS)).round().astype(int))
-    mistakes = np.cumsum(wrong)[answered - 1]
-    return tuple(zip((answered / n).tolist(), (mistakes / answered).tolist(), strict=True))
+    predicted = np.unique(np.linspace(1, n, min(n, POINTS)).round().astype(int))
+    mistakes = np.cumsum(wrong)[predicted - 1]
+    return tuple(zip((predicted / n).tolist(), (mistakes / predicted).tolist(), strict=True))
 
 
 def _undo_calibration(probabilities: FloatArray, temperatures: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Where an image speaks for a class: class activation maps, searched masks, their overlays."""
+"""Where an image supports a class: class activation maps, searched masks, their overlays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAT = np.array([(0, 0, 0), (120, 28, 109), (237, 105, 37), (252, 255, 164)], dt
 
 
 def evidence(class_map: Float32Array) -> Float32Array:
-    """The positive part of one class's map (h,w), scaled to 0..1: where the image speaks for it."""
+    """The positive part of one class's map (h,w), scaled to 0..1: where the image supports it."""
     positive: Float32Array = np.maximum(class_map, np.float32(0))
     top = max(float(positive.max()), 1e-12)
     return np.asarray(positive / np.float32(top), dtype=np.float32)
@@ -66,7 +66,7 @@ def offset_of(classifier: Classifier, prediction: Prediction) -> float:
 def average_map(
     classifier: Classifier, image: ImageArray, prediction: Prediction, name: str
 ) -> Float32Array:
-    """Where the preprocessed image (S,S,3) of a prediction speaks for a class, (S,S) in 0..1.
+    """Where the preprocessed image (S,S,3) of a prediction supports a class, (S,S) in 0..1.
 
     The class activation map of the network that made the prediction, averaged over the eight
     symmetries of the square.

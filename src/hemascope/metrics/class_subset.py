@@ -57,7 +57,7 @@ def measure_choice(
     labels: IntArray,
     choice: IntArray,
 ) -> ChoiceMetrics:
-    """The figures of the images whose label is one of `labels`, named among `choice`.
+    """The figures of the images whose label is one of `labels`, predicted among `choice`.
 
     probabilities (N,C) and targets (N,) are over all of the model's classes, in `class_names`;
     labels (K,) and choice (M,) are class indices, and the former are all among the latter.

@@ -37,7 +37,7 @@ def confusion_matrix(
 
 
 def recall(confusion: IntArray) -> FloatArray:
-    """The share of a class's images that are named so: confusion (...,C,C) → (...,C)."""
+    """The share of a class's images that are predicted so: confusion (...,C,C) → (...,C)."""
     return _ratio(_hits(confusion), confusion.sum(-1))
 
 
@@ -95,7 +95,7 @@ def expected_calibration_error(
 ) -> FloatArray:
     """Mean gap between confidence and accuracy: probabilities (N,C), targets (N,) → () or (R,).
 
-    Confidence is the named class's probability. The bins hold equally many images (adaptive
+    Confidence is the predicted class's probability. The bins hold equally many images (adaptive
     bins), as far as equal confidences, which share a bin, allow; weights do not move them. NaN
     without images. The figure errs upwards: chance alone leaves a gap in every bin, so it is
     comparable only between evaluations of the same size. Raises ValueError for fewer than one

@@ -30,7 +30,7 @@ def quantise(bundle: Bundle, images: ImageArray) -> Bundle:
     come; 256 are enough. It is no longer calibrated, and what was measured of it is left out.
     Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-
     only inference", CVPR 2018. Raises BundleError for one that is in eight bits already, and where
-    fewer than 99 % of the images are then named as before, as happens to networks that were not
+    fewer than 99 % of the images are then predicted as before, as happens to networks that were not
     made for it.
     """
     if bundle.card.precision == "int8":
@@ -46,7 +46,7 @@ def quantise(bundle: Bundle, images: ImageArray) -> Bundle:
     if agreed < AGREED:
         raise BundleError(
             f"'{bundle.card.name}' does not bear eight bits: only {agreed:.1%} of {len(images)} "
-            "images are named as before; keep it as it is"
+            "images are predicted as before; keep it as it is"
         )
     return quantised_bundle
 

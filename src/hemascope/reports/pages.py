@@ -40,7 +40,7 @@ LARGE = 336
 
 @dataclass(frozen=True)
 class Tile:
-    """One image of a gallery, as data URIs: the cell, and what speaks for the two likeliest.
+    """One image of a gallery, as data URIs: the cell, and where it supports the two likeliest.
 
     `reasons` are those for which somebody should look at it.
     """
@@ -186,13 +186,13 @@ def audit_page(audit: Audit, shown: Sequence[ExplainedIssue], classifier: Classi
 
 
 def model_card(bundle: Bundle) -> str:
-    """A bundle's card, and its second network's, as Markdown to read."""
-    other = None if bundle.fallback is None else bundle.fallback.card
-    return _render("model_card.md.j2", card=bundle.card, other=other)
+    """A bundle's card, and that of its fallback model, as Markdown."""
+    fallback = None if bundle.fallback is None else bundle.fallback.card
+    return _render("model_card.md.j2", card=bundle.card, fallback=fallback)
 
 
 Overlays = Callable[[Classifier, ImageArray, Prediction], list[ImageArray]]
-"""The maps of the named class and of the runner-up over a preprocessed image."""
+"""The maps of the predicted class and of the runner-up over a preprocessed image."""
 
 
 def _overlays(

@@ -42,7 +42,7 @@ class Run:
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """How the images of one class were named."""
+    """How the images of one class were predicted."""
 
     precision: Proportion
     recall: Proportion
@@ -61,7 +61,7 @@ class Study:
         return self.runs.get(experiment.name, ())
 
     def right(self, experiment: Experiment, seeds: Sequence[int]) -> BoolArray:
-        """Which test images were named as labelled, (S,N)."""
+        """Which test images were predicted as labelled, (S,N)."""
         chosen = [run.result for run in self.of(experiment) if run.result.recipe.seed in seeds]
         return np.array([_right(result.test) for result in chosen])
 

@@ -16,7 +16,7 @@ STUDY = "study.json"
 
 @dataclass(frozen=True)
 class PredictedClasses:
-    """Class indices of N images in a fixed order: their labels, and what the network named.
+    """Class indices of N images in a fixed order: their labels, and what the network predicted.
 
     `data` identifies images, labels and order, so that only predictions of the same are compared.
     """

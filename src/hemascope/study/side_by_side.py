@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from hemascope.study.experiments import (
     ABLATIONS,
@@ -32,6 +33,7 @@ PAPER_PARAMETERS = {
 PAPER_F1 = (0.988, 1.0)
 """The least and the greatest F1 score of a class that the paper prints."""
 PAPER_95_EPOCH, PAPER_BEST_EPOCH = 19, 43
+FINAL_TEST, VALIDATION = LETTER_FINAL.paper_test, REFERENCE.paper_validation
 
 
 def compare_with_paper(studies: Sequence[Study]) -> tuple[Table, ...]:
@@ -116,61 +118,52 @@ def _paper_gain(other: Experiment) -> str:
 
 
 def _other_claims(studies: Sequence[Study]) -> Table:
-    header = ["what", "paper", *(_how(study) for study in studies)]
-    low, high = PAPER_F1
+    def row(what: str, paper: str, ours: Callable[[Study], str]) -> tuple[str, ...]:
+        return (what, paper, *map(ours, studies))
+
+    name, (low, high) = REFERENCE.title, PAPER_F1
+    f1_range = f"{100 * low:.1f} – {100 * high:.1f} %"
+    exchanged = f"{name}, immature granulocytes and monocytes taken for one another (test)"
+    reached = f"{name}, 95 % validation accuracy first reached in epoch"
     rows = [
-        (
+        row(
             f"parameters of {experiment.title}",
             PAPER_PARAMETERS[experiment.name],
-            *(_parameters(study, experiment) for study in studies),
+            partial(_parameters, experiment),
         )
         for experiment in (*MODELS.others, REFERENCE)
     ]
     rows += [
-        (
-            "DeepEfficientNet, least and greatest F1 of a class (test)",
-            f"{100 * low:.1f} – {100 * high:.1f} %",
-            *(_f1_range(study) for study in studies),
-        ),
-        (
-            "DeepEfficientNet, immature granulocytes and monocytes taken for one another (test)",
-            "the main confusion",
-            *(_ig_monocyte(study) for study in studies),
-        ),
-        (
-            "DeepEfficientNet, 95 % validation accuracy first reached in epoch",
-            str(PAPER_95_EPOCH),
-            *(
-                ", ".join(first_epoch_at(run.epochs, 0.95) for run in study.of(REFERENCE))
-                for study in studies
-            ),
-        ),
-        (
-            "DeepEfficientNet, best epoch",
-            str(PAPER_BEST_EPOCH),
-            *(
-                ", ".join(str(run.result.best_epoch) for run in study.of(REFERENCE))
-                for study in studies
-            ),
-        ),
-        (
-            "test accuracy of the final DeepEfficientNet",
-            paper_percent(LETTER_FINAL.paper_test),
-            *(_agreement(study, LETTER_FINAL) for study in studies),
-        ),
-        (
-            "validation accuracy of DeepEfficientNet",
-            paper_percent(REFERENCE.paper_validation),
-            *(
-                _beside(validation(study.of(REFERENCE)), REFERENCE.paper_validation)
-                for study in studies
-            ),
-        ),
+        row(f"{name}, least and greatest F1 of a class (test)", f1_range, _f1_range),
+        row(exchanged, "the main confusion", _ig_monocyte),
+        row(reached, str(PAPER_95_EPOCH), _first_epochs),
+        row(f"{name}, best epoch", str(PAPER_BEST_EPOCH), _best_epochs),
+        row(f"test accuracy of the final {name}", paper_percent(FINAL_TEST), _final_test),
+        row(f"validation accuracy of {name}", paper_percent(VALIDATION), _validation),
     ]
-    return Table("The paper's other claims", tuple(header), tuple(rows))
+    header = ("what", "paper", *map(_how, studies))
+    return Table("The paper's other claims", header, tuple(rows))
 
 
-def _parameters(study: Study, experiment: Experiment) -> str:
+def _first_epochs(study: Study) -> str:
+    return ", ".join(first_epoch_at(run.epochs, 0.95) for run in study.of(REFERENCE))
+
+
+def _best_epochs(study: Study) -> str:
+    return ", ".join(str(run.result.best_epoch) for run in study.of(REFERENCE))
+
+
+def _final_test(study: Study) -> str:
+    if not study.of(LETTER_FINAL):
+        return NOT_RUN
+    return _beside(accuracy_on_test(study, LETTER_FINAL), FINAL_TEST)
+
+
+def _validation(study: Study) -> str:
+    return _beside(validation(study.of(REFERENCE)), VALIDATION)
+
+
+def _parameters(experiment: Experiment, study: Study) -> str:
     runs = study.of(experiment)
     return f"{runs[0].result.parameters:,}" if runs else NOT_RUN
 
@@ -195,12 +188,6 @@ def _ig_monocyte(study: Study) -> str:
     ig, monocyte = names.index("ig"), names.index("monocyte")
     between = int(confusion[ig, monocyte] + confusion[monocyte, ig])
     return f"{between} of {int(confusion.sum() - confusion.trace())} mistakes"
-
-
-def _agreement(study: Study, experiment: Experiment) -> str:
-    if not study.of(experiment):
-        return NOT_RUN
-    return _beside(accuracy_on_test(study, experiment), experiment.paper_test)
 
 
 def _beside(metric: Metric | None, paper: float | None) -> str:

@@ -196,60 +196,48 @@ def _final(study: Study) -> Table:
     )
 
 
+PAPER_EFFICIENCY = (
+    "DeepEfficientNet in the paper, 224 px",
+    *("1.84 M", "", "9.6 s", "4.2 GB", "", "8.3 ms", "", "", PAPER_HARDWARE),
+)
+
+
 def _efficiency(study: Study) -> Table:
-    rows = []
-    for experiment in (*MODELS.others, REFERENCE, OURS):
-        runs = study.of(experiment)
-        if not runs:
-            continue
-        result = runs[0].result
-        rows.append(
-            (
-                experiment.title,
-                f"{result.parameters / 1e6:.2f} M",
-                f"{result.multiply_accumulates / 1e6:,.0f} M",
-                f"{statistics.median(e.seconds for run in runs for e in run.epochs):.1f} s",
-                f"{max(e.memory_mb for run in runs for e in run.epochs) / 1000:.2f} GB",
-                f"{statistics.median(run.result.milliseconds for run in runs):.1f} ms",
-                _gpu_milliseconds(runs),
-                _distinct(first_epoch_at(run.epochs, 0.95) for run in runs),
-                _distinct(str(run.result.best_epoch) for run in runs),
-                _hardware(result),
-            )
-        )
-    rows.append(
-        (
-            "DeepEfficientNet in the paper, 224 px",
-            "1.84 M",
-            "",
-            "9.6 s",
-            "4.2 GB",
-            "",
-            "8.3 ms",
-            "",
-            "",
-            PAPER_HARDWARE,
-        )
+    header = (
+        *("model", "parameters", "multiply-accumulates", "an epoch", "memory"),
+        *("an image, processors", "an image, GPU", "95 % first reached in epoch", "best epoch"),
+        "hardware",
     )
+    rows = [
+        _efficiency_row(experiment.title, study.of(experiment))
+        for experiment in (*MODELS.others, REFERENCE, OURS)
+        if study.of(experiment)
+    ]
     return Table(
         "Efficiency",
-        (
-            "model",
-            "parameters",
-            "multiply-accumulates",
-            "an epoch",
-            "memory",
-            "an image, processors",
-            "an image, GPU",
-            "95 % first reached in epoch",
-            "best epoch",
-            "hardware",
-        ),
-        tuple(rows),
+        header,
+        (*rows, PAPER_EFFICIENCY),
         f"At {study.profile.base.image_size} px; medians over epochs and seeds; memory is the most "
         "that the process had in training. An image: one at a time and preprocessed, by "
         "onnxruntime on processors, by torch on the GPU. Runs that shared a machine slowed one "
         "another down.",
+    )
+
+
+def _efficiency_row(title: str, runs: Sequence[Run]) -> tuple[str, ...]:
+    result = runs[0].result
+    epochs = [epoch for run in runs for epoch in run.epochs]
+    return (
+        title,
+        f"{result.parameters / 1e6:.2f} M",
+        f"{result.multiply_accumulates / 1e6:,.0f} M",
+        f"{statistics.median(epoch.seconds for epoch in epochs):.1f} s",
+        f"{max(epoch.memory_mb for epoch in epochs) / 1000:.2f} GB",
+        f"{statistics.median(run.result.milliseconds for run in runs):.1f} ms",
+        _gpu_milliseconds(runs),
+        _distinct(first_epoch_at(run.epochs, 0.95) for run in runs),
+        _distinct(str(run.result.best_epoch) for run in runs),
+        _hardware(result),
     )
 
 

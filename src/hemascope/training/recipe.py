@@ -85,7 +85,7 @@ class Recipe:
     normalise_stain: bool = False
     """Bring every image to one stain and light inside the network."""
     input_upscale: float = 1.0
-    """Times that the network enlarges its input, for finer maps of the same image."""
+    """How many times the network enlarges its input, for finer maps of the same image."""
     image_size: int = 224
     """Side of the model's input, in pixels."""
     start_size: int | None = None
@@ -94,8 +94,8 @@ class Recipe:
     crop: float = 1.0
     """Centred square that is kept of an image, as a fraction of its shorter side."""
     microns: float | None = None
-    """Side of that square in micrometres, by which images are cut whose manifest says how wide
-    their pixels are (um_per_pixel). None: not known, and no image may have a scale."""
+    """Side of that square in micrometres, for images whose manifest says how wide their pixels are
+    (um_per_pixel). None: not known, and no image may have a scale."""
     augmentation: PolicyName = "full"
     """Augmentation policy."""
     val_fraction: float = 0.2
@@ -105,15 +105,17 @@ class Recipe:
     images_per_epoch: int | None = None
     """Images drawn in each epoch. None: as many as there are."""
     laboratory_balance: float = 0.0
-    """0 draws every image equally often, 1 every laboratory; between, by a power of its size."""
+    """How evenly laboratories are drawn: 0 by their number of images, 1 equally often; between, by
+    a power of that number."""
     class_balance: float = 0.0
-    """The same for the classes within each laboratory."""
+    """How evenly the classes within each laboratory are drawn, in the same way."""
     mixup: float = 0.0
     """Share of batches in which each image is blended with another, and its target likewise."""
     teacher_weight: float = 0.0
-    """Share of the target that comes from the teachers' probabilities, where there are any."""
+    """Share of the target that comes from the probabilities of other networks, the teachers of
+    `training.loop.fit`; `hemascope train` has none."""
     batch_size: int = 32
-    """Images a step, over all processes together."""
+    """Images per step, over all processes together."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """Optimiser; betas 0.9 and 0.999, or momentum 0.9 for sgd."""
     learning_rate: float = 1e-3
@@ -123,8 +125,8 @@ class Recipe:
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """Learning rate over the run; step divides it by ten after each third."""
     cycles: int = 1
-    """Times that the cosine starts again from the top; each valley's weights are kept as a
-    snapshot, and several make an ensemble. Image sizes grow over the whole run."""
+    """How many times the cosine runs from the top to the bottom; the weights at each bottom are
+    kept as a snapshot, and several make an ensemble. Image sizes grow over the whole run."""
     warmup_epochs: int = 0
     """Epochs of linear rise to the learning rate."""
     weight_decay: float = 1e-4
@@ -134,7 +136,8 @@ class Recipe:
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0 does not clip."""
     ema_decay: float = 0.0
-    """Decay a step of the weights' exponential moving average, which is then what is kept."""
+    """Decay per step of the exponential moving average of the weights, which is then kept instead
+    of the weights. 0: none."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast precision. auto is bf16 where the GPU or the processor has it, else fp32; the run
     records which. fp16 needs a GPU."""

@@ -64,7 +64,7 @@ def train(
     path
         The run's folder: recipe, curves, checkpoints and the bundle.
     resume
-        Go on with the run that the folder holds, from its last full epoch.
+        Continue the run that the folder holds, from its last full epoch.
     start_from
         Folder of another run, of the same architecture, whose best weights this one begins with;
         or "imagenet".

@@ -20,7 +20,9 @@ from hemascope.uncertainty.image_quality import (
 from hemascope.uncertainty.ood import LabelledOutputs, OODDetector, fit_ood_detector
 from hemascope.uncertainty.temperature import fit_temperature, softmax
 
-UNSURE, OUT_OF_DISTRIBUTION = "several classes possible", "unlike the training cells"
+# Why a person should look at an image. The first is said where the set of an unsure one is empty.
+NONE_LIKELY, SEVERAL_POSSIBLE = "no class is likely enough", "several classes possible"
+OUT_OF_DISTRIBUTION = "unlike the training cells"
 
 MISSED = 0.05  # share of images whose prediction set may lack the right class
 UNSURE_SHARE = 0.03  # share of calibration images that are sent to review as unsure
@@ -70,17 +72,24 @@ def assess(
     Takes probabilities (N,C), features (N,F), style_statistics (N,T) and preprocessed images
     (N,S,S,3).
     """
+    sets = prediction_sets(probabilities, model.set_threshold)
     ood_scores = model.ood_detector(features, style_statistics)
     unsure = probabilities.max(axis=1) < model.least_probability
-    quality = quality_reasons(images, model.quality)
-    flags = zip(unsure.tolist(), (ood_scores > 1).tolist(), quality, strict=True)
     return Assessment(
-        sets=prediction_sets(probabilities, model.set_threshold),
+        sets=sets,
         class_sets=prediction_sets(probabilities, model.class_thresholds),
         ood_scores=ood_scores,
         reasons=[
-            (UNSURE,) * doubt + (OUT_OF_DISTRIBUTION,) * strange + outputs
-            for doubt, strange, outputs in flags
+            (SEVERAL_POSSIBLE if chosen.any() else NONE_LIKELY,) * doubt
+            + (OUT_OF_DISTRIBUTION,) * strange
+            + poor
+            for chosen, doubt, strange, poor in zip(
+                sets,
+                unsure.tolist(),
+                (ood_scores > 1).tolist(),
+                quality_reasons(images, model.quality),
+                strict=True,
+            )
         ],
     )
 

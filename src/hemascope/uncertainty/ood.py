@@ -94,8 +94,8 @@ class OODDetector:
     style: Mahalanobis
     centre: tuple[float, float]
     spread: tuple[float, float]
-    mean_limit: float = 0.0
-    style_limit: float = 0.0
+    mean_limit: float
+    style_limit: float
 
     def __call__(self, features: AnyFloatArray, style_statistics: AnyFloatArray) -> FloatArray:
         means, styles = self.components(features, style_statistics)
@@ -117,7 +117,14 @@ def fit_ood_detector(known: LabelledOutputs, share: float = 0.005) -> OODDetecto
     style = fit_mahalanobis(known.style_statistics, known.targets)
     logs = np.log(np.maximum([directions(known.features), style(known.style_statistics)], 1e-12))
     centre, spread = logs.mean(axis=1).tolist(), logs.std(axis=1).tolist()
-    detector = OODDetector(directions, style, (centre[0], centre[1]), (spread[0], spread[1]))
+    detector = OODDetector(
+        directions,
+        style,
+        (centre[0], centre[1]),
+        (spread[0], spread[1]),
+        mean_limit=0.0,
+        style_limit=0.0,
+    )
     means, styles = detector.components(known.features, known.style_statistics)
     quantile = 1 - share / 2
     return replace(
