@@ -11,11 +11,12 @@ import io
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
 from hemascope.classes import ClassSet
+from hemascope.data.masks import note_masks
 from hemascope.data.split_folders import find_split_folders
 from hemascope.errors import ManifestError
 from hemascope.escaping import escape_formula, read_escaped
@@ -24,7 +25,6 @@ from hemascope.folders import find_files, find_spelling
 from hemascope.preprocess import IMAGE_SUFFIXES, UM_PER_PIXEL, View
 
 SPLITS = ("train", "val", "test", "external", "pool")
-MASK_NAME = re.compile(r"(?:^|[ _.-])(?:masks?|segmentations?|ground[ _-]?truth)$", re.IGNORECASE)
 PBC_NAME = re.compile(r"([A-Z]+)_\d+")  # MMY_100254.jpg: a metamyelocyte
 MAX_PLACE = 1_000_000.0  # pixels; no image is wider
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -302,25 +302,10 @@ def manifest_from_folder(folder: Path) -> Manifest:
         str(split_folders),
         f"{outside} images in no class's folder are passed over" if outside else "",
         f"passed over: {passed_over}" if passed_over else "",
-        _note_masks(rows),
+        note_masks([row.path for row in rows]),
     )
     return Manifest(
         folder, _keep_telling_subtypes(rows), passed_over.hidden, tuple(filter(None, notes))
-    )
-
-
-def _note_masks(rows: Sequence[ManifestRow]) -> str:
-    """How many images are named as masks are, in their folder or at the name's end."""
-    named = [
-        row.path
-        for row in rows
-        if any(MASK_NAME.search(part) for part in PurePosixPath(row.path).with_suffix("").parts)
-    ]
-    if not named:
-        return ""
-    return (
-        f"{len(named)} images are named like segmentation masks ({named[0]}) and count as cells; "
-        "move them out if they are masks"
     )
 
 
