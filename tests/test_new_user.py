@@ -229,3 +229,15 @@ def test_calibration_sees_cells_at_the_scale_that_is_given(tmp_path: Path) -> No
         assert done.returncode == 0, done.stderr
         temperatures[name] = json.loads((tmp_path / name / "card.json").read_bytes())["temperature"]
     assert temperatures["option"] == temperatures["manifest"] != temperatures["none"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["masks/0.png", "Mask/0.png", "ig/0_mask.png", "ig/ground truth/0.png"],
+)
+def test_files_named_like_masks_are_noted(tmp_path: Path, name: str) -> None:
+    for path in (name, "ig/IG_1.png", "my_seg/masked man.png", "my_seg/damask.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"")
+    (note,) = [note for note in open_manifest(tmp_path).notes if "masks" in note]
+    assert note.startswith(f"1 images are named like segmentation masks ({name})")

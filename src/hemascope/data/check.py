@@ -15,6 +15,7 @@ from PIL import Image
 
 from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.data.manifest import Manifest, ManifestRow
+from hemascope.data.masks import is_mask
 from hemascope.errors import ImageError
 from hemascope.files import sha256_of
 from hemascope.preprocess import decode
@@ -33,8 +34,6 @@ THUMBNAIL = 32  # pixels a side, of what near-duplicates are found by
 #   copies are not found.
 NEAR_BITS = 8
 NEAR_LEVELS = 8.0
-MASK_COLOURS = 8  # a mask has one colour for each thing that it marks; a photograph, hundreds
-NEAR_EXTREMES = 16  # grey levels from black and white that JPEG leaves around a mask's pixels
 HASH_BANDS = 5  # hashes within 2 × 5 - 1 bits have a part in common but for one bit at most
 BLOCK = 2048  # images that are looked up at once, so that memory stays bounded
 _BITS_SET = np.array([number.bit_count() for number in range(1 << 16)], dtype=np.uint8)
@@ -179,19 +178,9 @@ def _inspect(path: Path) -> _Inspection:
         width=image.width,
         height=image.height,
         mode=_stored_mode(content),
-        is_mask=_is_mask(image),
+        is_mask=is_mask(image),
         thumbnail=np.asarray(small),
     )
-
-
-def _is_mask(image: Image.Image) -> bool:
-    """Whether an RGB image has a few colours only, or is black and white but for JPEG's noise."""
-    if image.getcolors(MASK_COLOURS) is not None:
-        return True
-    counts = image.convert("L").histogram()
-    black, white = sum(counts[:NEAR_EXTREMES]), sum(counts[-NEAR_EXTREMES:])
-    pixels = image.width * image.height
-    return min(black, white) > 0.01 * pixels and black + white > 0.95 * pixels
 
 
 def _stored_mode(content: bytes) -> str:

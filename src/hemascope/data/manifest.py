@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
 from hemascope.classes import ClassSet
+from hemascope.data.masks import note_masks
 from hemascope.data.split_folders import find_split_folders
 from hemascope.errors import ManifestError
 from hemascope.escaping import escape_formula, read_escaped
@@ -301,6 +302,7 @@ def manifest_from_folder(folder: Path) -> Manifest:
         str(split_folders),
         f"{outside} images in no class's folder are passed over" if outside else "",
         f"passed over: {passed_over}" if passed_over else "",
+        note_masks([row.path for row in rows]),
     )
     return Manifest(
         folder, _keep_telling_subtypes(rows), passed_over.hidden, tuple(filter(None, notes))
