@@ -11,7 +11,7 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
-STOPPED = "stopped; no half-written file is left; long work goes on with --resume"
+STOPPED = "stopped; no half-written file is left; --resume continues long work"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
