@@ -33,10 +33,11 @@ from hemascope.inference.classifier import Classifier
 from hemascope.inference.explain import average_map, resize_map, search_map
 from hemascope.metrics.faithfulness import STEPS, deletion, insertion
 from hemascope.metrics.intervals import bootstrap, wilson
+from hemascope.predictions import Prediction
 from hemascope.preprocess import decode, ground_colour
 from hemascope.processors import count_processors
 from hemascope.provenance import provenance
-from hemascope.records import Estimate, Prediction, Proportion
+from hemascope.records import Estimate, Proportion
 from hemascope.serialization import to_json
 from hemascope.uncertainty.temperature import softmax
 

@@ -26,7 +26,7 @@ from hemascope.files import sha256_of
 from hemascope.inference.explain import evidence, overlay
 from hemascope.models import MODELS, create_model
 from hemascope.models.network import NetworkOutputs
-from hemascope.records import Prediction
+from hemascope.predictions import Prediction
 from hemascope.serialization import from_json, to_json
 from hemascope.uncertainty.temperature import softmax
 

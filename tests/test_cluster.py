@@ -35,7 +35,7 @@ from hemascope.batch.shards import JOB_FILE
 from hemascope.batch.storage import Folder, files_at, reason
 from hemascope.cli import app
 from hemascope.errors import ManifestError
-from hemascope.records import Prediction
+from hemascope.predictions import Prediction
 from samples import noise_files
 
 pytestmark = pytest.mark.slow

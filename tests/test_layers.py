@@ -13,7 +13,16 @@ import hemascope
 
 SOURCE = Path(__file__).parents[1] / "src" / "hemascope"
 GROUND = {
-    *("classes", "preprocess", "records", "serialization", "files", "arrays", "plotting"),
+    *(
+        "classes",
+        "preprocess",
+        "records",
+        "predictions",
+        "serialization",
+        "files",
+        "arrays",
+        "plotting",
+    ),
     *("provenance", "errors", "decoding", "folders", "escaping", "processors", "stopping"),
 }
 """What everything stands on, single files and the decoders; they may import each other."""

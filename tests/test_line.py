@@ -18,7 +18,7 @@ from hemascope.bundle.bundle import read_bundle
 from hemascope.data.manifest import manifest_from_folder, read_manifest
 from hemascope.data.synthetic import draw_folder
 from hemascope.evaluation.evaluate import evaluate
-from hemascope.records import Prediction
+from hemascope.predictions import Prediction
 from hemascope.reports.pages import Gallery, classification_page
 from hemascope.reports.write import write_evaluation
 from hemascope.serialization import from_json

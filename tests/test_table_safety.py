@@ -26,7 +26,8 @@ from hemascope.cli.terminal import escape
 from hemascope.data.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 from hemascope.data.synthetic import draw_folder
 from hemascope.escaping import escape_controls, escape_formula, read_escaped
-from hemascope.records import Audit, LabelIssue, Prediction
+from hemascope.predictions import Prediction
+from hemascope.records import Audit, LabelIssue
 from hemascope.reports import write as reports
 from hemascope.reports.pages import Gallery, classification_page
 

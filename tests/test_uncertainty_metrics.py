@@ -22,7 +22,7 @@ from hemascope.evaluation.evaluate import evaluate
 from hemascope.evaluation.uncertainty import measure_calibration, measure_uncertainty, risk_coverage
 from hemascope.inference.classifier import Classifier
 from hemascope.post_training.calibrate import calibrate
-from hemascope.records import Prediction, Uncertainty
+from hemascope.predictions import Prediction, Uncertainty
 from hemascope.reports.write import write_evaluation
 from hemascope.uncertainty.temperature import softmax
 

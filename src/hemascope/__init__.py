@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from hemascope.models import create_model
     from hemascope.post_training.adapt import adapt
     from hemascope.post_training.calibrate import calibrate
+    from hemascope.predictions import Prediction, Region, Uncertainty
     from hemascope.preprocess import InputSpec, View
-    from hemascope.records import Evaluation, Prediction, Region, Uncertainty
+    from hemascope.records import Evaluation
     from hemascope.training.recipe import Recipe, list_models
     from hemascope.training.run import train
 
@@ -73,10 +74,10 @@ _HOMES = {
     "InputSpec": "hemascope.preprocess",
     "Manifest": "hemascope.data.manifest",
     "ManifestError": "hemascope.errors",
-    "Prediction": "hemascope.records",
+    "Prediction": "hemascope.predictions",
     "Recipe": "hemascope.training.recipe",
-    "Region": "hemascope.records",
-    "Uncertainty": "hemascope.records",
+    "Region": "hemascope.predictions",
+    "Uncertainty": "hemascope.predictions",
     "View": "hemascope.preprocess",
     "adapt": "hemascope.post_training.adapt",
     "calibrate": "hemascope.post_training.calibrate",

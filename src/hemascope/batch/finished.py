@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from hemascope.batch.table import row, table
 from hemascope.batch.tally import OUTCOME_COLUMNS
-from hemascope.records import Prediction
+from hemascope.predictions import Prediction
 
 ENDS = 4  # rows at each end of a table that are compared with new predictions
 COMPARED = ["path", "label", "probability"]

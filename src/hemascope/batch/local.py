@@ -14,7 +14,7 @@ from hemascope.batch.table import KINDS, join, outcomes, row, table
 from hemascope.batch.tally import Outcome, Tally, outcome_of, tally_of
 from hemascope.files import remove_torn
 from hemascope.inference.classifier import Classifier
-from hemascope.records import Prediction
+from hemascope.predictions import Prediction
 
 
 def classify_to(

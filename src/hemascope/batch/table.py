@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 from hemascope.batch.tally import OUTCOME_COLUMNS, Outcome, outcome_of
 from hemascope.escaping import escape_formula, read_escaped
 from hemascope.files import atomic_path
-from hemascope.records import Prediction
+from hemascope.predictions import Prediction
 
 if TYPE_CHECKING:
     import pandas

@@ -24,7 +24,7 @@ from hemascope.decoding.limits import set_max_pixels
 from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.order import map_ahead
-from hemascope.records import Prediction
+from hemascope.predictions import Prediction
 
 READERS = 16  # files that a worker asks an object store for at once
 

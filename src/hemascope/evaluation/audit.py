@@ -18,8 +18,9 @@ from hemascope.data.manifest import Manifest, ManifestRow, check_labels
 from hemascope.data.splits import add_hashes, list_units
 from hemascope.errors import ManifestError
 from hemascope.inference.classifier import Classifier
+from hemascope.predictions import Prediction
 from hemascope.provenance import data_hash, provenance
-from hemascope.records import Audit, LabelIssue, Prediction
+from hemascope.records import Audit, LabelIssue
 from hemascope.training.recipe import Recipe, StartFrom
 
 AuditedImages = Sequence[tuple[Classifier, Manifest]]

@@ -18,8 +18,9 @@ from hemascope.inference.classifier import Classifier
 from hemascope.inference.predict import is_out_of_distribution
 from hemascope.metrics import classification as metrics
 from hemascope.metrics.class_subset import measure_choice, measure_present, shared_classes
+from hemascope.predictions import Prediction
 from hemascope.provenance import data_hash, provenance
-from hemascope.records import Evaluation, Prediction, SiteMetrics, UncertaintyMetrics
+from hemascope.records import Evaluation, SiteMetrics, UncertaintyMetrics
 
 
 def evaluate(

@@ -9,9 +9,9 @@ import numpy as np
 from hemascope.arrays import BoolArray, FloatArray, IntArray
 from hemascope.metrics.classification import expected_calibration_error
 from hemascope.metrics.intervals import bootstrap, reflect_interval, wilson
+from hemascope.predictions import Prediction
 from hemascope.records import (
     Calibration,
-    Prediction,
     Proportion,
     ReliabilityBin,
     SetMetrics,

@@ -22,8 +22,8 @@ from hemascope.inference.predict import (
     keep_ood_score,
     predict_batch,
 )
+from hemascope.predictions import Prediction
 from hemascope.preprocess import ImageSource, View
-from hemascope.records import Prediction
 
 if TYPE_CHECKING:
     from hemascope.inference.classifier import Classifier

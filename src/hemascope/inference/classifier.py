@@ -15,7 +15,7 @@ from hemascope.bundle.bundle import Bundle, find_bundle, read_bundle, write_bund
 from hemascope.bundle.engine import Engine, ModelOutputs
 from hemascope.inference.batches import check_read, embed_images, map_batches, predict_images
 from hemascope.inference.given import Images
-from hemascope.records import Prediction
+from hemascope.predictions import Prediction
 
 
 class Classifier:

@@ -10,8 +10,8 @@ from PIL import Image
 from hemascope.arrays import Float32Array, FloatArray, ImageArray
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.mask_search import search_mask
+from hemascope.predictions import Prediction
 from hemascope.preprocess import ground_colour
-from hemascope.records import Prediction
 from hemascope.uncertainty.temperature import softmax
 
 # Dark to bright through red and orange, so that it reads in black and white as well.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hemascope.arrays import ImageArray
 from hemascope.errors import ImageError
+from hemascope.predictions import Region
 from hemascope.preprocess import ImageSource, InputSpec, View
-from hemascope.records import Region
 
 
 def load_batch(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hemascope.arrays import ImageArray
 from hemascope.bundle.card import Card
 from hemascope.bundle.engine import Engine
-from hemascope.records import Prediction, Uncertainty
+from hemascope.predictions import Prediction, Uncertainty
 from hemascope.uncertainty.ensemble import disagreement
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION, Assessment, assess
 from hemascope.uncertainty.temperature import softmax

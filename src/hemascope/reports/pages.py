@@ -21,6 +21,7 @@ from hemascope.escaping import escape_controls
 from hemascope.folders import NOTHING, PassedOver
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.explain import average_map, offset_of, overlay, search_map
+from hemascope.predictions import Prediction
 from hemascope.preprocess import View
 from hemascope.records import (
     RESEARCH_USE_ONLY,
@@ -28,7 +29,6 @@ from hemascope.records import (
     Estimate,
     Evaluation,
     LabelIssue,
-    Prediction,
     Proportion,
     Quartiles,
 )

@@ -1,0 +1,141 @@
+"""Prediction: what a model says of one image; with the place it looked at and its uncertainty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hemascope.arrays import Float32Array
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where in an image a model looked, and at which scale.
+
+    Parameters
+    ----------
+    centre
+        The middle (x, y) of what the model saw, in pixels from the upper left corner of the upright
+        image; None for the middle of the image.
+    um_per_pixel
+        How many micrometres a pixel of the image is wide; None for an image of the same scale as
+        the training images.
+
+    Examples
+    --------
+    >>> from hemascope import Classifier, View
+    >>> from hemascope.data.synthetic import draw_cell
+    >>> view = View(draw_cell("monocyte", seed=1), um_per_pixel=0.1, centre=(180, 180))
+    >>> (prediction,) = Classifier().predict(view)
+    >>> prediction.region
+    Region(centre=(180, 180), um_per_pixel=0.1)
+    """
+
+    centre: tuple[float, float] | None = None
+    um_per_pixel: float | None = None
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """How far a prediction of a calibrated model can be trusted.
+
+    Parameters
+    ----------
+    prediction_set
+        Classes that can be meant. The right class is among them for 95 % of cells like those that
+        the model was calibrated on. The set can be empty.
+    class_conditional_set
+        The same, but the 95 % hold within each class.
+    ood_score
+        How unlike the training images the image is; above 1 it counts as out of distribution.
+    in_distribution
+        Whether the score is at most 1.
+    review
+        Whether a person should look at the image.
+    review_reasons
+        Why, in words; empty where nobody needs to look.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hemascope import Classifier
+    >>> from hemascope.data.synthetic import draw_cell
+    >>> (prediction,) = Classifier().predict(draw_cell("monocyte", seed=1))
+    >>> prediction.uncertainty.in_distribution, prediction.uncertainty.review
+    (True, False)
+    >>> grey = Classifier().predict(np.full((200, 200, 3), 128, dtype=np.uint8))[0]
+    >>> grey.uncertainty.review_reasons
+    ('unlike the training cells', 'no class is likely enough', 'no cell in the picture')
+    """
+
+    prediction_set: tuple[str, ...]
+    class_conditional_set: tuple[str, ...]
+    ood_score: float
+    in_distribution: bool
+    review: bool
+    review_reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image.
+
+    Parameters
+    ----------
+    image_id
+        Path or address of the image; None for an image that was given as pixels or bytes.
+    label
+        The most probable class; None for an image that could not be read.
+    probability
+        Its probability; None for an image that could not be read.
+    probabilities
+        The probability of each class, calibrated where the model is; empty for an image that could
+        not be read.
+    status
+        "ok", or what was wrong with the image.
+    region
+        Where in the image the model looked; None for the middle of an image of the same scale as
+        the training images.
+    model, model_sha256
+        Name of the model that made the prediction, and the SHA-256 of its model.onnx. It is the
+        fallback model for an image out of distribution, where the bundle has one.
+    uncertainty
+        How far the prediction can be trusted; None where the model is not calibrated or the image
+        could not be read.
+    notice
+        Which of a file's pages was read; empty for a file of one image.
+    disagreement
+        How far the members of an ensemble, or the views of test-time augmentation, disagree, in
+        nats; None without several.
+    class_map
+        (C,h,w) float32, one map per class, whose mean over the image is the class's logit up to
+        the bias; None unless it was asked for.
+
+    Examples
+    --------
+    >>> from hemascope import Classifier
+    >>> from hemascope.data.synthetic import draw_cell
+    >>> (prediction,) = Classifier().predict(draw_cell("platelet", seed=0))
+    >>> prediction.label in prediction.probabilities
+    True
+    >>> prediction.status
+    'ok'
+    """
+
+    image_id: str | None
+    label: str | None
+    probability: float | None
+    probabilities: dict[str, float]
+    status: str = "ok"
+    region: Region | None = None
+    model: str = ""
+    model_sha256: str = ""
+    uncertainty: Uncertainty | None = None
+    notice: str = ""
+    disagreement: float | None = None
+    class_map: Float32Array | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def two_likeliest(self) -> list[str]:
+        """The two most probable classes, best first; empty for an image that could not be read."""
+        chances = self.probabilities
+        return sorted(chances, key=lambda name: -chances[name])[:2]
