@@ -95,6 +95,7 @@ class ClassSet:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the classes, in order."""
         return tuple(cell_class.name for cell_class in self.classes)
 
     def __len__(self) -> int:

@@ -65,10 +65,17 @@ def shard_file(number: int, kind: str = ".parquet") -> str:
 class ShardFolder(Protocol):
     """Where shards lie: a folder on a disk, or a prefix in an object store."""
 
-    def names(self) -> list[str]: ...
-    def read(self, name: str) -> bytes: ...
-    def write(self, name: str, content: bytes) -> None: ...
-    def remove(self, name: str) -> None: ...
+    def names(self) -> list[str]:
+        """The names of the files in the folder."""
+
+    def read(self, name: str) -> bytes:
+        """The content of a file. Raises OSError."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file, whole or not at all."""
+
+    def remove(self, name: str) -> None:
+        """Removes a file that may be missing."""
 
 
 class DiskFolder:
@@ -78,15 +85,19 @@ class DiskFolder:
         self.path = path
 
     def names(self) -> list[str]:
+        """The names of the files in the folder; none where it does not exist."""
         return sorted(path.name for path in self.path.glob("*") if path.is_file())
 
     def read(self, name: str) -> bytes:
+        """The content of a file."""
         return (self.path / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
+        """Writes a file, whole or not at all."""
         write_atomic(self.path / name, content)
 
     def remove(self, name: str) -> None:
+        """Removes a file that may be missing."""
         (self.path / name).unlink(missing_ok=True)
 
 

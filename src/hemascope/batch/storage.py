@@ -50,11 +50,13 @@ class Folder:
         return sorted(info.base_name for info in infos if info.type == FileType.File)
 
     def has(self, name: str) -> bool:
+        """Whether a file of this name exists."""
         with explain_errors(self.address):
             infos = self._system.get_file_info(f"{self._path}/{name}")
         return bool(infos.type == FileType.File)
 
     def read(self, name: str) -> bytes:
+        """The content of a file. Raises StorageError."""
         with (
             explain_errors(self.address),
             self._system.open_input_stream(f"{self._path}/{name}") as f,
@@ -62,6 +64,7 @@ class Folder:
             return bytes(f.read())
 
     def write(self, name: str, content: bytes) -> None:
+        """Writes a file. Raises StorageError."""
         path = f"{self._path}/{name}"
         if isinstance(self._system, LocalFileSystem):
             write_atomic(Path(path), content)
@@ -70,6 +73,7 @@ class Folder:
             file.write(content)
 
     def remove(self, name: str) -> None:
+        """Removes a file that may be missing. Raises StorageError."""
         with explain_errors(self.address):
             self._system.delete_file(f"{self._path}/{name}")
 

@@ -39,6 +39,7 @@ class Shard:
 
     @property
     def file(self) -> str:
+        """Name of the file that the shard is written to."""
         return shard_file(self.number)
 
 
@@ -72,6 +73,7 @@ class Attempts:
         self._counts: Counter[int] = Counter()
 
     def begin(self, shard: int) -> int:
+        """Counts an attempt at a shard."""
         self._counts[shard] += 1
         return self._counts[shard]
 

@@ -51,6 +51,7 @@ class Engine:
 
     @property
     def uses_gpu(self) -> bool:
+        """Whether onnxruntime computes on a GPU."""
         return bool(GPUS & set(self._session.providers))
 
     def outputs(self, batch: ImageArray) -> ModelOutputs:

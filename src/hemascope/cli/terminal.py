@@ -51,10 +51,12 @@ def escape(text: str) -> str:
 
 
 def print_error(text: str) -> None:
+    """Prints an error in one line on stderr."""
     err.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True, highlight=False)
 
 
 def print_warning(text: str) -> None:
+    """Prints a warning in one line on stderr."""
     err.print(f"[bold yellow]warning:[/] {escape(text)}", soft_wrap=True, highlight=False)
 
 

@@ -59,6 +59,7 @@ class EpochShuffle(Sampler[int]):
         self.n, self.seed, self.weights, self.epoch = n, seed, weights, 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose order comes next."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -23,6 +23,7 @@ class Box:
 
     @property
     def centre(self) -> tuple[float, float]:
+        """The middle of the box (x, y), in pixels."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
     @property
@@ -40,6 +41,7 @@ class Field:
     boxes: tuple[Box, ...]
 
     def is_whole_red_cell(self, box: Box) -> bool:
+        """Whether a box holds a red cell that does not touch the border."""
         touches = box.left <= 1 or box.top <= 1
         touches |= box.right >= self.width - 1 or box.bottom >= self.height - 1
         return box.name == "RBC" and not touches and box.diameter > 0

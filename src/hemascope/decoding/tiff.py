@@ -49,6 +49,7 @@ class Page:
     metadata_bytes: int
 
     def first(self, tag: int, otherwise: int) -> int:
+        """The first value of a tag, or a default."""
         value = self.tags.get(tag) or (otherwise,)
         return int(value[0])
 
@@ -58,14 +59,17 @@ class Page:
 
     @property
     def width(self) -> int:
+        """Width in pixels."""
         return self.first(256, 0)
 
     @property
     def height(self) -> int:
+        """Height in pixels."""
         return self.first(257, 0)
 
     @property
     def samples(self) -> int:
+        """Values per pixel."""
         return self.first(277, 1)
 
     @property
@@ -76,10 +80,12 @@ class Page:
 
     @property
     def compression(self) -> int:
+        """The tag Compression."""
         return self.first(259, RAW)
 
     @property
     def photometric(self) -> int:
+        """The tag PhotometricInterpretation."""
         return self.first(262, 0)
 
     @property
@@ -89,10 +95,12 @@ class Page:
 
     @property
     def sample_format(self) -> int:
+        """The tag SampleFormat."""
         return self.first(339, UNSIGNED)
 
     @property
     def orientation(self) -> int:
+        """The tag Orientation."""
         return self.first(274, 1)
 
     @property
@@ -102,6 +110,7 @@ class Page:
 
     @property
     def min_is_white(self) -> bool:
+        """Whether 0 stands for white."""
         return self.photometric == 0
 
     @property
@@ -111,6 +120,7 @@ class Page:
 
     @cached_property
     def description(self) -> str:
+        """The text of the page, by which programs say what its values are."""
         text: bytes = self.tags.get(270, b"")
         return text.decode("utf-8", "replace").rstrip("\0")
 
@@ -120,6 +130,7 @@ class Page:
 
     @property
     def compression_name(self) -> str:
+        """The compression in words."""
         return COMPRESSIONS.get(self.compression, f"compression {self.compression}")
 
     @property

@@ -42,6 +42,7 @@ class StridedDepthwise(nn.Conv2d):
     """A depthwise convolution with a stride, with a gradient of its own under autocast."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N,K,h,w) → (N,K,ceil(h/stride),ceil(w/stride))."""
         if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         return strided_depthwise(x, self.weight.to(x.dtype), self.stride[0])
@@ -60,6 +61,7 @@ class SqueezeExcite(nn.Module):
         self.expand = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N,K,h,w) → the same shape."""
         gate = nn.functional.silu(self.reduce(spatial_mean(x)))  # (N,K/r,1,1)
         return x * torch.sigmoid(self.expand(gate))
 
@@ -76,6 +78,7 @@ class StochasticDepth(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N,K,h,w) → the same shape."""
         if not self.training or self.rate == 0.0:
             return x
         kept = torch.rand(x.shape[0], 1, 1, 1, device=x.device) >= self.rate
@@ -118,6 +121,7 @@ class MBConv(nn.Module):
         self.drop = StochasticDepth(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N,in,h,w) → (N,out,ceil(h/stride),ceil(w/stride))."""
         if self.residual:
             return x + cast(Tensor, self.drop(self.branch(x)))
         return cast(Tensor, self.branch(x))

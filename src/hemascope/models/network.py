@@ -129,6 +129,7 @@ class StainNormalisation(nn.Module):
         self.register_buffer("densities", standard, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """(N,3,S,S) in 0..1 → the same shape."""
         density = -images.clamp(min=1 / 255).log()
         ordered = nn.functional.avg_pool2d(density, 2).flatten(2).sort(2).values  # (N,3,S²/4)
         last = int(ordered.shape[2]) - 1  # a number, in tracing too

@@ -26,6 +26,7 @@ class BasicBlock(nn.Module):
             self.shortcut = ConvNormAct(in_channels, channels, kernel=1, stride=stride, act=None)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N,in,h,w) → (N,out,ceil(h/stride),ceil(w/stride))."""
         total = self.shortcut(x) + self.drop(self.branch(x))
         return nn.functional.relu(total, inplace=True)
 

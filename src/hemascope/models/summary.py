@@ -71,6 +71,7 @@ def multiply_accumulates(network: nn.Module, size: int) -> int:
 
 
 def parameters_of(module: nn.Module) -> int:
+    """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -65,6 +65,7 @@ class Gallery:
     seen: int = 0
 
     def add(self, prediction: Prediction) -> None:
+        """Takes a prediction in, and drops the most confident where there are too many."""
         self.seen += 1
         if prediction.probability is None:
             if len(self.failed) < self.size:

@@ -182,6 +182,7 @@ class Profile:
     to_the_letter: bool
 
     def recipe(self, experiment: Experiment, seed: int) -> Recipe:
+        """The recipe of an experiment with a seed, in this profile."""
         letter = experiment.letter if self.to_the_letter else {}
         return replace(self.base, **experiment.change, **letter, seed=seed)
 

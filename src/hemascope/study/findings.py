@@ -58,6 +58,7 @@ class Study:
     runs: dict[str, tuple[Run, ...]]
 
     def of(self, experiment: Experiment) -> tuple[Run, ...]:
+        """The finished runs of an experiment."""
         return self.runs.get(experiment.name, ())
 
     def right(self, experiment: Experiment, seeds: Sequence[int]) -> BoolArray:
@@ -66,6 +67,7 @@ class Study:
         return np.array([_right(result.test) for result in chosen])
 
     def seeds(self, experiment: Experiment) -> tuple[int, ...]:
+        """The seeds of the finished runs of an experiment."""
         return tuple(run.result.recipe.seed for run in self.of(experiment))
 
 

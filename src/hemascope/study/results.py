@@ -63,6 +63,7 @@ class StudyFolder:
     path: Path
 
     def run(self, digest: str) -> RunFolder:
+        """The folder of the run with this digest."""
         return RunFolder(self.path / digest)
 
     def result(self, digest: str) -> RunResult | None:
@@ -71,12 +72,15 @@ class StudyFolder:
         return from_json(path.read_bytes(), RunResult) if path.exists() else None
 
     def write_result(self, digest: str, result: RunResult) -> None:
+        """Writes the result of a run."""
         write_atomic(self.path / digest / RESULT, to_json(result))
 
     def epochs(self, digest: str) -> list[EpochRecord]:
+        """The epochs that a run has finished."""
         return self.run(digest).read_metrics()
 
     def facts(self) -> StudyFacts | None:
+        """What study.json says; None where it is missing."""
         path = self.path / STUDY
         return from_json(path.read_bytes(), StudyFacts) if path.exists() else None
 

@@ -262,10 +262,12 @@ def points(difference: Estimate) -> str:
 
 
 def p_value(p: float) -> str:
+    """Such as "0.03", or "< 0.0001"."""
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
 
 
 def paper_percent(accuracy: float | None) -> str:
+    """Such as "99.38 %", or a dash where the paper prints nothing."""
     return "–" if accuracy is None else f"{100 * accuracy:.2f} %"
 
 

@@ -57,18 +57,22 @@ class RunFolder:
 
     @property
     def recipe(self) -> Path:
+        """The recipe of the run."""
         return self.path / "recipe.json"
 
     @property
     def provenance(self) -> Path:
+        """What the run was trained on, and where."""
         return self.path / "provenance.json"
 
     @property
     def metrics(self) -> Path:
+        """One row per epoch."""
         return self.path / "metrics.csv"
 
     @property
     def curves(self) -> Path:
+        """Loss and accuracy by epoch, drawn."""
         return self.path / "curves.png"
 
     @property
@@ -92,9 +96,11 @@ class RunFolder:
 
     @property
     def bundle(self) -> Path:
+        """The folder of the bundle that the run was exported to."""
         return self.path / "bundle"
 
     def write_metrics(self, records: list[EpochRecord]) -> None:
+        """Writes the records of all epochs so far."""
         names = [field.name for field in fields(EpochRecord)]
         with (
             atomic_path(self.metrics) as temporary,

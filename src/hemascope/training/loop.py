@@ -214,6 +214,7 @@ class Run:
         return loss / count, correct / count
 
     def restore(self, folder: RunFolder) -> Progress:
+        """Continues from a folder's last checkpoint. Raises TrainingError for another run's."""
         progress = load_checkpoint(folder.last, self.network, self.raw_optimizer, self.average)
         if (progress.recipe, progress.data) != (self.recipe.digest(), self.data.digest):
             raise TrainingError(
@@ -226,6 +227,7 @@ class Run:
         return progress
 
     def save(self, path: Path, progress: Progress) -> None:
+        """Writes a checkpoint."""
         scaler, average = self.accelerator.scaler, self.average
         progress = replace(
             progress,
