@@ -32,8 +32,8 @@ from hemascope.metrics.intervals import bootstrap, wilson
 from hemascope.provenance import data_hash, provenance
 from hemascope.records import Estimate, Proportion
 from hemascope.serialization import to_json
+from hemascope.training.export_runs import export_ensemble, export_run, export_snapshots
 from hemascope.training.folder import RunFolder
-from hemascope.training.run import export_ensemble, export_run, export_snapshots
 from hemascope.uncertainty.ensemble import disagreement
 from hemascope.uncertainty.temperature import fit_temperature, softmax
 

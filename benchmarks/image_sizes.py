@@ -26,9 +26,9 @@ from hemascope.provenance import provenance
 from hemascope.records import Proportion
 from hemascope.serialization import from_json, to_json
 from hemascope.study.compare import sign_test
+from hemascope.training.export_runs import export_run
 from hemascope.training.folder import RunFacts, RunFolder
 from hemascope.training.recipe import read_recipe
-from hemascope.training.run import export_run
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,13 @@ from hemascope.inference.classifier import Classifier
 from hemascope.preprocess import InputSpec
 from hemascope.reports.pages import evaluation_page
 from hemascope.serialization import to_json
+from hemascope.training.export_runs import export_ensemble, export_run, export_snapshots
 from hemascope.training.folder import RunFolder
 from hemascope.training.images import NO_CLASS, TrainingData, prepare_data
 from hemascope.training.loop import fit, load_start, network_of, target_table
 from hemascope.training.optim import WeightAverage, learning_rate
 from hemascope.training.recipe import PAPER, Recipe, read_recipe
-from hemascope.training.run import export_ensemble, export_run, export_snapshots, train
+from hemascope.training.run import train
 from samples import two_classes
 
 TINY = Recipe(

@@ -166,13 +166,13 @@ def export(
     half
         Keep the weights in half precision: half the file, and outputs that differ by a rounding.
     """
-    from hemascope.training.folder import RunFolder
-    from hemascope.training.run import (
+    from hemascope.training.export_runs import (
         add_evaluation,
         export_ensemble,
         export_run,
         export_snapshots,
     )
+    from hemascope.training.folder import RunFolder
 
     refuse_existing(force, out_folder / CARD_FILE)
     folders = [RunFolder(run) for run in runs]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,13 +112,7 @@ def check(manifest: Manifest, progress: ProgressCallback | None = None) -> DataR
             dict.fromkeys((row.path, problem) for row, problem in problems.items() if problem)
         ),
         masks=tuple(path for path, image in images.items() if image.is_mask),
-        changed=tuple(
-            dict.fromkeys(
-                row.path
-                for row in rows
-                if row.sha256 and images[row.path].sha256 not in ("", row.sha256)
-            )
-        ),
+        changed=_changed(rows, images),
         hidden=manifest.hidden,
         identical=_paths(copies),
         two_labels=_paths(group for group in copies if len({row.label for row in group}) > 1),
@@ -127,6 +121,12 @@ def check(manifest: Manifest, progress: ProgressCallback | None = None) -> DataR
         ),
         near_duplicates=_near_duplicates(good),
     )
+
+
+def _changed(rows: Iterable[ManifestRow], images: Mapping[str, _Inspection]) -> tuple[str, ...]:
+    """Paths of files whose SHA-256 is no longer the manifest's."""
+    changed = (r.path for r in rows if r.sha256 and images[r.path].sha256 not in ("", r.sha256))
+    return tuple(dict.fromkeys(changed))
 
 
 def _inspect_all(manifest: Manifest, progress: ProgressCallback | None) -> dict[str, _Inspection]:
