@@ -90,3 +90,18 @@ def test_nobody_else_may_write_what_is_made(views: list[View], shared: Path) -> 
     first = images_path.stat().st_ino
     open_cache(views, SPEC, shared)
     assert images_path.stat().st_ino == first  # and it is used again
+
+
+def test_a_user_without_a_home_says_where_the_cache_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HEMASCOPE_CACHE", str(tmp_path / "here"))
+    assert cache_module.default_cache() == tmp_path / "here"
+    monkeypatch.delenv("HEMASCOPE_CACHE")
+    with pytest.raises(ValueError, match="no home directory for decoded images; say where"):
+        cache_module.default_cache()
