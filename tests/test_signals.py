@@ -58,8 +58,12 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# What starts the tests in the background ignores Ctrl-C, and every process below it would too.
+LISTENS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 def run(code: str, *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *map(str, words)]
+    command = [sys.executable, "-c", LISTENS + code, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
 
 
