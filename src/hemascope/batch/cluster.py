@@ -25,13 +25,14 @@ from ray.exceptions import RayError
 
 from hemascope.arrays import ProgressCallback
 from hemascope.batch.cluster_inputs import Sources
-from hemascope.batch.finished import ends_of, is_whole, read_rows
+from hemascope.batch.finished import COMPARED, ends_of, is_whole
 from hemascope.batch.inputs import is_address
 from hemascope.batch.parquet_images import Slice, slices_of
 from hemascope.batch.ray_session import ray_session
 from hemascope.batch.shards import SHARD_ROWS, Shards, job_of
 from hemascope.batch.storage import Folder, read
-from hemascope.batch.tally import Outcome, Tally, outcome_of, tally_of
+from hemascope.batch.table import read_rows
+from hemascope.batch.tally import OUTCOME_COLUMNS, Outcome, Tally, outcome_of, tally_of
 from hemascope.batch.worker import READERS, Attempts, Settings, Shard, Worker
 from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.decoding.limits import max_pixels
@@ -123,9 +124,14 @@ def _count_if_finished(
     if not written:
         return None
 
+    counts: Counter[Outcome] = Counter()
+    columns = {*COMPARED, *OUTCOME_COLUMNS}
+
     def rows() -> Iterator[dict[str, Any]]:
         for name in written:
-            yield from read_rows(io.BytesIO(folder.read(name)), ".parquet")
+            for values in read_rows(io.BytesIO(folder.read(name)), ".parquet", columns):
+                counts[outcome_of(values)] += 1
+                yield values
 
     sample = ends_of(images)
     predictions = classifier.predict([_content(name) for name in sample], um_per_pixel=um_per_pixel)
@@ -135,7 +141,7 @@ def _count_if_finished(
     ]
     if not is_whole(rows(), len(images), ends, classifier.card.classes.names, ".parquet"):
         return None
-    return Counter(outcome_of(values) for values in rows())
+    return counts
 
 
 def _content(name: str) -> str | bytes:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from typing import Any
 
-from hemascope.batch.table import row, table
-from hemascope.batch.tally import OUTCOME_COLUMNS
+from hemascope.batch.table import read_rows, row, table
 from hemascope.predictions import Prediction
 
 ENDS = 4  # rows at each end of a table that are compared with new predictions
-COMPARED = ["path", "label", "probability"]
+COMPARED = ("path", "label", "probability")
 TOLERANCE = 1e-5  # of probabilities, which depend a little on the number of threads
 
 
@@ -52,18 +49,6 @@ def is_whole(
     return all(_is_same(found, made) for found, made in pairs)
 
 
-def read_rows(source: Path | BinaryIO, kind: str) -> Iterator[dict[str, Any]]:
-    """The rows of a table, by the suffix of its kind: the columns that are compared or counted."""
-    if kind == ".parquet":
-        import pyarrow.parquet as pq
-
-        yield from pq.read_table(source, columns=sorted({*COMPARED, *OUTCOME_COLUMNS})).to_pylist()
-        return
-    assert isinstance(source, Path)
-    with source.open(newline="", encoding="utf-8") as file:
-        yield from csv.DictReader(file) if kind == ".csv" else map(json.loads, file)
-
-
 def _written(
     predictions: Sequence[Prediction], names: tuple[str, ...], kind: str
 ) -> list[dict[str, Any]]:
@@ -73,7 +58,7 @@ def _written(
         with table(path, names) as write:
             for prediction in predictions:
                 write(row(prediction, names))
-        return list(islice(read_rows(path, kind), len(predictions)))
+        return list(islice(read_rows(path, kind, COMPARED), len(predictions)))
 
 
 def _is_same(found: Mapping[str, Any], made: Mapping[str, Any]) -> bool:

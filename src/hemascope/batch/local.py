@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hemascope.arrays import ProgressCallback
-from hemascope.batch.finished import ends_of, is_whole, read_rows
+from hemascope.batch.finished import COMPARED, ends_of, is_whole
 from hemascope.batch.shards import SHARD_ROWS, DiskFolder, Shards, job_of, shard_file
-from hemascope.batch.table import KINDS, join, outcomes, row, table
+from hemascope.batch.table import KINDS, join, outcomes, read_rows, row, table
 from hemascope.batch.tally import Outcome, Tally, outcome_of, tally_of
 from hemascope.files import remove_torn
 from hemascope.inference.classifier import Classifier
@@ -100,7 +100,7 @@ def _is_finished(
     if not tables or not all(path.is_file() for path in tables):
         return False
     ends = classifier.predict(ends_of(paths), um_per_pixel=um_per_pixel)
-    rows = (values for path in tables for values in read_rows(path, kind))
+    rows = (values for path in tables for values in read_rows(path, kind, COMPARED))
     return is_whole(rows, len(paths), ends, classifier.card.classes.names, kind)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
@@ -166,16 +166,28 @@ def parquet_rows(out: Path | BinaryIO, names: tuple[str, ...]) -> Iterator[Write
         flush()
 
 
+def read_rows(
+    source: Path | BinaryIO, kind: str, columns: Collection[str]
+) -> Iterator[dict[str, Any]]:
+    """The rows of a table that `table` wrote, by the suffix of its kind.
+
+    They hold the given columns at least; a .csv file holds the text of each field.
+    """
+    if kind == ".parquet":
+        import pyarrow.parquet as pq
+
+        yield from pq.read_table(source, columns=list(columns)).to_pylist()
+        return
+    assert isinstance(source, Path)
+    with source.open(newline="", encoding="utf-8") as file:
+        yield from csv.DictReader(file) if kind == ".csv" else map(json.loads, file)
+
+
 def outcomes(path: Path) -> Iterator[Outcome]:
     """What a Tally counts of each row in a table that `table` wrote."""
-    if path.suffix == ".parquet":
-        yield from parquet_outcomes(path)
-        return
-    with path.open(newline="", encoding="utf-8") as file:
-        if path.suffix == ".jsonl":
-            yield from (outcome_of(json.loads(line)) for line in file)
-        else:
-            yield from (outcome_of(_from_csv(fields)) for fields in csv.DictReader(file))
+    kind = path.suffix.lower()
+    for values in read_rows(path, kind, OUTCOME_COLUMNS):
+        yield outcome_of(_from_csv(values) if kind == ".csv" else values)
 
 
 def _from_csv(fields: dict[str, str]) -> dict[str, Any]:
@@ -184,12 +196,9 @@ def _from_csv(fields: dict[str, str]) -> dict[str, Any]:
     return values | {"review": {"true": True, "false": False}.get(fields["review"])}
 
 
-def parquet_outcomes(source: Path | BinaryIO) -> Iterator[Outcome]:
-    """The same of a Parquet file."""
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(source, columns=list(OUTCOME_COLUMNS)).to_pylist()
-    yield from (outcome_of(values) for values in rows)
+def parquet_outcomes(source: BinaryIO) -> Iterator[Outcome]:
+    """The same of an open Parquet file."""
+    return map(outcome_of, read_rows(source, ".parquet", OUTCOME_COLUMNS))
 
 
 def join(parts: Sequence[Path], out: Path) -> None:
