@@ -22,7 +22,7 @@ def test_a_finished_table_is_counted_and_that_of_other_images_is_not(tmp_path: P
     shards = Shards(folder, str(out))
     counts = _count_if_finished(shards, folder, classifier, paths, None)
     assert counts is not None
-    assert tally_of(counts, classifier.card) == tally
+    assert tally_of(counts, classifier.bundle) == tally
     assert _count_if_finished(shards, folder, classifier, paths[1:], None) is None
     assert _count_if_finished(shards, folder, classifier, paths[::-1], None) is None
     empty = Folder(str(tmp_path / "empty"))

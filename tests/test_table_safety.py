@@ -176,7 +176,7 @@ def test_review_is_counted_as_the_rows_say(tmp_path: Path) -> None:
     assert all(f"{count} {reason}" in said for reason, count in reasons.items())
     html = classification_page(gallery, tally, classifier)
     assert said in html
-    assert tally_of(Counter(outcomes(tmp_path / "p.csv")), classifier.card) == tally
+    assert tally_of(Counter(outcomes(tmp_path / "p.csv")), classifier.bundle) == tally
 
 
 def test_resuming_counts_what_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hemascope.batch.table import to_frame
     from hemascope.bundle.bundle import list_bundles
+    from hemascope.bundle.restrict import restrict_classes
     from hemascope.classes import BLOOD_CELLS, CellClass, ClassSet
     from hemascope.data.manifest import Manifest
     from hemascope.data.open_manifest import open_manifest
@@ -57,6 +58,7 @@ __all__ = [
     "list_bundles",
     "list_models",
     "open_manifest",
+    "restrict_classes",
     "to_frame",
     "train",
 ]
@@ -86,6 +88,7 @@ _HOMES = {
     "list_bundles": "hemascope.bundle.bundle",
     "list_models": "hemascope.training.recipe",
     "open_manifest": "hemascope.data.open_manifest",
+    "restrict_classes": "hemascope.bundle.restrict",
     "to_frame": "hemascope.batch.table",
     "train": "hemascope.training.run",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from hemascope.arrays import Float32Array
 
@@ -34,6 +35,41 @@ class Region:
     um_per_pixel: float | None = None
 
 
+SIMILAR, UNKNOWN = "similar to ", "unknown, nearest "  # before a laboratory's name
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """Which laboratory an image's stain, light and camera are like. It says nothing of the cell.
+
+    Parameters
+    ----------
+    nearest
+        The known laboratory that the image is most like.
+    distance
+        How far the image is from that laboratory's own, of which 99 % are at most 1 away.
+
+    Examples
+    --------
+    >>> from hemascope.predictions import Laboratory
+    >>> print(Laboratory("pbc", 0.6), Laboratory("pbc", 1.5), Laboratory("pbc", 4.0), sep="; ")
+    pbc; similar to pbc; unknown, nearest pbc
+    """
+
+    nearest: str
+    distance: float
+
+    @property
+    def status(self) -> Literal["known", "similar", "unknown"]:
+        """Known up to a distance of 1, similar up to 2, and unknown beyond."""
+        if self.distance <= 1:
+            return "known"
+        return "similar" if self.distance <= 2 else "unknown"
+
+    def __str__(self) -> str:
+        return {"known": "", "similar": SIMILAR, "unknown": UNKNOWN}[self.status] + self.nearest
+
+
 @dataclass(frozen=True)
 class Uncertainty:
     """How far a prediction of a calibrated model can be trusted.
@@ -46,13 +82,16 @@ class Uncertainty:
     class_conditional_set
         The same, but the 95 % hold within each class.
     ood_score
-        How unlike the training images the image is; above 1 it counts as out of distribution.
+        How unlike the cells of the training images the cell is; above 1 it counts as out of
+        distribution. Of a bundle that knows no laboratories, stain and camera count too.
     in_distribution
         Whether the score is at most 1.
     review
         Whether a person should look at the image.
     review_reasons
         Why, in words; empty where nobody needs to look.
+    laboratory
+        Which laboratory the image is like; None of a bundle that knows no laboratories.
 
     Examples
     --------
@@ -73,6 +112,7 @@ class Uncertainty:
     in_distribution: bool
     review: bool
     review_reasons: tuple[str, ...]
+    laboratory: Laboratory | None = None
 
 
 @dataclass(frozen=True)

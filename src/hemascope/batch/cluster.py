@@ -89,7 +89,7 @@ def classify_on_cluster(
     if resume and not shards.is_begun() and not slices:
         finished = _count_if_finished(shards, folder, classifier, sources.images, um_per_pixel)
         if finished is not None:
-            return tally_of(finished, classifier.card)
+            return tally_of(finished, classifier.bundle)
     with shards.working_on(job, resume, force):
         with ray_session(address, workers):
             options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
@@ -109,7 +109,7 @@ def classify_on_cluster(
                 if progress is not None:
                     progress(counts.total(), images)
         shards.finish()
-    return tally_of(counts, classifier.card)
+    return tally_of(counts, classifier.bundle)
 
 
 def _count_if_finished(

@@ -49,7 +49,7 @@ def classify_to(
         for path in _tables(shards, out):
             counts.update(outcomes(path))
         _clear(folder, out)
-        return tally_of(counts, classifier.card)
+        return tally_of(counts, classifier.bundle)
     if out.suffix and out.exists() and not (force or shards.is_begun()):
         raise ValueError(f"{out}: exists already; use --force to replace it")
     names = classifier.card.classes.names
@@ -80,7 +80,7 @@ def classify_to(
             shards.finish()
     finally:
         _clear(folder, out)
-    return tally_of(counts, classifier.card)
+    return tally_of(counts, classifier.bundle)
 
 
 def _tables(shards: Shards, out: Path) -> list[Path]:

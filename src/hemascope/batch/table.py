@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 from hemascope.batch.tally import OUTCOME_COLUMNS, Outcome, outcome_of
 from hemascope.escaping import escape_formula, read_escaped
 from hemascope.files import atomic_path
-from hemascope.predictions import Prediction
+from hemascope.predictions import Laboratory, Prediction
 
 if TYPE_CHECKING:
     import pandas
@@ -35,6 +35,7 @@ COLUMNS: dict[str, type] = {
     "prediction_set": str,
     "ood_score": float,
     "in_distribution": bool,
+    "laboratory": str,
     "review": bool,
     "review_reasons": str,
     "notice": str,
@@ -55,10 +56,15 @@ def row(prediction: Prediction, names: tuple[str, ...]) -> dict[str, Any]:
             "prediction_set": "|".join(prediction.uncertainty.prediction_set),
             "ood_score": prediction.uncertainty.ood_score,
             "in_distribution": prediction.uncertainty.in_distribution,
+            "laboratory": _text_of(prediction.uncertainty.laboratory),
             "review": prediction.uncertainty.review,
             "review_reasons": "|".join(prediction.uncertainty.review_reasons) or None,
         }
     return values | {f"p_{name}": prediction.probabilities.get(name) for name in names}
+
+
+def _text_of(laboratory: Laboratory | None) -> str | None:
+    return None if laboratory is None else str(laboratory)
 
 
 def to_frame(predictions: Sequence[Prediction]) -> pandas.DataFrame:

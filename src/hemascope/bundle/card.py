@@ -53,7 +53,8 @@ class Card:
     an ensemble, the fields that its members share. `fallback_sha256` is that of the fallback
     model, if there is one. A class map is shifted: the value in row i and column j belongs to row
     i - `map_offset` and column j - `map_offset`, in steps of the map. `precision` is that of the
-    convolutions, `fp32` or `int8`.
+    convolutions, `fp32` or `int8`. `columns` are the graph's logits that belong to the
+    `classes`, in order; None where the graph has no others.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Card:
     map_offset: float = 0.5
     precision: str = "fp32"
     outputs: tuple[str, ...] = OUTPUTS
+    columns: tuple[int, ...] | None = None
     format: int = FORMAT
 
 

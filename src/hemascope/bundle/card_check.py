@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hemascope.arrays import FloatArray
+from hemascope.uncertainty.laboratory import LaboratoryDetector
 from hemascope.uncertainty.model import UncertaintyModel
 from hemascope.uncertainty.ood import OODDetector
 
@@ -66,6 +67,10 @@ def check_card(card: Card) -> None:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
     if len(set(card.outputs)) != 5 or len(card.outputs) != 5 or not all(card.outputs):
         raise ValueError("outputs must be five different names")
+    if card.columns is not None:
+        several = len(set(card.columns)) == len(card.columns) == len(card.classes)
+        if not several or not all(0 <= column < COUNT[1] for column in card.columns):
+            raise ValueError("columns must be different numbers from 0, one per class")
     _check_range("parameters", card.parameters, COUNT)
     _check_range("temperature", card.temperature, TEMPERATURES)
     _check_range("map_offset", card.map_offset, (0.0, float(card.input.size)))
@@ -101,6 +106,8 @@ def _check_uncertainty(model: UncertaintyModel, num_classes: int) -> None:
     _check_range(f"{name}.quality.cell_contrast", model.quality.cell_contrast, DENSITY)
     _check_range(f"{name}.quality.edge_contact", model.quality.edge_contact, LIMIT)
     _check_detector(f"{name}.ood_detector", model.ood_detector, num_classes)
+    if model.laboratories is not None:
+        _check_laboratories(f"{name}.laboratories", model.laboratories)
 
 
 def _check_detector(name: str, detector: OODDetector, num_classes: int) -> None:
@@ -118,15 +125,38 @@ def _check_detector(name: str, detector: OODDetector, num_classes: int) -> None:
             raise ValueError(f"{name}.{part} must hold finite numbers only")
         if part != "style.whiten" and len(array) > num_classes:
             raise ValueError(f"{name}.{part} must have at most {num_classes} rows, one per class")
+    if detector.style is None:
+        return
     width = detector.style.means.shape[1]
     if detector.style.whiten.shape != (width, width):
         raise ValueError(f"{name}.style.whiten must be of shape {(width, width)}, as its means are")
 
 
+def _check_laboratories(name: str, detector: LaboratoryDetector) -> None:
+    known, shape = len(detector.names), detector.means.shape
+    if len(shape) != 2:
+        raise ValueError(f"{name}.means must be a table of numbers, not of shape {shape}")
+    groups, width = shape
+    if not known or len(set(detector.names)) != known or not all(detector.names):
+        raise ValueError(f"{name}.names must be different names, at least one")
+    if len(detector.limits) != known:
+        raise ValueError(f"{name}.limits must be {known} numbers, one per laboratory")
+    for number, limit in enumerate(detector.limits):
+        _check_range(f"{name}.limits.{number}", limit, SPREAD)
+    if len(detector.laboratory_of) != groups or set(detector.laboratory_of) != set(range(known)):
+        raise ValueError(f"{name}.laboratory_of must name a laboratory per row of means, and all")
+    if detector.whiten.shape != (width, width):
+        raise ValueError(f"{name}.whiten must be as wide and as high as its means are wide")
+    for part in ("means", "whiten"):
+        if not np.isfinite(getattr(detector, part)).all():
+            raise ValueError(f"{name}.{part} must hold finite numbers only")
+
+
 def _arrays(detector: OODDetector) -> Iterator[tuple[str, FloatArray]]:
     yield "directions.means", detector.directions.means
-    yield "style.means", detector.style.means
-    yield "style.whiten", detector.style.whiten
+    if detector.style is not None:
+        yield "style.means", detector.style.means
+        yield "style.whiten", detector.style.whiten
 
 
 def _check_range(name: str, value: float, limits: tuple[float, float]) -> None:

@@ -81,8 +81,20 @@ class Engine:
                 f"'{self.card.name}' cannot be computed: {_first_line(error)}; "
                 "export the bundle again"
             ) from None
+        found = self._choose_columns(found)
         self._check_outputs(found, len(batch))
         return found
+
+    def _choose_columns(self, found: ModelOutputs) -> ModelOutputs:
+        """The outputs for the classes on the card alone."""
+        if self.card.columns is None:
+            return found
+        columns = list(self.card.columns)
+        return found._replace(
+            logits=found.logits[:, columns],
+            class_map=found.class_map[:, columns],
+            members=found.members[:, :, columns],
+        )
 
     def _check_outputs(self, found: ModelOutputs, n: int) -> None:
         """Raises BundleError for outputs of other shapes than a prediction needs, or not finite."""
@@ -91,7 +103,8 @@ class Engine:
         _, features, class_map, style, members = shapes
         if model is not None:
             features = model.ood_detector.directions.means.shape
-            style = model.ood_detector.style.means.shape
+            detector = model.ood_detector
+            style = style if detector.style is None else detector.style.means.shape
         expected = [
             (n, num_classes),
             (n, *features[-1:]),
@@ -116,9 +129,12 @@ class Engine:
         size, num_classes = self.card.input.size, len(self.card.classes)
         inputs = {name: shape[1:] for name, shape in self._session.input_shapes().items()}
         outputs = {name: shape[1:] for name, shape in self._session.output_shapes().items()}
-        names = self.card.outputs
+        names, logits = self.card.outputs, outputs.get(self.card.outputs[0])
+        if self.card.columns is not None and logits is not None and len(logits) == 1:
+            enough = isinstance(logits[0], int) and max(self.card.columns) < logits[0]
+            logits = [num_classes] if enough else logits
         fits = inputs == {"images": [size, size, 3]} and len(names) == len(ModelOutputs._fields)
-        if not fits or outputs.get(names[0]) != [num_classes] or not outputs.keys() >= set(names):
+        if not fits or logits != [num_classes] or not outputs.keys() >= set(names):
             raise BundleError(
                 f"{MODEL_FILE} does not fit {CARD_FILE}: it must take images of {size} pixels and "
                 f"give {', '.join(names)} of {num_classes} classes; export the bundle again"

@@ -48,7 +48,10 @@ class _LayerTensors(NamedTuple):
 
 
 def read_heads(bundle: Bundle) -> Heads:
-    """The last layers, one per member. Raises BundleError for a graph without linear ones."""
+    """The last layers, one per member. Raises BundleError for a graph without linear ones.
+
+    They are of all the graph's classes, also where the card chooses some.
+    """
     graph = _load(bundle).graph
     values = {tensor.name: tensor for tensor in graph.initializer}
     tensors = _find_layers(graph, bundle.card.name)

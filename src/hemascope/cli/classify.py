@@ -15,14 +15,15 @@ from hemascope.batch.path_list import read_paths
 from hemascope.batch.tally import Tally
 from hemascope.cli.options import (
     BundlePath,
+    Classes,
     Force,
     ImageList,
     MaxPixels,
     Threads,
     Tta,
     UmPerPixel,
-    bundle_folder,
     limit_pixels,
+    open_bundle,
 )
 from hemascope.cli.terminal import (
     escape,
@@ -51,6 +52,7 @@ def classify(
     bundle: BundlePath = None,
     tta: Tta = False,
     um_per_pixel: UmPerPixel = None,
+    classes: Classes = None,
     strict: Annotated[bool, Parameter(negative="")] = False,
     resume: Annotated[bool, Parameter(negative="")] = False,
     cluster: Annotated[bool, Parameter(negative="")] = False,
@@ -102,7 +104,7 @@ def classify(
             passed_over = sources.passed_over
             tally = classify_on_cluster(
                 table,
-                bundle_folder(bundle),
+                open_bundle(bundle, classes),
                 sources,
                 um_per_pixel=um_per_pixel,
                 tta=tta,
@@ -115,7 +117,7 @@ def classify(
             if is_address(table):
                 raise ValueError(f"{table}: an object store is written to with --cluster")
             refuse_existing(force, report)
-            classifier = Classifier(bundle_folder(bundle), threads, tta)
+            classifier = Classifier(open_bundle(bundle, classes), threads, tta)
             inputs = _inputs(images)
             passed_over = inputs.passed_over
             gallery = None if report is None else Gallery()
@@ -147,6 +149,7 @@ def explain(
     out_file: Annotated[Path, Parameter(name="--out")] = Path("explanation.html"),
     bundle: BundlePath = None,
     um_per_pixel: UmPerPixel = None,
+    classes: Classes = None,
     search_mask: Annotated[bool, Parameter(negative="")] = False,
     max_pixels: MaxPixels = None,
     force: Force = False,
@@ -174,7 +177,7 @@ def explain(
     paths = inputs.images
     if len(paths) > GALLERY:
         raise ValueError(f"{len(paths)} images are too many for one page; give {GALLERY} at most")
-    classifier = Classifier(bundle_folder(bundle))
+    classifier = Classifier(open_bundle(bundle, classes))
     predictions = classifier.predict(paths, um_per_pixel=um_per_pixel)
     unreadable = sum(prediction.label is None for prediction in predictions)
     if unreadable == len(paths):

@@ -13,6 +13,7 @@ from rich.table import Table
 from hemascope.bundle.card import Card
 from hemascope.cli.options import (
     BundlePath,
+    Classes,
     Force,
     ManifestPath,
     MaxPixels,
@@ -21,8 +22,8 @@ from hemascope.cli.options import (
     Split,
     Tta,
     UmPerPixel,
-    bundle_folder,
     limit_pixels,
+    open_bundle,
     select_images,
     title_of,
 )
@@ -120,6 +121,7 @@ def evaluate(
     root: Root = None,
     name: Name = None,
     tta: Tta = False,
+    classes: Classes = None,
     site_options: Annotated[SiteOptions | None, Parameter(name="*")] = None,
     max_pixels: MaxPixels = None,
     force: Force = False,
@@ -143,7 +145,7 @@ def evaluate(
     from hemascope.reports.write import write_evaluation
 
     refuse_existing(force, out_folder / "evaluation.json")
-    classifier = Classifier(bundle_folder(bundle), tta=tta)
+    classifier = Classifier(open_bundle(bundle, classes), tta=tta)
     options = site_options or SiteOptions()
     images = options.select(manifest, root, split, classifier.card)
     title = name or options.site or title_of(manifest, split)

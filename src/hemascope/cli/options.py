@@ -8,7 +8,9 @@ from typing import Annotated, TypeAlias
 
 from cyclopts import Parameter
 
+from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.bundle.card import CARD_FILE, Card
+from hemascope.bundle.restrict import restrict_classes
 from hemascope.classes import ClassSet
 from hemascope.cli.terminal import escape, out
 from hemascope.data.manifest import Manifest
@@ -60,6 +62,13 @@ UmPerPixel: TypeAlias = Annotated[
         "say; by default they have the scale of the training images."
     ),
 ]
+Classes: TypeAlias = Annotated[
+    str | None,
+    Parameter(
+        help="The classes that occur, separated by commas, where they are known: only these are "
+        "predicted, and whatever else there is should be unlike the known cells."
+    ),
+]
 Threads: TypeAlias = Annotated[
     int | None,
     Parameter(
@@ -99,6 +108,17 @@ def bundle_folder(path: Path | None) -> Path | None:
     if path is not None and not (path / CARD_FILE).exists() and (path / "bundle").is_dir():
         return path / "bundle"
     return path
+
+
+def open_bundle(path: Path | None, classes: str | None) -> Bundle:
+    """The bundle that a user names, which chooses among the named classes only, if there are any.
+
+    Raises BundleError.
+    """
+    bundle = read_bundle(bundle_folder(path))
+    if classes is None:
+        return bundle
+    return restrict_classes(bundle, [name.strip() for name in classes.split(",")])
 
 
 def choose_recipe(file: Path | None, settings: Recipe | None) -> Recipe:

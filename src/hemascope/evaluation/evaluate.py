@@ -15,7 +15,6 @@ from hemascope.data.manifest import Manifest, ManifestRow, check_labels
 from hemascope.errors import ManifestError
 from hemascope.evaluation.uncertainty import measure_uncertainty
 from hemascope.inference.classifier import Classifier
-from hemascope.inference.predict import is_out_of_distribution
 from hemascope.metrics import classification as metrics
 from hemascope.metrics.class_subset import measure_choice, measure_present, shared_classes
 from hemascope.predictions import Prediction
@@ -98,12 +97,10 @@ def _measure_uncertainty(
     classifier: Classifier, predictions: Sequence[Prediction], targets: IntArray
 ) -> UncertaintyMetrics | None:
     """How far a calibrated model's statements about its predictions held; None for others."""
-    card, other = classifier.card, classifier.fallback
+    card = classifier.card
     if card.uncertainty is None:
         return None
-    referred = other.card.temperature if other is not None else card.temperature
-    known = np.array([not is_out_of_distribution(prediction) for prediction in predictions])
-    temperatures = np.where(known, card.temperature, referred)
+    temperatures = np.array([classifier.model_for(made).card.temperature for made in predictions])
     return measure_uncertainty(predictions, targets, temperatures, card.uncertainty.calibrated_on)
 
 

@@ -18,8 +18,8 @@ from hemascope.inference.images import image_id_of, load_batch, region_of
 from hemascope.inference.order import map_ahead, split_batches
 from hemascope.inference.predict import (
     failed_prediction,
-    is_out_of_distribution,
-    keep_ood_score,
+    is_referred,
+    join_statements,
     predict_batch,
 )
 from hemascope.predictions import Prediction
@@ -63,7 +63,7 @@ def map_batches(
 def predict_images(
     classifier: Classifier, batch: Batch, class_maps: bool, um_per_pixel: float | None
 ) -> list[Prediction]:
-    """One Prediction per image of a batch, by the fallback model where out of distribution."""
+    """One Prediction per image of a batch, by the fallback model where it is referred to that."""
     card = classifier.card
     loaded, failures, notices = load_batch(batch, card.input, um_per_pixel)
     made = iter(_predict_loaded(classifier, np.stack(loaded), class_maps) if loaded else ())
@@ -99,10 +99,10 @@ def _predict_loaded(
     classifier: Classifier, images: ImageArray, class_maps: bool
 ) -> list[Prediction]:
     """Predictions of preprocessed images (N,S,S,3)."""
-    predictions = predict_batch(classifier.engine, images, class_maps)
-    rows = [row for row, first in enumerate(predictions) if is_out_of_distribution(first)]
+    predictions, home = predict_batch(classifier.engine, images, class_maps), classifier.home
+    rows = [row for row, first in enumerate(predictions) if is_referred(first, home)]
     if rows and classifier.fallback is not None:
         others = predict_batch(classifier.fallback.engine, images[rows], class_maps)
         for row, other in zip(rows, others, strict=True):
-            predictions[row] = keep_ood_score(other, predictions[row])
+            predictions[row] = join_statements(other, predictions[row], home)
     return predictions

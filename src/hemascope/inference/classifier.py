@@ -94,6 +94,12 @@ class Classifier:
         bundle = self.bundle.fallback
         return None if bundle is None else Classifier(bundle, self.threads, self.tta)
 
+    @property
+    def home(self) -> str | None:
+        """The laboratory that the bundle's own network is for; None where none is known."""
+        model = self.card.uncertainty
+        return None if model is None or model.laboratories is None else model.laboratories.names[0]
+
     def model_for(self, prediction: Prediction) -> Classifier:
         """The classifier that made a prediction of this one's: itself, or its fallback model."""
         fallback = self.bundle.fallback

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hemascope.arrays import ImageArray
 from hemascope.bundle.card import Card
 from hemascope.bundle.engine import Engine
-from hemascope.predictions import Prediction, Uncertainty
+from hemascope.predictions import Laboratory, Prediction, Uncertainty
 from hemascope.uncertainty.ensemble import disagreement
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION, Assessment, assess
 from hemascope.uncertainty.temperature import softmax
@@ -41,10 +41,20 @@ def predict_batch(engine: Engine, images: ImageArray, class_maps: bool) -> list[
     ]
 
 
-def is_out_of_distribution(prediction: Prediction) -> bool:
-    """Whether a calibrated model says so; of another it is not known."""
+def is_referred(prediction: Prediction, home: str | None) -> bool:
+    """Whether a bundle's own network leaves an image to the fallback model.
+
+    It does so for a cell or a style unlike its own, and for any laboratory but `home`, the one that
+    it is for. Of a network that is not calibrated nothing is known, and it keeps all images.
+    """
     uncertainty = prediction.uncertainty
-    return uncertainty is not None and not uncertainty.in_distribution
+    if uncertainty is None:
+        return False
+    return not (uncertainty.in_distribution and _is_at_home(uncertainty.laboratory, home))
+
+
+def _is_at_home(laboratory: Laboratory | None, home: str | None) -> bool:
+    return laboratory is None or (laboratory.status == "known" and laboratory.nearest == home)
 
 
 def failed_prediction(card: Card, reason: str) -> Prediction:
@@ -52,10 +62,19 @@ def failed_prediction(card: Card, reason: str) -> Prediction:
     return Prediction(None, None, None, {}, reason, None, card.name, card.model_sha256)
 
 
-def keep_ood_score(other: Prediction, first: Prediction) -> Prediction:
-    """The fallback model's prediction, with the score by which the image was referred to it."""
+def join_statements(other: Prediction, first: Prediction, home: str | None) -> Prediction:
+    """The fallback model's prediction of an image that the `first` one referred to it.
+
+    Where the image is of the laboratory `home`, which the first network is for, or where no
+    laboratories are known, that network's score says that the cell is unlike the training cells.
+    From another laboratory every image has such a score, and the fallback model says whether the
+    cell is.
+    """
     assert first.uncertainty is not None
     assert other.uncertainty is not None  # a Bundle's fallback model is calibrated
+    laboratory = first.uncertainty.laboratory
+    if not _is_at_home(laboratory, home):
+        return replace(other, uncertainty=replace(other.uncertainty, laboratory=laboratory))
     own_reasons = (why for why in other.uncertainty.review_reasons if why != OUT_OF_DISTRIBUTION)
     uncertainty = replace(
         other.uncertainty,
@@ -63,6 +82,7 @@ def keep_ood_score(other: Prediction, first: Prediction) -> Prediction:
         in_distribution=False,
         review=True,
         review_reasons=(OUT_OF_DISTRIBUTION, *own_reasons),
+        laboratory=laboratory,
     )
     return replace(other, uncertainty=uncertainty)
 
@@ -75,4 +95,5 @@ def _uncertainty(assessment: Assessment, row: int, names: tuple[str, ...]) -> Un
         in_distribution=bool(assessment.ood_scores[row] <= 1),
         review=bool(assessment.reasons[row]),
         review_reasons=assessment.reasons[row],
+        laboratory=assessment.laboratories[row],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
+from typing import NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,10 +59,25 @@ class CellNetwork(nn.Module):
         self.staining: nn.Module = nn.Identity()
         self.input_upscale = 1.0
         self.mixstyle = 0.0
+        self.frozen_layers = 0
         self.maps = maps
         self.dropout = nn.Dropout(drop_rate)
         self.head = nn.Linear(num_features, num_classes)
         self.apply(initialise)
+
+    def freeze(self, layers: int) -> None:
+        """Keeps the first so many layers below `maps` from learning; their statistics stay too."""
+        self.frozen_layers = layers
+        for layer in list(self.maps.children())[:layers]:
+            layer.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As a Module's, but for the frozen layers, which normalise as in evaluation."""
+        super().train(mode)
+        for layer in list(self.maps.children())[: self.frozen_layers]:
+            layer.eval()
+        return self
 
     def stages(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N,3,S,S) in 0..1 → early maps, the last with at least S/4 a side, and (N,K,h,w).

@@ -15,7 +15,8 @@ def build_optimizer(
     model: nn.Module, recipe: Recipe, capturable: bool = False
 ) -> torch.optim.Optimizer:
     """The recipe's optimiser; a capturable one can be recorded in a CUDA graph."""
-    parameters, decay = model.parameters(), recipe.weight_decay
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decay = recipe.weight_decay
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, recipe.learning_rate, momentum=0.9, weight_decay=decay)
     adam = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam

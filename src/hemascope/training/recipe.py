@@ -82,6 +82,8 @@ class Recipe:
     """Rate at the last residual block, rising from 0 at the first; simple_cnn has none."""
     mixstyle: float = 0.0
     """Share of images whose feature statistics are mixed with another image's, while training."""
+    frozen_layers: int = 0
+    """How many of the first layers keep the weights and statistics that they start from."""
     normalise_stain: bool = False
     """Bring every image to one stain and light inside the network."""
     input_upscale: float = 1.0
@@ -169,6 +171,7 @@ class Recipe:
         _range("clip_norm", self.clip_norm, 0)
         _range("ema_decay", self.ema_decay, 0, 0.99999)
         _range("seed", self.seed, 0, 2**31 - 1)
+        _range("frozen_layers", self.frozen_layers, 0)
         _range("drop_rate", self.drop_rate, 0, 0.99)
         _range("drop_path_rate", self.drop_path_rate, 0, 0.99)
         _range("crop", self.crop, 0.1, 1)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemascope.arrays import AnyFloatArray, AnyIntArray, BoolArray, FloatArray, ImageArray
+from hemascope.predictions import Laboratory
 from hemascope.uncertainty.conformal import class_thresholds, conformal_threshold, prediction_sets
 from hemascope.uncertainty.image_quality import (
     QualityLimits,
@@ -17,6 +18,7 @@ from hemascope.uncertainty.image_quality import (
     fit_quality,
     quality_reasons,
 )
+from hemascope.uncertainty.laboratory import LaboratoryDetector
 from hemascope.uncertainty.ood import LabelledOutputs, OODDetector, fit_ood_detector
 from hemascope.uncertainty.temperature import fit_temperature, softmax
 
@@ -39,7 +41,8 @@ class UncertaintyModel:
     prediction set if its probability is at least `set_threshold`, and to the class-conditional set
     if it is at least the class's own of the `class_thresholds` (C,). A prediction with less
     probability than `least_probability` is unsure. `ood_detector` scores how unlike the training
-    cells an image is, and `quality` holds the limits of a good image.
+    cells an image is, and `quality` holds the limits of a good image. `laboratories` recognises
+    the laboratory, where the bundle knows several.
     """
 
     calibrated_on: str
@@ -49,15 +52,18 @@ class UncertaintyModel:
     least_probability: float
     ood_detector: OODDetector
     quality: QualityLimits
+    laboratories: LaboratoryDetector | None = None
 
 
 class Assessment(NamedTuple):
-    """Of N images: which classes are in the sets (N,C), OOD scores (N,), and reasons for review."""
+    """Of N images: which classes are in the sets (N,C), OOD scores (N,), reasons for review, and
+    laboratories."""
 
     sets: BoolArray
     class_sets: BoolArray
     ood_scores: FloatArray
     reasons: list[tuple[str, ...]]
+    laboratories: list[Laboratory | None]
 
 
 def assess(
@@ -91,7 +97,14 @@ def assess(
                 strict=True,
             )
         ],
+        laboratories=_recognise(model, style_statistics),
     )
+
+
+def _recognise(model: UncertaintyModel, style_statistics: AnyFloatArray) -> list[Laboratory | None]:
+    if model.laboratories is None:
+        return [None] * len(style_statistics)
+    return list(model.laboratories(style_statistics))
 
 
 def fit_uncertainty_model(

@@ -82,6 +82,8 @@ def fit_directions(features: AnyFloatArray, targets: AnyIntArray) -> Directions:
 class OODDetector:
     """OOD score of an image: above 1 for an unlike cell or an unlike style.
 
+    A detector without `style` looks at the cell alone, whatever laboratory it comes from.
+
     Two distances are measured: `directions` on the features, which show the cell, and `style` on
     the style statistics, which show the colours and grain of the image. The logarithm of each is
     standardised with its mean, in `centre` (2,), and its standard deviation, in `spread` (2,), over
@@ -91,13 +93,15 @@ class OODDetector:
     """
 
     directions: Directions
-    style: Mahalanobis
+    style: Mahalanobis | None
     centre: tuple[float, float]
     spread: tuple[float, float]
     mean_limit: float
     style_limit: float
 
     def __call__(self, features: AnyFloatArray, style_statistics: AnyFloatArray) -> FloatArray:
+        if self.style is None:
+            return np.asarray(np.exp(self.standardise_cells(features) - self.mean_limit))
         means, styles = self.components(features, style_statistics)
         return np.asarray(np.exp(np.maximum(means - self.mean_limit, styles - self.style_limit)))
 
@@ -105,10 +109,15 @@ class OODDetector:
         self, features: AnyFloatArray, style_statistics: AnyFloatArray
     ) -> tuple[FloatArray, FloatArray]:
         """The mean of both standardised distances, and that of the style alone, (N,) each."""
-        logs = np.log(np.maximum((self.directions(features), self.style(style_statistics)), 1e-12))
-        cells = (logs[0] - self.centre[0]) / self.spread[0]
-        styles = (logs[1] - self.centre[1]) / self.spread[1]
-        return (cells + styles) / 2, styles
+        assert self.style is not None
+        logs = np.log(np.maximum(self.style(style_statistics), 1e-12))
+        styles = (logs - self.centre[1]) / self.spread[1]
+        return (self.standardise_cells(features) + styles) / 2, styles
+
+    def standardise_cells(self, features: AnyFloatArray) -> FloatArray:
+        """The standardised distances of the cells, (N,)."""
+        logs = np.log(np.maximum(self.directions(features), 1e-12))
+        return np.asarray((logs - self.centre[0]) / self.spread[0])
 
 
 def fit_ood_detector(known: LabelledOutputs, share: float = 0.005) -> OODDetector:
@@ -132,6 +141,17 @@ def fit_ood_detector(known: LabelledOutputs, share: float = 0.005) -> OODDetecto
         mean_limit=float(np.quantile(means, quantile)),
         style_limit=float(np.quantile(styles, quantile)),
     )
+
+
+def fit_cell_detector(features: AnyFloatArray, targets: AnyIntArray, limit: float) -> OODDetector:
+    """A detector of unlike cells alone, fitted to features (N,F) of cells of the classes (N,).
+
+    Cells whose standardised distance exceeds `limit` score above 1.
+    """
+    directions = fit_directions(features, targets)
+    logs = np.log(np.maximum(directions(features), 1e-12))
+    centre, spread = (float(logs.mean()), 0.0), (float(logs.std()), 1.0)
+    return OODDetector(directions, None, centre, spread, mean_limit=limit, style_limit=0.0)
 
 
 def _directions(features: AnyFloatArray) -> FloatArray:
