@@ -48,6 +48,12 @@ class Tally:
         counts = f"{self.classified} images classified, {self.unreadable} could not be read"
         return f"{counts}, {self.describe_review()}"
 
+    @property
+    def sure(self) -> dict[str, int]:
+        """How many of each class nobody needs to look at; all of a model that is not calibrated."""
+        to_review = self.to_review or {}
+        return {name: count - to_review.get(name, 0) for name, count in self.per_class.items()}
+
     def describe_review(self) -> str:
         """How many are to be reviewed, and why."""
         if self.to_review is None or self.reasons is None:

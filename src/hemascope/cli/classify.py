@@ -225,8 +225,9 @@ def _print_last_line(done: str, passed_over: PassedOver, written: str) -> None:
 
 
 def _print_tally(tally: Tally) -> None:
-    table = Table("class", "cells", "share", "to review")
-    for name, count in tally.per_class.items():
+    table = Table("class", "sure", "share of the sure", "to review")
+    whole = max(sum(tally.sure.values()), 1)
+    for name, count in tally.sure.items():
         to_review = "–" if tally.to_review is None else str(tally.to_review[name])
-        table.add_row(escape(name), str(count), share(count / max(tally.classified, 1)), to_review)
+        table.add_row(escape(name), str(count), share(count / whole), to_review)
     out.print(table)

@@ -96,13 +96,16 @@ def classification_page(
     """
     colours = {cell_class.name: cell_class.colour for cell_class in classifier.card.classes}
     most = max(tally.per_class.values(), default=0) or 1
+    whole = max(sum(tally.sure.values()), 1)
     counts = [
         {
             "name": name,
-            "count": count,
+            "sure": tally.sure[name],
+            "share": 100 * tally.sure[name] / whole,
             "to_review": "–" if tally.to_review is None else tally.to_review[name],
             "colour": colours[name],
-            "width": 100 * count / most,
+            "width": 100 * tally.sure[name] / most,
+            "width_to_review": 100 * (count - tally.sure[name]) / most,
         }
         for name, count in tally.per_class.items()
     ]

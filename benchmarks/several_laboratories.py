@@ -1,0 +1,304 @@
+"""What a laboratory that no network was trained on may expect, and the bundle made accordingly.
+
+    python benchmarks/several_laboratories.py cells.npz runs --out docs/evaluation/left_out.json
+
+`cells.npz` comes from pack_laboratories.py, and `runs` holds the runs of leave_one_out.py: one
+named after each laboratory that it was trained without. What each says of that laboratory's cells
+is written as a table beside the JSON. The figures of a laboratory are of its own cells, named by
+the network that never saw it, with temperature, prior and limits fitted to the other laboratories.
+
+With `--bundle FOLDER`, the runs `home` and `all` become the bundle's network and its fallback model.
+The network is calibrated on the fifth of PBC's `pool` that no run was trained on, and the
+fallback model on what was said of all laboratories that were left out. Needs 'hemascope[train,evaluate]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from hemascope.arrays import AnyFloatArray
+from hemascope.bundle.bundle import Bundle, add_fallback, write_bundle
+from hemascope.bundle.card import Card, Metric
+from hemascope.bundle.engine import Engine
+from hemascope.bundle.export import draw_sample, export
+from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
+from hemascope.classes import BLOOD_CELLS
+from hemascope.data.augment import to_images
+from hemascope.files import write_atomic
+from hemascope.metrics.class_subset import measure_choice
+from hemascope.metrics.intervals import wilson
+from hemascope.models.network import CellNetwork
+from hemascope.post_training.left_out import LeftOutCells, LeftOutFit, fit_left_out
+from hemascope.post_training.quantise import quantise
+from hemascope.preprocess import InputSpec
+from hemascope.provenance import provenance
+from hemascope.records import Proportion
+from hemascope.serialization import to_json
+from hemascope.training.loop import network_of
+from hemascope.training.recipe import Recipe
+from hemascope.uncertainty.image_quality import fit_quality, measure_quality
+from hemascope.uncertainty.laboratory import fit_laboratory_detector
+from hemascope.uncertainty.model import POOR_TAIL, UncertaintyModel, fit_uncertainty_model
+from hemascope.uncertainty.ood import LabelledOutputs, OODDetector, fit_cell_detector
+from leave_one_out import FRAME, NAMES, SIZE, Cells
+
+LABORATORIES = ("jiangxi", "bccd", "munich")
+KNOWN_PER_GROUP = 100  # cells of each class of each laboratory that a detector is fitted to
+LEAST_PER_CLASS = 10
+SPEC = InputSpec(SIZE, 0.6, 20.76)
+CALIBRATED = "PBC, a fifth of split pool"
+TRAINING_DATA = (
+    "PBC (Acevedo et al. 2020, CC BY 4.0), split train and four fifths of split pool; BCCD (MIT); "
+    "Munich AML Morphology (Matek et al. 2019, CC BY 3.0); Jiangxi (Zheng et al. 2018, GPL-3.0), "
+    "cells of no class of the model among them; begun with ImageNet's weights"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cells", type=Path)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--bundle", type=Path, help="folder for the bundle of the runs home and all"
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cells = Cells(arguments.cells)
+    asked = {name: ask(cells, arguments.runs / name, name) for name in LABORATORIES}
+    tables = arguments.out.with_suffix("")
+    tables.mkdir(exist_ok=True)
+    for name, said in asked.items():
+        write_table(tables / f"{name}.csv", cells, said, name)
+    results = {name: measure(asked, name) for name in LABORATORIES}
+    everything = fit_left_out(join(asked.values()), NAMES)
+    write_atomic(
+        arguments.out,
+        to_json({"laboratories": results, "shipped": everything, "provenance": provenance()}),
+    )
+    print(json.dumps(json.loads(to_json(results)), indent=1))
+    if arguments.bundle is not None:
+        write_bundle(make_bundle(cells, arguments.runs, everything, results), arguments.bundle)
+
+
+def read_run(folder: Path) -> tuple[CellNetwork, Recipe]:
+    """A run's network with its best weights."""
+    recipe = Recipe(**json.loads((folder / "recipe.json").read_text()))
+    network = network_of(recipe, len(NAMES))
+    network.load_state_dict(load_file(folder / "best.safetensors"))
+    return network.eval(), recipe
+
+
+@torch.inference_mode()
+def outputs_of(network: CellNetwork, images: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Logits, features and style statistics of images (N,S,S,3)."""
+    found: list[list[np.ndarray]] = [[], [], []]
+    for first in range(0, len(images), 128):
+        outputs = network.outputs(to_images(torch.from_numpy(images[first : first + 128])))
+        for kept, output in zip(
+            found, (outputs.logits, outputs.features, outputs.style_statistics), strict=True
+        ):
+            kept.append(output.numpy())
+    return tuple(np.concatenate(kept) for kept in found)
+
+
+def images_of(cells: Cells, chosen: np.ndarray) -> np.ndarray:
+    """What a model sees of the chosen cells, (N,S,S,3)."""
+    start = (FRAME - SIZE) // 2
+    middle = slice(start, start + SIZE)
+    return np.ascontiguousarray(cells.frames[np.flatnonzero(chosen)][:, middle, middle])
+
+
+def known_cells(cells: Cells, without: str) -> np.ndarray:
+    """Up to 100 training cells of each class of each laboratory but one; a mask."""
+    chosen = np.zeros(len(cells.targets), dtype=bool)
+    trained = cells.training(without) & (cells.targets >= 0)
+    for laboratory in np.unique(cells.laboratories):
+        for target in range(len(NAMES)):
+            group = trained & (cells.laboratories == laboratory) & (cells.targets == target)
+            chosen[np.flatnonzero(group)[:KNOWN_PER_GROUP]] = True
+    return chosen
+
+
+def cell_detector(cells: Cells, network: CellNetwork, without: str, limit: float) -> OODDetector:
+    known = known_cells(cells, without)
+    _, features, _ = outputs_of(network, images_of(cells, known))
+    return fit_cell_detector(features, cells.targets[known], limit)
+
+
+def ask(cells: Cells, run: Path, laboratory: str) -> LeftOutCells:
+    """What a network that was trained without a laboratory says of its cells, in one view."""
+    network, _ = read_run(run)
+    there = cells.laboratories == laboratory
+    logits, features, _ = outputs_of(network, images_of(cells, there))
+    detector = cell_detector(cells, network, laboratory, limit=0.0)
+    distances = detector.standardise_cells(features)
+    names = (laboratory,) * len(logits)
+    return LeftOutCells(logits, distances, cells.targets[there], names)
+
+
+def write_table(path: Path, cells: Cells, said: LeftOutCells, laboratory: str) -> None:
+    """One row per cell: its label, its distance and its logits."""
+    labels = cells.labels[cells.laboratories == laboratory]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["label", "distance", *NAMES])
+        for label, distance, logits in zip(labels, said.distances, said.logits, strict=True):
+            writer.writerow([label, f"{distance:.3f}", *(f"{value:.3f}" for value in logits)])
+
+
+def join(several: Any) -> LeftOutCells:
+    parts = list(several)
+    return LeftOutCells(
+        np.concatenate([part.logits for part in parts]),
+        np.concatenate([part.distances for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+        tuple(name for part in parts for name in part.laboratories),
+    )
+
+
+def measure(asked: dict[str, LeftOutCells], laboratory: str) -> dict[str, Any]:
+    """The figures of one laboratory, with everything else fitted to the others."""
+    others = join(said for name, said in asked.items() if name != laboratory)
+    fit, said = fit_left_out(others, NAMES), asked[laboratory]
+    ours = said.select(said.targets >= 0)
+    plain = replace(fit, offsets=(0.0,) * len(NAMES), temperature=1.0)
+    present = np.flatnonzero(np.bincount(ours.targets, minlength=len(NAMES)) >= LEAST_PER_CLASS)
+    everything = np.arange(len(NAMES))
+    right = fit.probabilities(ours).argmax(axis=1) == ours.targets
+    review = fit.sent_to_review(ours)
+    strange = said.select(said.targets < 0)
+    return {
+        "cells": len(ours.targets),
+        "fit": fit,
+        "among_all": choice(fit, ours, present, everything),
+        "among_present": choice(fit, ours, present, present),
+        "among_all_without_prior": choice(plain, ours, present, everything),
+        "review": share(review),
+        "right_among_rest": share(right[~review]),
+        "of_no_class_to_review": share(fit.sent_to_review(strange))
+        if len(strange.targets)
+        else None,
+    }
+
+
+def choice(fit: LeftOutFit, said: LeftOutCells, rows: np.ndarray, columns: np.ndarray) -> Any:
+    return measure_choice(NAMES, fit.probabilities(said), said.targets, rows, columns)
+
+
+def share(flags: np.ndarray) -> Proportion:
+    return wilson(int(flags.sum()), len(flags))
+
+
+def make_bundle(cells: Cells, runs: Path, fit: LeftOutFit, results: dict[str, Any]) -> Bundle:
+    """The bundle of the runs `home` and `all`."""
+    return add_fallback(
+        make_home(cells, runs / "home"), make_fallback(cells, runs / "all", fit, results)
+    )
+
+
+def make_card(name: str, recipe: Recipe, network: CellNetwork) -> Card:
+    return Card(
+        name=name,
+        classes=BLOOD_CELLS,
+        input=SPEC,
+        architecture=recipe.model,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        model_sha256="",
+        training_data=TRAINING_DATA,
+        recipe=json.loads(to_json(recipe)),
+        provenance=provenance(),
+    )
+
+
+def make_home(cells: Cells, run: Path) -> Bundle:
+    """The network for PBC in eight bits, calibrated on cells of PBC that it never saw."""
+    network, recipe = read_run(run)
+    card = make_card("hemascope-pbc-4", recipe, network)
+    bundle = export(network, card, draw_sample(SPEC))
+    images, targets = images_of(cells, cells.home), cells.targets[cells.home]
+    bundle = quantise(
+        bundle, np.concatenate([images[targets == k][:32] for k in range(len(NAMES))])
+    )
+    outputs = [Engine(bundle, 2).outputs(images[i : i + 32]) for i in range(0, len(images), 32)]
+    labelled = LabelledOutputs(
+        np.concatenate([part.logits for part in outputs]),
+        np.concatenate([part.features for part in outputs]),
+        np.concatenate([part.style_statistics for part in outputs]),
+        targets,
+    )
+    temperature, model = fit_uncertainty_model(
+        labelled, [measure_quality(images)], NAMES, CALIBRATED
+    )
+    laboratories = fit_laboratories(cells, bundle)
+    card = replace(
+        bundle.card,
+        temperature=temperature,
+        uncertainty=replace(model, laboratories=laboratories),
+    )
+    return replace(bundle, card=card)
+
+
+def fit_laboratories(cells: Cells, bundle: Bundle) -> Any:
+    """Recognises the four laboratories; of PBC by the cells that no network was trained on."""
+    engine = Engine(bundle, 2)
+    chosen = (cells.laboratories != "pbc") | cells.home
+    order = np.concatenate(
+        [np.flatnonzero(chosen & (cells.laboratories == name)) for name in ("pbc", *LABORATORIES)]
+    )
+    start = (FRAME - SIZE) // 2
+    middle = slice(start, start + SIZE)
+    styles: list[AnyFloatArray] = []
+    for first in range(0, len(order), 32):
+        frames = cells.frames[order[first : first + 32]][:, middle, middle]
+        styles.append(engine.outputs(np.ascontiguousarray(frames)).style_statistics)
+    names = [str(name) for name in cells.laboratories[order]]
+    return fit_laboratory_detector(np.concatenate(styles), names, cells.targets[order])
+
+
+def make_fallback(cells: Cells, run: Path, fit: LeftOutFit, results: dict[str, Any]) -> Bundle:
+    """The network for all other laboratories, calibrated on what was said of those left out."""
+    network, recipe = read_run(run)
+    card = make_card("hemascope-laboratories-1", recipe, network)
+    bundle = export(network, card, draw_sample(SPEC))
+    old = read_heads(bundle)
+    bundle = replace_heads(
+        bundle,
+        Heads(tuple(Head(head.weight, head.bias + np.array(fit.offsets)) for head in old.members)),
+    )
+    known = known_cells(cells, "none")
+    images = images_of(cells, known)
+    bundle = quantise(bundle, images[np.random.default_rng(0).permutation(len(images))[:512]])
+    found = [
+        Engine(bundle, 2).outputs(images[i : i + 32]).features for i in range(0, len(images), 32)
+    ]
+    targets = cells.targets[known]
+    detector = fit_cell_detector(np.concatenate(found), targets, fit.distance_limit)
+    model = UncertaintyModel(
+        calibrated_on="Jiangxi, BCCD and Munich, each left out of training in turn",
+        images=sum(result["cells"] for result in results.values()),
+        set_threshold=fit.set_threshold,
+        class_thresholds=fit.class_thresholds,
+        least_probability=fit.least_probability,
+        ood_detector=detector,
+        quality=fit_quality([measure_quality(images)], POOR_TAIL),
+    )
+    metrics = tuple(
+        Metric(f"{name}, left out", "accuracy", result["among_all"].accuracy)
+        for name, result in results.items()
+    )
+    card = replace(bundle.card, temperature=fit.temperature, uncertainty=model, metrics=metrics)
+    return replace(bundle, card=card)
+
+
+if __name__ == "__main__":
+    main()
