@@ -7,9 +7,10 @@ named after each laboratory that it was trained without. What each says of that 
 is written as a table beside the JSON. The figures of a laboratory are of its own cells, named by
 the network that never saw it, with temperature, prior and limits fitted to the other laboratories.
 
-With `--bundle FOLDER`, the runs `home` and `all` become the bundle's network and its fallback model.
-The network is calibrated on the fifth of PBC's `pool` that no run was trained on, and the
-fallback model on what was said of all laboratories that were left out. Needs 'hemascope[train,evaluate]'.
+With `--bundle FOLDER`, the runs `home` and `all` become the bundle's network and its fallback
+model. The network is calibrated on the fifth of PBC's `pool` that no run was trained on, and the
+fallback model on what was said of all laboratories that were left out. Needs the extras `train` and
+`evaluate`.
 """
 
 from __future__ import annotations

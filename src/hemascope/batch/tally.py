@@ -29,9 +29,9 @@ class Tally:
     `to_review` says by class how many of them somebody should look at, and `reasons` how many by
     reason, of which an image may have several. Both are None of a model that is not calibrated,
     which names none for review. `laboratories` counts the images by the laboratory that they are
-    like; it is None of a bundle that knows no laboratories. `expected` are the card's accuracies on
-    laboratories that were left out of training. `takes_scale` says whether the model can be told
-    the width of a pixel.
+    like; it is None of a bundle that knows no laboratories. `home` is the one that the bundle's own
+    network is for. `expected` are the card's accuracies on laboratories that were left out of
+    training. `takes_scale` says whether the model can be told the width of a pixel.
     """
 
     classified: int
@@ -40,6 +40,7 @@ class Tally:
     to_review: dict[str, int] | None
     reasons: dict[str, int] | None
     laboratories: dict[str, int] | None = None
+    home: str = ""
     expected: tuple[Metric, ...] = ()
     takes_scale: bool = False
 
@@ -61,10 +62,10 @@ class Tally:
         why = ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
         return f"{sum(self.to_review.values())} to be reviewed" + (f" ({why})" if why else "")
 
-    def describe_difference(self, um_per_pixel: float | None = None) -> str:
+    def describe_difference(self, um_per_pixel: float | None = None, style: str = "") -> str:
         """What to do where most images are unlike the training images; empty where most are not.
 
-        `um_per_pixel` is the scale that the user gave.
+        `um_per_pixel` is the scale that the user gave, and `style` says how the images differ.
         """
         if self.laboratories is None:
             unlike = (self.reasons or {}).get(OUT_OF_DISTRIBUTION, 0)
@@ -75,7 +76,10 @@ class Tally:
             return ""
         else:
             counts = ", ".join(f"{count} {name}" for name, count in self.laboratories.items())
-            what = f"these images are not of a laboratory that the model knows ({counts})"
+            differing = f"; they are {style} than those of {self.home}" if style else ""
+            what = (
+                f"these images are not of a laboratory that the model knows ({counts}){differing}"
+            )
         return (
             f"{what}, so that many predictions may be wrong.{self._describe_expected()} Check the "
             f"scale first ({self._describe_scale(um_per_pixel)}), then stain, camera and cropping. "
@@ -136,6 +140,7 @@ def tally_of(outcomes: Counter[Outcome], bundle: Bundle) -> Tally:
         None if model is None else {name: to_review[name] for name in names},
         None if model is None else dict(reasons.most_common()),
         laboratories=dict(laboratories.most_common()) if model and model.laboratories else None,
+        home=model.laboratories.names[0] if model and model.laboratories else "",
         expected=() if fallback is None else fallback.card.metrics,
         takes_scale=card.input.microns is not None,
     )

@@ -12,6 +12,7 @@ from rich.table import Table
 from hemascope.batch.inputs import Inputs, check_some_exist, find_inputs, is_address
 from hemascope.batch.local import classify_to
 from hemascope.batch.path_list import read_paths
+from hemascope.batch.style import describe_images
 from hemascope.batch.tally import Tally
 from hemascope.cli.options import (
     BundlePath,
@@ -39,6 +40,7 @@ from hemascope.folders import PassedOver
 from hemascope.inference.classifier import Classifier
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.reports.pages import GALLERY, Gallery, classification_page, explanation_page
+from hemascope.serialization import to_json
 
 if TYPE_CHECKING:
     from hemascope.batch.cluster_inputs import Sources
@@ -49,6 +51,7 @@ def classify(
     *,
     out_file: Annotated[str | None, Parameter(name="--out")] = None,
     report: Path | None = None,
+    summary: Path | None = None,
     bundle: BundlePath = None,
     tta: Tta = False,
     um_per_pixel: UmPerPixel = None,
@@ -77,6 +80,9 @@ def classify(
         with --cluster, which writes folders only, predictions.
     report
         Write a page as well (.html): counts per class and a gallery with activation maps.
+    summary
+        Write the counts as well (.json): per class, for review and why, and by laboratory, with
+        what differs from the training images.
     strict
         Exit with 1 if any image or folder cannot be read.
     resume
@@ -113,10 +119,11 @@ def classify(
                 workers=workers,
                 progress=progress,
             )
+            difference = tally.describe_difference(um_per_pixel)
         else:
             if is_address(table):
                 raise ValueError(f"{table}: an object store is written to with --cluster")
-            refuse_existing(force, report)
+            refuse_existing(force, report, summary)
             classifier = Classifier(open_bundle(bundle, classes), threads, tta)
             inputs = _inputs(images)
             passed_over = inputs.passed_over
@@ -132,13 +139,19 @@ def classify(
                 resume=resume,
                 force=force,
             )
+            style = describe_images(classifier, inputs.images, um_per_pixel, tally)
+            difference = tally.describe_difference(um_per_pixel, style)
             if report is not None and gallery is not None:
-                page = classification_page(gallery, tally, classifier, um_per_pixel, passed_over)
+                page = classification_page(
+                    gallery, tally, classifier, um_per_pixel, passed_over, difference
+                )
                 write_atomic(report, page)
+    if summary is not None:
+        write_atomic(summary, to_json({"tally": tally, "difference": difference}))
     _print_tally(tally)
-    if difference := tally.describe_difference(um_per_pixel):
+    if difference:
         print_warning(difference)
-    written = " and ".join(str(path) for path in (table, report) if path)
+    written = " and ".join(str(path) for path in (table, report, summary) if path)
     _print_last_line(str(tally), passed_over, written)
     return _exit_status(images, tally, passed_over, strict)
 

@@ -18,6 +18,7 @@ from hemascope.uncertainty.image_quality import (
     fit_quality,
     quality_reasons,
 )
+from hemascope.uncertainty.image_style import ImageStyle
 from hemascope.uncertainty.laboratory import LaboratoryDetector
 from hemascope.uncertainty.ood import LabelledOutputs, OODDetector, fit_ood_detector
 from hemascope.uncertainty.temperature import fit_temperature, softmax
@@ -42,7 +43,8 @@ class UncertaintyModel:
     if it is at least the class's own of the `class_thresholds` (C,). A prediction with less
     probability than `least_probability` is unsure. `ood_detector` scores how unlike the training
     cells an image is, and `quality` holds the limits of a good image. `laboratories` recognises
-    the laboratory, where the bundle knows several.
+    the laboratory, where the bundle knows several, and
+    `style` says what the images of the one that the network is for look like.
     """
 
     calibrated_on: str
@@ -53,6 +55,7 @@ class UncertaintyModel:
     ood_detector: OODDetector
     quality: QualityLimits
     laboratories: LaboratoryDetector | None = None
+    style: ImageStyle | None = None
 
 
 class Assessment(NamedTuple):

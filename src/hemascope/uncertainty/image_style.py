@@ -1,0 +1,60 @@
+"""What a laboratory's images look like, in four numbers that a person can check and change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hemascope.arrays import FloatArray, ImageArray
+from hemascope.uncertainty.image_quality import measure_quality
+
+GROUND, STAINED = 90, 95  # percentiles: of a channel for the ground, of its density for the stain
+LEAST_SPREAD = (4.0, 4.0, 0.05, 0.05)  # in the units of `measure_style`
+MARKED = 1.0  # interquartile ranges by which a median must differ to be spoken of
+WORDS = (
+    ("lighter", "darker"),
+    ("more yellow", "more blue"),
+    ("more strongly stained", "more weakly stained"),
+    ("sharper or finer in scale", "less sharp or coarser in scale"),
+)
+
+
+@dataclass(frozen=True)
+class ImageStyle:
+    """Median and interquartile range of each measure of `measure_style`, over many images."""
+
+    median: tuple[float, ...]
+    spread: tuple[float, ...]
+
+
+def measure_style(images: ImageArray) -> FloatArray:
+    """Light, tint, stain and sharpness of preprocessed images (N,S,S,3) uint8, (N,4).
+
+    Light is the mean grey level of the ground, tint its red less its blue, stain the optical
+    density of what takes most green light, and sharpness the logarithm of its quality measure.
+    """
+    pixels = images.reshape(len(images), -1, 3).astype(np.float64)
+    ground = np.percentile(pixels, GROUND, axis=1)  # (N,3)
+    through = np.maximum(np.percentile(pixels[:, :, 1], 100 - STAINED, axis=1), 1)
+    stain = np.log10(np.maximum(ground[:, 1], 1) / through)
+    sharpness = np.log10(np.maximum(measure_quality(images).sharpness, 1e-6))
+    return np.stack([ground.mean(axis=1), ground[:, 0] - ground[:, 2], stain, sharpness], axis=1)
+
+
+def fit_style(images: ImageArray) -> ImageStyle:
+    """The style of images (N,S,S,3)."""
+    low, median, high = np.percentile(measure_style(images), (25, 50, 75), axis=0)
+    spread = np.maximum(high - low, LEAST_SPREAD)
+    return ImageStyle(tuple(median.tolist()), tuple(spread.tolist()))
+
+
+def describe_style(images: ImageArray, known: ImageStyle) -> str:
+    """In which ways images (N,S,S,3) differ from known ones, in words; empty where in none."""
+    gaps = np.median(measure_style(images), axis=0) - np.array(known.median)
+    effects = gaps / np.array(known.spread)
+    words = [
+        more if effect > 0 else less for (more, less), effect in zip(WORDS, effects, strict=True)
+    ]
+    chosen = [word for word, effect in zip(words, effects, strict=True) if abs(effect) > MARKED]
+    return ", ".join(chosen)
