@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +21,8 @@ from hemascope.data.synthetic import draw_cell, draw_folder
 from hemascope.errors import BundleError
 from hemascope.inference.classifier import Classifier
 from hemascope.models import create_model
+from hemascope.models.ensemble import Ensemble
+from hemascope.models.network import CellNetwork
 from hemascope.post_training import quantise as quantising
 from hemascope.post_training.quantise import quantise
 from hemascope.preprocess import InputSpec
@@ -33,14 +36,22 @@ def cells() -> np.ndarray:
     return np.stack([SPEC.apply(cell) for cell in drawn])
 
 
-def export_run(model: str) -> Bundle:
+def make_network(model: str, **settings: Any) -> CellNetwork:
     """A network that has learnt nothing but the scales of its layers."""
     torch.manual_seed(0)
-    network = create_model(model)
+    network = create_model(model, **settings)
     network.train()
     with torch.no_grad():
         for _ in range(4):  # batch normalisation learns the scales
             network(torch.rand(8, 3, 64, 64))
+    return network
+
+
+def export_run(model: str) -> Bundle:
+    return export_network(make_network(model), model)
+
+
+def export_network(network: CellNetwork | Ensemble, model: str = "efficientnet_mini") -> Bundle:
     card = Card(
         name=model,
         classes=BLOOD_CELLS,
@@ -52,6 +63,24 @@ def export_run(model: str) -> Bundle:
         temperature=2.0,
     )
     return export(network, card, draw_sample(SPEC))
+
+
+@pytest.mark.parametrize("kind", ["upscaled", "stain normalised", "an ensemble of both"])
+def test_every_normalisation_is_kept_apart(
+    kind: str, cells: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantising, "AGREED", 0.0)  # untrained logits hardly differ by class
+    upscaled = make_network("efficientnet_mini", input_upscale=1.5)
+    stained = make_network("efficientnet_mini", normalise_stain=True)
+    networks: dict[str, CellNetwork | Ensemble] = {
+        "upscaled": upscaled,
+        "stain normalised": stained,
+        "an ensemble of both": Ensemble([upscaled, stained]),
+    }
+    bundle = export_network(networks[kind])
+    before = Classifier(bundle).outputs(cells).logits
+    after = Classifier(quantise(bundle, cells)).outputs(cells).logits
+    np.testing.assert_allclose(after, before, atol=0.1 * before.std())
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def quantise(bundle: Bundle, images: ImageArray) -> Bundle:
     """
     if bundle.card.precision == "int8":
         raise BundleError(f"'{bundle.card.name}' computes in eight bits already")
-    model = _quantise_graph(bundle.model, images, bundle.card.input.size)
+    model = _quantise_graph(bundle.model, images)
     quantised_bundle = replace_model(bundle, model)
     quantised_bundle = replace(
         quantised_bundle, card=replace(quantised_bundle.card, precision="int8")
@@ -51,7 +51,7 @@ def quantise(bundle: Bundle, images: ImageArray) -> Bundle:
     return quantised_bundle
 
 
-def _quantise_graph(model: bytes, images: ImageArray, size: int) -> bytes:
+def _quantise_graph(model: bytes, images: ImageArray) -> bytes:
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -61,7 +61,7 @@ def _quantise_graph(model: bytes, images: ImageArray, size: int) -> bytes:
         # Folds what is constant, half-precision weights among it.
         quant_pre_process(onnx.load_from_string(model), str(folded), skip_symbolic_shape=True)
         proto = onnx.load(folded)
-        _keep_planes(proto.graph, size)
+        _keep_planes(proto, images[:1])
         quantize_static(
             proto,
             out,
@@ -77,31 +77,67 @@ def _quantise_graph(model: bytes, images: ImageArray, size: int) -> bytes:
         return out.read_bytes()
 
 
-def _keep_planes(graph: Any, size: int) -> None:
-    """Has the images normalised as planes, (N,3,SS).
+def _keep_planes(proto: Any, image: ImageArray) -> None:
+    """Has the images normalised as planes, (N,3,SS), by each member of an ensemble.
 
     onnxruntime's integer convolutions work on (N,S,S,3), to which it would turn the normalisation
-    as well, and then compute it three values at a time: a fifth of the network's time.
+    as well, and then compute it three values at a time: a fifth of the network's time. Raises
+    BundleError for a graph without normalisation.
     """
     from onnx import helper, numpy_helper
 
-    first = next(index for index, node in enumerate(graph.node) if node.op_type == "Conv")
-    subtract, divide = graph.node[first - 2], graph.node[first - 1]
-    if (subtract.op_type, divide.op_type) != ("Sub", "Div"):
-        raise BundleError("the network does not begin with a normalisation; export it again")
+    graph = proto.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in (subtract, divide):
-        tensor = constants[node.input[1]]
-        values = numpy_helper.to_array(tensor).reshape(1, 3, 1)
-        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    for name, shape in (("planes", [0, 3, size * size]), ("squares", [0, 3, size, size])):
-        graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), name))
-    flat = helper.make_node("Reshape", [subtract.input[0], "planes"], ["flat"])
-    square = helper.make_node("Reshape", ["flat_normal", "squares"], [divide.output[0]])
-    subtract.input[0], divide.output[0] = "flat", "flat_normal"
-    graph.node.insert(first, square)
-    graph.node.insert(first - 2, flat)
+    normalisations = _find_normalisations(graph, set(constants))
+    if not normalisations:
+        raise BundleError("the network does not begin with a normalisation; export it again")
+    sides = _measure_sides(proto, [divide.output[0] for _, divide in normalisations], image)
+    for number, ((subtract, divide), side) in enumerate(zip(normalisations, sides, strict=True)):
+        for name in (subtract.input[1], divide.input[1]):
+            values = numpy_helper.to_array(constants[name]).reshape(1, 3, 1)
+            constants[name].CopyFrom(numpy_helper.from_array(values, name))
+        planes, squares, flat, normal = (
+            f"{word}.{number}" for word in ("planes", "squares", "flat", "flat_normal")
+        )
+        for name, shape in ((planes, [0, 3, side * side]), (squares, [0, 3, side, side])):
+            graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), name))
+        first = list(graph.node).index(subtract)
+        made = helper.make_node("Reshape", [subtract.input[0], planes], [flat])
+        back = helper.make_node("Reshape", [normal, squares], [divide.output[0]])
+        subtract.input[0], divide.output[0] = flat, normal
+        graph.node.insert(list(graph.node).index(divide) + 1, back)
+        graph.node.insert(first, made)
     del graph.value_info[:]  # their shapes have changed
+
+
+def _find_normalisations(graph: Any, constants: set[str]) -> list[tuple[Any, Any]]:
+    """The subtraction and the division by which each member normalises its images."""
+    makers = {name: node for node in graph.node for name in node.output}
+    found = []
+    for node in graph.node:
+        if node.op_type != "Conv" or makers.get(node.input[0]) is None:
+            continue
+        divide = makers[node.input[0]]
+        subtract = makers.get(divide.input[0]) if divide.op_type == "Div" else None
+        if subtract is None or subtract.op_type != "Sub":
+            continue
+        if {subtract.input[1], divide.input[1]} <= constants:
+            found.append((subtract, divide))
+    return found
+
+
+def _measure_sides(proto: Any, names: list[str], image: ImageArray) -> list[int]:
+    """Sides of the squares with these names for one image (1,S,S,3): an enlarged one is wider."""
+    import onnx
+    import onnxruntime
+
+    whole = onnx.ModelProto()
+    whole.CopyFrom(proto)
+    whole.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # a warning about outputs of no type
+    session = onnxruntime.InferenceSession(whole.SerializeToString(), options)
+    return [int(square.shape[-1]) for square in session.run(names, {"images": image})]
 
 
 def _scales(graph: Any) -> dict[str, list[dict[str, Any]]]:
