@@ -128,7 +128,7 @@ def mean(values: FloatArray) -> Estimate:
 
 
 def localisation(classifier: Classifier, folder: Path) -> dict[str, Proportion]:
-    """How often the peak of a map lies in the mask; and, to compare, the picture's middle."""
+    """How often the peak of a map lies in the mask; and, to compare, the image's middle."""
     with (folder / "labels.csv").open() as file:
         masks = {row["path"]: folder / row["mask"] for row in csv.DictReader(file)}
     cells = read_site("jiangxi", folder)

@@ -1,4 +1,4 @@
-"""Far out-of-distribution: pictures that are no cells at all, told from cells by every detector.
+"""Far out-of-distribution: images that are no cells at all, told from cells by every detector.
 
 Grounds of BCCD's fields without a white cell or platelet, blank fields, fields out of focus, and
 the photographs that come with scikit-image, each against the cells of split `test`. The detectors
@@ -38,7 +38,7 @@ TRIES = 20
 
 @dataclass(frozen=True)
 class FarSet:
-    """One kind of pictures: each detector's area, and how many the bundle's own score flags."""
+    """One kind of images: each detector's area, and how many the bundle's own score flags."""
 
     name: str
     images: int
@@ -144,7 +144,7 @@ def main() -> None:
 
 
 def area(known: FloatArray, unknown: FloatArray) -> Estimate:
-    """That a strange picture scores higher than a cell, with its interval over both."""
+    """That a strange image scores higher than a cell, with its interval over both."""
     ranks = np.concatenate([known, unknown])[:, None]
     targets = np.concatenate([np.ones(len(known), int), np.zeros(len(unknown), int)])
     return bootstrap(lambda weights: auroc(ranks, targets, weights), len(ranks))[0]

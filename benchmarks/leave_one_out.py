@@ -143,7 +143,7 @@ def run_laboratory(
         network = network_of(recipe, len(NAMES))
         network.load_state_dict(load_file(run.best))
         scored = cells.scored(trial["without"], with_test)
-        logits = looks(network, cells.frames[scored])
+        logits = predict_views(network, cells.frames[scored])
         np.savez(
             run.path / "logits.npz", index=np.flatnonzero(scored), logits=logits.astype(np.float16)
         )
@@ -163,7 +163,7 @@ def imagenet_state_of(model: str) -> dict[str, torch.Tensor]:
 
 
 @torch.inference_mode()
-def looks(network: torch.nn.Module, frames: np.ndarray) -> np.ndarray:
+def predict_views(network: torch.nn.Module, frames: np.ndarray) -> np.ndarray:
     """Logits (8,N,C) of the middle of each frame in its eight symmetries."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = network.eval().to(device)

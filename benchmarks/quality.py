@@ -1,7 +1,7 @@
-"""How often the flags of quality are raised: on good pictures, and on bad ones of every kind.
+"""How often the flags of quality are raised: on good images, and on bad ones of every kind.
 
-The cells of split `test` as they are; blurred; cut off by the edge of the picture, the view moved
-away from the cell in one of four directions; and pictures without a white cell: the four corners of
+The cells of split `test` as they are; blurred; cut off by the edge of the image, the view moved
+away from the cell in one of four directions; and images without a white cell: the four corners of
 a PBC image put together, and grounds of BCCD's fields. The limits are the bundle's, fitted on
 images of split `pool`; nothing is chosen here.
 
@@ -46,7 +46,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Flagged:
-    """How often each flag is raised on one kind of pictures; `quality`: at least one of the three.
+    """How often each flag is raised on one kind of images; `quality`: at least one of the three.
 
     `review` is for any reason, those that the network gives among them.
     """
@@ -94,7 +94,7 @@ def blurred(image: Image.Image, spec: InputSpec, radius: float) -> ImageArray:
 def moved(
     image: Image.Image, spec: InputSpec, share: float, random: np.random.Generator
 ) -> ImageArray:
-    """The view moved by a share of its side: so far lies the cell's middle from the picture's."""
+    """The view moved by a share of its side: so far lies the cell's middle from the image's."""
     across, down = DIRECTIONS[random.integers(len(DIRECTIONS))]
     step = share * spec.side(image)
     return spec.apply(
@@ -124,7 +124,7 @@ def kinds(spec: InputSpec) -> dict[str, Callable[[Image.Image], ImageArray]]:
 
 
 def measure_appearance(classifier: Classifier, manifest: Manifest) -> Iterator[Flagged]:
-    """Every kind of picture made of these images: of all, of platelets, and of the others."""
+    """Every kind of image made of these images: of all, of platelets, and of the others."""
     platelet = [row.label == "platelet" for row in manifest.rows]
     for name, made in kinds(classifier.card.input).items():
         images = [made(decode(manifest.root / row.path)) for row in manifest.rows]

@@ -109,7 +109,7 @@ def test_members_at_several_scales_share_a_map() -> None:
 
 
 def test_maps_are_put_right_before_they_are_turned_back() -> None:
-    """A map that lies one place too far right and below, of a picture with one bright place."""
+    """A map that lies one place too far right and below, of a image with one bright place."""
     image = np.zeros((1, 8, 8, 3), dtype=np.uint8)
     image[0, 2, 5] = 255
 

@@ -52,7 +52,7 @@ def test_a_faithful_map_beats_its_opposite() -> None:
 
 
 def planted(row: int, column: int) -> NDArray[np.uint8]:
-    """A white picture of 128 pixels with a black square of 16, its middle at a place."""
+    """A white image of 128 pixels with a black square of 16, its middle at a place."""
     image = np.full((128, 128, 3), 255, dtype=np.uint8)
     image[row - 8 : row + 8, column - 8 : column + 8] = 0
     return image

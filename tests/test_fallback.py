@@ -166,7 +166,7 @@ def centre(weights: np.ndarray) -> tuple[float, float]:
 
 
 def test_maps_lie_over_what_they_show(shipped: Bundle) -> None:
-    """Of pictures and their mirror images no side is before another, nor is it of their maps."""
+    """Of images and their mirror images no side is before another, nor is it of their maps."""
     assert shipped.fallback is not None
     size, middle = shipped.card.input.size, (shipped.card.input.size - 1) / 2
     for bundle in (shipped, shipped.fallback):

@@ -126,7 +126,7 @@ def test_unknown_names_and_numbers_are_refused() -> None:
 
 
 def test_normalised_stain_forgets_light_and_strength() -> None:
-    """Light of another tint multiplies a picture; more of a stain multiplies its densities."""
+    """Light of another tint multiplies a image; more of a stain multiplies its densities."""
     torch.manual_seed(0)
     density = torch.rand(2, 3, 64, 64) * (torch.rand(2, 1, 64, 64) > 0.5)
     light = torch.tensor([0.9, 0.7, 0.5]).view(1, 3, 1, 1)

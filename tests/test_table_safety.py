@@ -154,7 +154,7 @@ def test_what_is_counted_comes_back_from_a_table(tmp_path: Path, suffix: str) ->
 
 
 def test_review_is_counted_as_the_rows_say(tmp_path: Path) -> None:
-    """The model that comes with the package, on drawn cells, a blank picture and a broken one."""
+    """The model that comes with the package, on drawn cells, a blank image and a broken one."""
     draw_folder(tmp_path / "cells", per_class=2)
     (tmp_path / "cells" / "broken.png").write_bytes(b"")
     Image.new("RGB", (360, 360), (250, 240, 240)).save(tmp_path / "cells" / "blank.png")

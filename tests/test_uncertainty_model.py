@@ -151,7 +151,7 @@ def test_unlike_cells_and_unlike_pictures_score_above_one() -> None:
     strange = np.roll(others.features, 3, axis=1)  # classes that were never there
     assert (unlike(strange, others.style_statistics) > 1).mean() > 0.95
     assert (unlike(others.features, others.style_statistics + 6) > 1).mean() > 0.99
-    # a cell that is every bit like a class does not make up for another laboratory's picture
+    # a cell that is every bit like a class does not make up for another laboratory's image
     perfect = 3 * np.eye(6)[others.targets]
     assert (unlike(perfect, others.style_statistics + 6) > 1).mean() > 0.99
 

@@ -103,7 +103,7 @@ class Uncertainty:
     (True, False)
     >>> grey = Classifier().predict(np.full((200, 200, 3), 128, dtype=np.uint8))[0]
     >>> grey.uncertainty.review_reasons
-    ('unlike the training cells', 'no class is likely enough', 'no cell in the picture')
+    ('unlike the training cells', 'no class is likely enough', 'no cell in the image')
     """
 
     prediction_set: tuple[str, ...]

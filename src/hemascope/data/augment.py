@@ -111,7 +111,7 @@ GROUND_TINT = 0.4  # most that is added to a channel's ground
 DEFOCUS = 0.026  # most, standard deviation as a fraction of the side
 NOISE = 0.04  # largest standard deviation
 GROUND_QUANTILE, STAINED_QUANTILE = 0.15, 0.95  # of a channel's densities
-LEAST_DENSITY = 0.1  # between the two; a picture without any stain is not blown up
+LEAST_DENSITY = 0.1  # between the two; a image without any stain is not blown up
 
 
 def to_images(frames: Tensor) -> Tensor:

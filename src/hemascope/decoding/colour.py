@@ -50,7 +50,7 @@ def to_rgb(
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I") or image.mode == "F":
         pixels = np.asarray(image)
-        transparent = False  # one 16-bit level as transparent colour: not one of a picture
+        transparent = False  # one 16-bit level as transparent colour: not one of a image
         image = image_from(
             narrow(pixels) if pixels.dtype.kind == "i" else pixels, bits, min_is_white
         )
@@ -69,7 +69,7 @@ def to_rgb(
 
 def _on_white(image: Image.Image) -> Image.Image:
     alpha = image.getchannel("A")
-    if alpha.getextrema() == (0, 0):  # an unused channel: the colours are the picture
+    if alpha.getextrema() == (0, 0):  # an unused channel: the colours are the image
         colours = image.convert("RGB")
         if colours.getextrema() == ((0, 0),) * 3:
             raise ImageError("every pixel is transparent, and no colour is left")

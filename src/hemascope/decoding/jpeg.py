@@ -90,7 +90,7 @@ def _ends_flat(image: Image.Image) -> bool:
 def complete(content: bytes) -> bytes | None:
     """A JPEG file without metadata that lacks its end marker, with one; None if pixels lack too.
 
-    Zeros at the end are a disk's or a memory card's, not the picture's.
+    Zeros at the end are a disk's or a memory card's, not the image's.
     """
     if find_scan(content) < 0:
         return None

@@ -126,7 +126,7 @@ class CellNetwork(nn.Module):
 
 
 class StainNormalisation(nn.Module):
-    """Pictures as they would be in one stain and light: (N,3,S,S) in 0..1 → the same.
+    """Images as they would be in one stain and light: (N,3,S,S) in 0..1 → the same.
 
     A channel's optical density is taken from the image's ground, and in units of that of the
     image's most stained parts; what is left is how the dyes are spread.

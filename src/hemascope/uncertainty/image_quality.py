@@ -18,7 +18,7 @@ import numpy as np
 
 from hemascope.arrays import Float32Array, FloatArray, ImageArray
 
-BLURRED, CUT_OFF, NO_CELL = "blurred", "cut off", "no cell in the picture"
+BLURRED, CUT_OFF, NO_CELL = "blurred", "cut off", "no cell in the image"
 
 SAMPLE = 64  # about this many pixels per side are measured, whatever the image's size
 GROUND = 0.95  # the ground is as bright as this quantile of the pixels
