@@ -38,7 +38,8 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Gain:
-    """At one image size: median images per second of processor time, and the ratio kept : default by turns."""
+    """At one image size: images per second of processor time, in the median of the turns, and the
+    ratio kept : default by turns."""
 
     size: int
     default: float

@@ -33,6 +33,7 @@ from hemascope.data.augment import to_images
 from hemascope.files import write_atomic
 from hemascope.models.imagenet import imagenet_state
 from hemascope.processors import count_processors
+from hemascope.training.allocator import keep_memory
 from hemascope.training.folder import RunFolder
 from hemascope.training.images import NO_CLASS, TrainingData
 from hemascope.training.loop import fit, network_of
@@ -108,6 +109,7 @@ def run_laboratory(
     cells_path: Path, trials: list[dict[str, Any]], folder: Path, end: float, with_test: bool
 ) -> list[str]:
     """Trains and scores the runs of one laboratory in turn."""
+    keep_memory()
     cells = Cells(cells_path)
     done = []
     for trial in trials:
