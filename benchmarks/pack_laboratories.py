@@ -4,7 +4,9 @@
 
 DATA holds the folders pbc, jiangxi, bccd and munich. A frame is 182 pixels wide: 1.42 times what a
 model of 128 pixels sees of 20.76 micrometres, so that corners of turned images are there. Frames
-are kept as AVIF of quality 60 (35 MB for 12,222 cells), with label, subtype, split and hash.
+are kept as AVIF of quality 60 (35 MB for 12,222 cells), with label, subtype, split and hash. With
+`--lossless` they lie beside as they are (1.2 GB, cells.frames.npy), where leave_one_out.py finds
+them: the networks that ship were trained on these.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--lossless", action="store_true")
     arguments = parser.parse_args()
     manifests = {"pbc": read_manifest(arguments.data / "pbc" / "splits.csv")}
     manifests |= {name: read_site(name, arguments.data / name) for name in SITES}
@@ -47,6 +50,9 @@ def main() -> None:
     views = [row.view(manifests[name].root) for name, row in rows]
     with ProcessPoolExecutor() as pool:
         frames = list(pool.map(encode, views, chunksize=32))
+        if arguments.lossless:
+            decoded = list(pool.map(SPEC.load, views, chunksize=32))
+            np.save(arguments.out.with_suffix(".frames.npy"), np.stack(decoded))
     columns = {
         field: np.array([getattr(row, field) for _, row in rows])
         for field in ("path", "label", "subtype", "split", "sha256")

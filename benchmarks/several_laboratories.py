@@ -84,7 +84,14 @@ def main() -> None:
     everything = fit_left_out(join(asked.values()), NAMES)
     write_atomic(
         arguments.out,
-        to_json({"laboratories": results, "shipped": everything, "provenance": provenance()}),
+        to_json(
+            {
+                "classes": NAMES,
+                "laboratories": results,
+                "shipped": everything,
+                "provenance": provenance(),
+            }
+        ),
     )
     print(json.dumps(json.loads(to_json(results)), indent=1))
     if arguments.bundle is not None:
@@ -186,6 +193,7 @@ def measure(asked: dict[str, LeftOutCells], laboratory: str) -> dict[str, Any]:
         "among_all_without_prior": choice(plain, ours, present, everything),
         "review": share(review),
         "right_among_rest": share(right[~review]),
+        "recalls": {name: share(right[ours.targets == index]) for index, name in enumerate(NAMES)},
         "of_no_class_to_review": share(fit.sent_to_review(strange))
         if len(strange.targets)
         else None,
