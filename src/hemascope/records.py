@@ -10,7 +10,7 @@ RESEARCH_USE_ONLY = "For research use only. Not for use in diagnostic procedures
 
 @dataclass(frozen=True)
 class Proportion:
-    """`successes` of `n`, with its 95 % Wilson interval. The value is None where n is 0."""
+    """`successes` of `n`, with its 95 % interval, Wilson's or the exact one; None where n is 0."""
 
     successes: int
     n: int
