@@ -30,6 +30,15 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """A figure between the limits of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class ClassMetrics:
     """One class's figures. `auroc` is one against the rest."""
 

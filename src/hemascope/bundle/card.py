@@ -49,13 +49,13 @@ class Card:
     """What a model is, what it was trained and measured on, and how its outputs are read.
 
     `temperature` divides the logits before the softmax (1: as trained); it and `uncertainty` come
-    from calibration. `confusion` says how labelled cells that training never saw are named, by which a
-    differential count is corrected. `model_sha256` is that of model.onnx, and `outputs` are its names for the
-    outputs that OUTPUTS lists, in that order. `recipe` is the training recipe, field by field; of
-    an ensemble, the fields that its members share. `fallback_sha256` is that of the fallback
-    model, if there is one. A class map is shifted: the value in row i and column j belongs to row
-    i - `map_offset` and column j - `map_offset`, in steps of the map. `precision` is that of the
-    convolutions, `fp32` or `int8`.
+    from calibration. `confusion` says how labelled cells that training never saw are named; a
+    differential count is corrected by it. `model_sha256` is that of model.onnx, and `outputs` are
+    its names for the outputs that OUTPUTS lists, in that order. `recipe` is the training recipe,
+    field by field; of an ensemble, the fields that its members share. `fallback_sha256` is that of
+    the fallback model, if there is one. A class map is shifted: the value in row i and column j
+    belongs to row i - `map_offset` and column j - `map_offset`, in steps of the map. `precision` is
+    that of the convolutions, `fp32` or `int8`.
     """
 
     name: str

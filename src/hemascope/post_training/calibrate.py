@@ -17,8 +17,8 @@ from hemascope.data.manifest import Manifest, ManifestRow, check_labels
 from hemascope.errors import ImageError, ManifestError
 from hemascope.inference.classifier import Classifier
 from hemascope.post_training.quantise import quantise
-from hemascope.uncertainty.image_quality import QualityMeasures, measure_quality
 from hemascope.uncertainty.confusion import Confusion, measure_confusion
+from hemascope.uncertainty.image_quality import QualityMeasures, measure_quality
 from hemascope.uncertainty.model import UncertaintyModel, assess_measured, fit_uncertainty_model
 from hemascope.uncertainty.ood import LabelledOutputs
 from hemascope.uncertainty.temperature import softmax

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hemascope.arrays import BoolArray, FloatArray, IntArray
+from hemascope.records import Interval
 
 LEAST_CELLS = 20  # labelled cells of a class, below which nothing is corrected
 JEFFREYS = 0.5  # cells that each outcome is taken to have been seen beforehand
@@ -32,15 +33,6 @@ class Confusion:
     measured_on: str
     counts: tuple[tuple[int, ...], ...]
     unidentified: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class CorrectedShare:
-    """A class's share among the cells, and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def measure_confusion(
@@ -82,11 +74,11 @@ def correct_shares(
     return _unmix(rates, shares)
 
 
-def summarise(draws: FloatArray) -> tuple[CorrectedShare, ...]:
+def summarise(draws: FloatArray) -> tuple[Interval, ...]:
     """The estimate and the 95 % interval of each column of draws, the first row the estimate."""
     low, high = np.percentile(draws[1:], (2.5, 97.5), axis=0)
     low, high = np.minimum(low, draws[0]), np.maximum(high, draws[0])
-    return tuple(map(CorrectedShare, draws[0].tolist(), low.tolist(), high.tolist()))
+    return tuple(map(Interval, draws[0].tolist(), low.tolist(), high.tolist()))
 
 
 def _unmix(rates: FloatArray, shares: FloatArray) -> FloatArray:

@@ -1,0 +1,202 @@
+"""Fields → located and named cells: each field is decoded once, and its white cells named together.
+
+The scale is that of the sample: from its first fields, before any cell is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from typing import Protocol
+
+from PIL import Image
+
+from hemascope.decoding import decoded
+from hemascope.errors import HemascopeError, ImageError
+from hemascope.inference.classifier import Classifier
+from hemascope.inference.order import map_ahead
+from hemascope.predictions import Prediction
+from hemascope.preprocess import View
+from hemascope.smear.counted import NamedCell, NamedField
+from hemascope.smear.records import LocatedCell, LocatedField, Scale
+from hemascope.smear.samples import Sample
+
+PROBED = 12  # fields that say what a sample's scale is, and whether these are fields at all
+ANOTHER_SCALE = 1.35  # times as wide a pixel; red cells of one person's blood differ less
+MANY = 0.2  # share of the fields that must have another scale before the sample is refused
+SINGLE, CENTRED, FILLED = 0.8, 0.08, 0.45  # see `looks_single`
+LEAST_SINGLE = 3  # images, fewer of which may be fields that look like single cells by chance
+AHEAD = 2
+
+
+class SampleError(HemascopeError, ValueError):
+    """A sample that cannot be counted; its text says why and what to do."""
+
+
+class FieldLocator(Protocol):
+    """What finds the cells of a field; threads can share it."""
+
+    def locate(self, image: Image.Image) -> LocatedField:
+        """The cells and the scale of an upright RGB image."""
+
+
+def probe_sample(sample: Sample, locator: FieldLocator, um_per_pixel: float | None) -> float | None:
+    """The width of a pixel by which the cells of a sample are named.
+
+    It is the one that is given, or what the red cells of the first fields say; None where they do
+    not tell. Raises SampleError where no field can be read, for images of single cells, for a given
+    width that contradicts the red cells, and for no cells at all where a width is needed.
+    """
+    located, reasons = [], []
+    for path in sample.paths[:PROBED]:
+        try:
+            located.append(_locate(path, locator))
+        except ImageError as error:
+            reasons.append(f"{path}: {error}")
+    if not located:
+        if len(reasons) < len(sample.paths):
+            return um_per_pixel  # others may be readable
+        raise SampleError(f"none of its {len(reasons)} fields could be read; {reasons[0]}")
+    if looks_single(located):
+        raise SampleError(
+            "these are images of single cells, not fields; 'hemascope classify' names them, and "
+            "'hemascope count' needs whole photographs of the smear"
+        )
+    scale = join_scales([field.scale for field in located])
+    if um_per_pixel is not None:
+        check_scale(um_per_pixel, scale)
+        return um_per_pixel
+    return None if scale is None else scale.um_per_pixel
+
+
+def looks_single(fields: Sequence[LocatedField]) -> bool:
+    """Whether nearly all of them show one cell, in the middle or filling the image."""
+    singles = sum(map(_is_single, fields))
+    return len(fields) >= LEAST_SINGLE and singles >= SINGLE * len(fields)
+
+
+def _is_single(field: LocatedField) -> bool:
+    cells = [cell for cell in field.cells if cell.kind != "red"]
+    middle = (field.width / 2, field.height / 2)
+    side = min(field.width, field.height)
+    whites = [cell for cell in cells if cell.kind == "white"] or cells
+    if len(whites) != 1:
+        return False
+    (cell,) = whites
+    x0, y0, x1, y1 = cell.box
+    off = max(abs(place - half) for place, half in zip(cell.centre, middle, strict=True))
+    filled = (x1 - x0) * (y1 - y0) / (field.width * field.height)
+    return off <= CENTRED * side or filled >= FILLED
+
+
+def join_scales(scales: Iterable[Scale | None]) -> Scale | None:
+    """One scale of several fields, by the medians of its parts; None where no field has one.
+
+    Raises SampleError where many fields have another scale than the others.
+    """
+    known = [scale for scale in scales if scale is not None]
+    if not known:
+        return None
+    middle = median(scale.um_per_pixel for scale in known)
+    others = [scale for scale in known if _differs(scale.um_per_pixel, middle)]
+    if len(others) > MANY * len(known):
+        widths = sorted(scale.um_per_pixel for scale in known)
+        raise SampleError(
+            f"its fields are of two magnifications: by the red cells, a pixel is {widths[0]:.3f} "
+            f"to {widths[-1]:.3f} µm wide; count the fields of each magnification as a sample of "
+            "their own"
+        )
+    return Scale(
+        middle,
+        median(scale.low for scale in known),
+        median(scale.high for scale in known),
+        sum(scale.n for scale in known),
+    )
+
+
+def check_scale(um_per_pixel: float, scale: Scale | None) -> None:
+    """Raises SampleError for a given width of a pixel that contradicts the red cells."""
+    if scale is not None and _differs(um_per_pixel, scale.um_per_pixel):
+        raise SampleError(
+            f"--um-per-pixel {um_per_pixel:g} contradicts its {scale.n} red cells, which say "
+            f"{scale.um_per_pixel:.3f} ({scale.low:.3f} – {scale.high:.3f}); correct it, or leave "
+            "it out"
+        )
+
+
+def _differs(one: float, other: float) -> bool:
+    return max(one, other) > ANOTHER_SCALE * min(one, other)
+
+
+def _locate(path: str, locator: FieldLocator) -> LocatedField:
+    with decoded(path) as found:
+        return locator.locate(found.image)
+
+
+def name_fields(
+    fields: Sequence[tuple[str, str, float | None]], locator: FieldLocator, classifier: Classifier
+) -> Iterator[NamedField]:
+    """The NamedFields of (sample, path, micrometres a pixel), in order.
+
+    Each processor takes one field from the file to the names, and a few wait in memory.
+    """
+    alone = classifier.on_one_processor
+
+    def name(field: tuple[str, str, float | None]) -> NamedField:
+        return name_field(*field, locator, alone)
+
+    with ThreadPoolExecutor(classifier.threads) as pool:
+        yield from map_ahead(pool, name, fields, AHEAD * classifier.threads)
+
+
+def name_field(
+    sample: str,
+    path: str,
+    um_per_pixel: float | None,
+    locator: FieldLocator,
+    classifier: Classifier,
+) -> NamedField:
+    """One field, decoded once; a file that cannot be read has a status that says why.
+
+    White cells that touch the border get no name, and none do where the scale is not known.
+    """
+    try:
+        with decoded(path) as found:
+            located = locator.locate(found.image)
+            whole = [cell for cell in located.select("white") if not cell.at_border]
+            named = _name_cells(found.image, whole, um_per_pixel, classifier)
+    except ImageError as error:
+        return NamedField(sample, path, str(error), um_per_pixel=um_per_pixel)
+    return NamedField(
+        sample,
+        path,
+        width=located.width,
+        height=located.height,
+        cells=tuple(NamedCell(cell, named.get(cell)) for cell in located.cells),
+        scale=located.scale,
+        scale_note=located.scale_note,
+        um_per_pixel=um_per_pixel,
+    )
+
+
+def _name_cells(
+    image: Image.Image,
+    cells: Sequence[LocatedCell],
+    um_per_pixel: float | None,
+    classifier: Classifier,
+) -> dict[LocatedCell, Prediction]:
+    if um_per_pixel is None:
+        return {}
+    reach = classifier.card.input.side(image, um_per_pixel)
+    views = (_view(image, cell, um_per_pixel, reach) for cell in cells)
+    return dict(zip(cells, classifier.stream(views), strict=True))
+
+
+def _view(image: Image.Image, cell: LocatedCell, um_per_pixel: float, reach: float) -> View:
+    """The cell in a part of the field, so that no cell costs a copy of the whole field."""
+    x, y = cell.centre
+    left, top = max(0, int(x - reach)), max(0, int(y - reach))
+    right, bottom = min(image.width, int(x + reach) + 1), min(image.height, int(y + reach) + 1)
+    part = image.crop((left, top, right, bottom))
+    return View(part, um_per_pixel, (x - left, y - top))
