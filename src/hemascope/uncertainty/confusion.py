@@ -16,7 +16,8 @@ from hemascope.arrays import BoolArray, FloatArray, IntArray
 from hemascope.records import Interval
 
 LEAST_CELLS = 20  # labelled cells of a class, below which nothing is corrected
-JEFFREYS = 0.5  # cells that each outcome is taken to have been seen beforehand
+JEFFREYS = 0.5  # cells of each name that are taken to have been counted beforehand
+LABELLED = 1.0  # cells of each label, spread over all outcomes, likewise
 DRAWS = 2000
 STEPS = 100
 
@@ -52,8 +53,9 @@ def correct_shares(
 
     `chosen` are the indices of the classes, and `counts` how often each was named; a cell that was
     named otherwise, or not at all, is not among them. The first row is the estimate itself. In the
-    others, the count and each row of the confusion are drawn from their Dirichlet distributions
-    with Jeffreys' prior, so that they spread as far as both leave the shares open. Cells without a
+    others, the count and each row of the confusion are drawn from their Dirichlet distributions,
+    so that they spread as far as both leave the shares open; the priors are Jeffreys' for the count
+    and one cell in all for each row, since most confusions never happen. Cells without a
     name are allowed for: a class that is harder to name is rarer among the named cells than in the
     blood. None where no cell was named, or a class has fewer than 20 labelled cells.
     """
@@ -67,9 +69,10 @@ def correct_shares(
     if not seen.sum() or outcomes.sum(axis=1).min() < LEAST_CELLS:
         return None
     random = np.random.default_rng(seed)
-    rates = _divide(random.gamma(outcomes + JEFFREYS, size=(DRAWS, *outcomes.shape)))
+    outcomes = outcomes + LABELLED / outcomes.shape[1]
+    rates = _divide(random.gamma(outcomes, size=(DRAWS, *outcomes.shape)))
     shares = _divide(random.gamma(seen + JEFFREYS, size=(DRAWS, len(seen))))
-    rates = np.concatenate([_divide(outcomes + JEFFREYS)[None], rates])[:, :, :-1]
+    rates = np.concatenate([_divide(outcomes)[None], rates])[:, :, :-1]
     shares = np.concatenate([_divide(seen)[None], shares])
     return _unmix(rates, shares)
 
