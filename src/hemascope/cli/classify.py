@@ -23,6 +23,7 @@ from hemascope.cli.options import (
     UmPerPixel,
     bundle_folder,
     limit_pixels,
+    scale_finder,
 )
 from hemascope.cli.terminal import (
     escape,
@@ -93,6 +94,10 @@ def classify(
     if report is not None and (cluster or resume):
         other = "classify on a --cluster" if cluster else "continue with --resume"
         raise ValueError(f"a page is of all images; leave --report out to {other}")
+    if um_per_pixel == "auto" and cluster:
+        raise ValueError("--um-per-pixel auto is for this machine alone; give a --cluster a number")
+    finder = scale_finder() if um_per_pixel == "auto" else None
+    scale = None if um_per_pixel == "auto" else um_per_pixel
     table = out_file or ("predictions" if cluster else "predictions.csv")
     with progress_bar("classifying") as progress:
         if cluster:
@@ -104,7 +109,7 @@ def classify(
                 table,
                 bundle_folder(bundle),
                 sources,
-                um_per_pixel=um_per_pixel,
+                um_per_pixel=scale,
                 tta=tta,
                 resume=resume,
                 force=force,
@@ -126,15 +131,19 @@ def classify(
                 inputs.images,
                 on_prediction,
                 progress,
-                um_per_pixel,
+                scale,
+                view_of=None if finder is None else finder.view,
                 resume=resume,
                 force=force,
             )
             if report is not None and gallery is not None:
-                page = classification_page(gallery, tally, classifier, um_per_pixel, passed_over)
+                said = scale if finder is None else finder.usual
+                page = classification_page(gallery, tally, classifier, said, passed_over)
                 write_atomic(report, page)
     _print_tally(tally)
-    if difference := tally.describe_difference(um_per_pixel):
+    if finder is not None:
+        out.print(escape(str(finder)), soft_wrap=True, highlight=False)
+    if difference := tally.describe_difference(scale if finder is None else finder.usual):
         print_warning(difference)
     written = " and ".join(str(path) for path in (table, report) if path)
     _print_last_line(str(tally), passed_over, written)
@@ -175,12 +184,17 @@ def explain(
     if len(paths) > GALLERY:
         raise ValueError(f"{len(paths)} images are too many for one page; give {GALLERY} at most")
     classifier = Classifier(bundle_folder(bundle))
-    predictions = classifier.predict(paths, um_per_pixel=um_per_pixel)
+    if um_per_pixel == "auto":
+        finder = scale_finder()
+        predictions = classifier.predict([finder.view(path) for path in paths])
+        out.print(escape(str(finder)), soft_wrap=True, highlight=False)
+    else:
+        predictions = classifier.predict(paths, um_per_pixel=um_per_pixel)
     unreadable = sum(prediction.label is None for prediction in predictions)
     if unreadable == len(paths):
         raise ValueError(f"{paths[0]}: {predictions[0].status}; no image could be read")
     with progress_bar("explaining") as progress:
-        page = explanation_page(predictions, classifier, um_per_pixel, progress, search_mask)
+        page = explanation_page(predictions, classifier, progress, search_mask)
     write_atomic(out_file, page)
     done = f"{len(paths) - unreadable} images explained, {unreadable} could not be read"
     _print_last_line(done, inputs.passed_over, str(out_file))

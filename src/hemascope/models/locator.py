@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hemascope.models.blocks import ConvNormAct
 
 STRIDE = 4
+TYPICAL = 32.0  # pixels: the side of a box whose logarithm is 0
 RARE = 0.02  # what the heat maps hold at first: nearly every place is no centre
 
 
@@ -39,7 +40,7 @@ class LocatorNetwork(nn.Module):
 
     The first maps are the logits of the centres, one per kind. The last four are the box: how far
     its centre lies from the middle of the place, x and y in steps of the map, and the logarithms
-    of its width and height over `typical` pixels.
+    of its width and height over TYPICAL pixels.
     """
 
     mean: Tensor

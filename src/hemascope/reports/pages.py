@@ -21,7 +21,7 @@ from hemascope.escaping import escape_controls
 from hemascope.folders import NOTHING, PassedOver
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.explain import average_map, offset_of, overlay, search_map
-from hemascope.predictions import Prediction
+from hemascope.predictions import Prediction, Region
 from hemascope.preprocess import View
 from hemascope.records import (
     RESEARCH_USE_ONLY,
@@ -106,7 +106,7 @@ def classification_page(
         }
         for name, count in tally.per_class.items()
     ]
-    shown = [(View(kept.image_id or "", um_per_pixel), kept) for kept in gallery.predictions()]
+    shown = [(_view_of(kept), kept) for kept in gallery.predictions()]
     return _render(
         "classification.html.j2",
         tally=tally,
@@ -147,7 +147,6 @@ def evaluation_page(
 def explanation_page(
     predictions: Sequence[Prediction],
     classifier: Classifier,
-    um_per_pixel: float | None = None,
     progress: ProgressCallback | None = None,
     search_mask: bool = False,
 ) -> str:
@@ -159,8 +158,7 @@ def explanation_page(
     tiles: list[Tile] = []
     overlays = _search_overlays if search_mask else _average_overlays
     for index, prediction in enumerate(predictions, start=1):
-        view = View(prediction.image_id or "", um_per_pixel)
-        tiles += _tiles([(view, prediction)], classifier, LARGE, overlays)
+        tiles += _tiles([(_view_of(prediction), prediction)], classifier, LARGE, overlays)
         if progress is not None:
             progress(index, len(predictions))
     return _render(
@@ -170,6 +168,12 @@ def explanation_page(
         failed=[prediction for prediction in predictions if prediction.label is None],
         card=classifier.card,
     )
+
+
+def _view_of(prediction: Prediction) -> View:
+    """Where the model looked, as the prediction says."""
+    region = prediction.region or Region()
+    return View(prediction.image_id or "", region.um_per_pixel, region.centre)
 
 
 ExplainedIssue: TypeAlias = tuple[LabelIssue, View, Prediction, Classifier]

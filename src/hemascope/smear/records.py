@@ -59,7 +59,8 @@ class LocatedField:
     """One field's cells and scale.
 
     `scale` is None where the red cells do not tell it, and `scale_note` says why in a sentence; it
-    is empty where there is nothing to say. `width` and `height` are of the upright image.
+    is empty where there is nothing to say. `width` and `height` are of the upright image. `status`
+    is "ok", or what is wrong with a file that could not be read, which has no cells.
     """
 
     path: str
@@ -68,6 +69,7 @@ class LocatedField:
     cells: tuple[LocatedCell, ...]
     scale: Scale | None
     scale_note: str
+    status: str = "ok"
 
     def select(self, kind: Kind) -> tuple[LocatedCell, ...]:
         """The cells of one kind, in the order they have in `cells`."""

@@ -25,7 +25,7 @@ from hemascope.data.augment import (
 )
 from hemascope.errors import TrainingError
 from hemascope.files import atomic_path, write_atomic
-from hemascope.models.locator import STRIDE, LocatorNetwork
+from hemascope.models.locator import STRIDE, TYPICAL, LocatorNetwork
 from hemascope.serialization import to_json
 from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hemascope.training.locator_fields import LocatorData, draw_crops
@@ -66,7 +66,8 @@ def fit_locator(
     """
     recipe = _settle(recipe)
     torch.manual_seed(recipe.seed)
-    network = LocatorNetwork(width=recipe.width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = LocatorNetwork(width=recipe.width)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
@@ -89,7 +90,8 @@ def fit_locator(
         if on_round is not None:
             on_round(records[-1])
     network.load_state_dict(average.state)
-    return network.eval()
+    network.eval()
+    return network
 
 
 def _settle(recipe: LocatorRecipe) -> LocatorRecipe:
@@ -187,7 +189,9 @@ def decode_boxes(maps: Tensor) -> Tensor:
     rows, columns = maps.shape[2:]
     x = (torch.arange(columns) + 0.5 + maps[:, 0]) * STRIDE
     y = (torch.arange(rows)[:, None] + 0.5 + maps[:, 1]) * STRIDE
-    half_width, half_height = (torch.exp(m.clamp(-4, 4)) * 16 for m in (maps[:, 2], maps[:, 3]))
+    half_width, half_height = (
+        torch.exp(m.clamp(-4, 4)) * TYPICAL / 2 for m in (maps[:, 2], maps[:, 3])
+    )
     return torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], dim=1)
 
 
