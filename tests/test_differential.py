@@ -98,7 +98,8 @@ def test_the_frame_counts_each_cell_of_a_smear_once() -> None:
                     border = x0 == 0 or y0 == 0 or x1 == 200 or y1 == 200
                     cells.append(NamedCell(LocatedCell("red", (x0, y0, x1, y1), 0.9, border)))
             if cells:
-                seen += count_sample("slide", [field_of(cells, red=0)], card_of()).red_cells
+                field = replace(field_of(cells, red=0), width=200, height=200)
+                seen += count_sample("slide", [field], card_of()).red_cells
     # A cell whose corner falls within two pixels of a border is taken to touch it.
     assert abs(seen - 200) <= 8
 

@@ -25,7 +25,8 @@ class NamedCell:
 class NamedField:
     """A field of a sample with its cells.
 
-    `status` is "ok", or why the field could not be read. `scale` is what its own red cells say, and
+    `status` is "ok", or why the field could not be read; `refused` says why its sample is not
+    counted, and is empty for one that is. `scale` is what its own red cells say, and
     `um_per_pixel` the width of a pixel by which its cells were named; None where it is not known.
     """
 
@@ -38,6 +39,7 @@ class NamedField:
     scale: Scale | None = None
     scale_note: str = ""
     um_per_pixel: float | None = None
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,8 @@ class DifferentialCount:
     outside_frame
         Cells that touch the left or the upper border of a field, by kind: they count as the
         neighbouring field's.
-    scale, scale_source
-        The width of a pixel, and where it is from.
+    um_per_pixel, scale, scale_source
+        The width of a pixel by which cells were named, what the red cells say, and which it is.
     flags
         What a person should know.
     status
@@ -146,6 +148,7 @@ class DifferentialCount:
     platelets_per_red_cell: Estimate = field(default_factory=lambda: Estimate(None, 0, None, None))
     unidentified: dict[str, int] = field(default_factory=dict)
     outside_frame: dict[str, int] = field(default_factory=dict)
+    um_per_pixel: float | None = None
     scale: Scale | None = None
     scale_source: ScaleSource = "not found"
     flags: tuple[Flag, ...] = ()

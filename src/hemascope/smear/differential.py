@@ -107,13 +107,14 @@ def count_sample(
         platelets_per_red_cell=per_red_cell,
         unidentified=tally.count_unidentified(),
         outside_frame=dict(tally.outside_frame),
+        um_per_pixel=tally.um_per_pixel,
         scale=scale,
         scale_source=_scale_source(tally, options),
         provenance=provenance() | {"model": card.name, "model_sha256": card.model_sha256},
     )
     count = add_totals(count, wbc)
     count = replace(count, flags=raise_flags(count, tally, card))
-    return replace(count, method=describe_method(count, card, tally.um_per_pixel))
+    return replace(count, method=describe_method(count, card))
 
 
 def _check(tally: SampleTally) -> None:

@@ -197,10 +197,12 @@ def _some(paths: list[str]) -> str:
     return f"{len(paths)} of the fields ({', '.join(paths[:3])}{rest})"
 
 
-def describe_method(count: DifferentialCount, card: Card, um_per_pixel: float | None) -> str:
+def describe_method(count: DifferentialCount, card: Card) -> str:
     """How the count was made, in one paragraph."""
     unidentified = sum(count.unidentified.values())
-    width = "not known" if um_per_pixel is None else f"{um_per_pixel:.4g} µm per pixel"
+    width = "not known"
+    if count.um_per_pixel is not None:
+        width = f"{count.um_per_pixel:.4g} µm per pixel"
     how = {
         "given": "as given",
         "red cells": f"by {count.scale.n if count.scale else 0} red cells, taken to be 7.2 µm wide",

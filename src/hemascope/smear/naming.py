@@ -5,8 +5,9 @@ The scale is that of the sample: from its first fields, before any cell is named
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Protocol
 
@@ -16,16 +17,23 @@ from hemascope.decoding import decoded
 from hemascope.errors import HemascopeError, ImageError
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.order import map_ahead
-from hemascope.predictions import Prediction
+from hemascope.predictions import Prediction, Region
 from hemascope.preprocess import View
 from hemascope.smear.counted import NamedCell, NamedField
 from hemascope.smear.records import LocatedCell, LocatedField, Scale
 from hemascope.smear.samples import Sample
 
-PROBED = 12  # fields that say what a sample's scale is, and whether these are fields at all
+PROBED = (
+    12  # fields of a sample that say what a sample's scale is, and whether these are fields at all
+)
+NEARLY = 1.1  # times as wide a pixel; what was found at such a scale need not be found again
 ANOTHER_SCALE = 1.35  # times as wide a pixel; red cells of one person's blood differ less
 MANY = 0.2  # share of the fields that must have another scale before the sample is refused
 SINGLE, CENTRED, FILLED = 0.8, 0.08, 0.45  # see `looks_single`
+SINGLE_CELLS = (
+    "these are images of single cells, not fields; 'hemascope classify' names them, and "
+    "'hemascope count' needs whole photographs of the smear"
+)
 LEAST_SINGLE = 3  # images, fewer of which may be fields that look like single cells by chance
 AHEAD = 2
 
@@ -37,37 +45,60 @@ class SampleError(HemascopeError, ValueError):
 class FieldLocator(Protocol):
     """What finds the cells of a field; threads can share it."""
 
-    def locate(self, image: Image.Image) -> LocatedField:
-        """The cells and the scale of an upright RGB image."""
+    def locate(
+        self, image: Image.Image, um_per_pixel: float | None = None, path: str = ""
+    ) -> LocatedField:
+        """The cells and the scale of an upright RGB image, whose scale may be known."""
 
 
-def probe_sample(sample: Sample, locator: FieldLocator, um_per_pixel: float | None) -> float | None:
-    """The width of a pixel by which the cells of a sample are named.
+@dataclass(frozen=True)
+class Probe:
+    """What the first look at a sample says.
 
-    It is the one that is given, or what the red cells of the first fields say; None where they do
-    not tell. Raises SampleError where no field can be read, for images of single cells, for a given
-    width that contradicts the red cells, and for no cells at all where a width is needed.
+    `um_per_pixel` is the width of a pixel by which its cells are named, None where it is not known.
+    `refused` says why the sample cannot be counted. `located` are fields that were located already.
     """
-    located, reasons = [], []
-    for path in sample.paths[:PROBED]:
+
+    um_per_pixel: float | None = None
+    refused: str = ""
+    located: dict[str, LocatedField] = field(default_factory=dict)
+
+
+def probe_sample(sample: Sample, locator: FieldLocator, um_per_pixel: float | None) -> Probe:
+    """A look at a few fields of a sample, from its beginning to its end.
+
+    The scale is the one that is given, or what the red cells of these fields say. A sample is
+    refused where none of its fields can be read, for images of single cells, for fields of two
+    magnifications, and for a given scale that contradicts the red cells.
+    """
+    step = max(1, len(sample.paths) // PROBED)
+    located, reasons = {}, []
+    for path in sample.paths[::step][:PROBED]:
         try:
-            located.append(_locate(path, locator))
+            located[path] = _locate(path, locator)
         except ImageError as error:
             reasons.append(f"{path}: {error}")
-    if not located:
-        if len(reasons) < len(sample.paths):
-            return um_per_pixel  # others may be readable
-        raise SampleError(f"none of its {len(reasons)} fields could be read; {reasons[0]}")
-    if looks_single(located):
-        raise SampleError(
-            "these are images of single cells, not fields; 'hemascope classify' names them, and "
-            "'hemascope count' needs whole photographs of the smear"
-        )
-    scale = join_scales([field.scale for field in located])
-    if um_per_pixel is not None:
-        check_scale(um_per_pixel, scale)
-        return um_per_pixel
-    return None if scale is None else scale.um_per_pixel
+    if len(reasons) == len(sample.paths):
+        return Probe(refused=f"none of its {len(reasons)} fields could be read; {reasons[0]}")
+    if looks_single(list(located.values())):
+        return Probe(refused=SINGLE_CELLS)
+    try:
+        scale = join_scales([found.scale for found in located.values()])
+        if um_per_pixel is not None:
+            check_scale(um_per_pixel, scale)
+    except SampleError as error:
+        return Probe(refused=str(error))
+    width = um_per_pixel if um_per_pixel is not None or scale is None else scale.um_per_pixel
+    fitting = {path: found for path, found in located.items() if _fits(found, width)}
+    return Probe(width, "", fitting)
+
+
+def _fits(found: LocatedField, um_per_pixel: float | None) -> bool:
+    """Whether a field was located at nearly the scale of its sample."""
+    if um_per_pixel is None or found.scale is None:
+        return um_per_pixel is None
+    width = found.scale.um_per_pixel
+    return max(width, um_per_pixel) < NEARLY * min(width, um_per_pixel)
 
 
 def looks_single(fields: Sequence[LocatedField]) -> bool:
@@ -76,17 +107,17 @@ def looks_single(fields: Sequence[LocatedField]) -> bool:
     return len(fields) >= LEAST_SINGLE and singles >= SINGLE * len(fields)
 
 
-def _is_single(field: LocatedField) -> bool:
-    cells = [cell for cell in field.cells if cell.kind != "red"]
-    middle = (field.width / 2, field.height / 2)
-    side = min(field.width, field.height)
+def _is_single(found: LocatedField) -> bool:
+    cells = [cell for cell in found.cells if cell.kind != "red"]
+    middle = (found.width / 2, found.height / 2)
+    side = min(found.width, found.height)
     whites = [cell for cell in cells if cell.kind == "white"] or cells
     if len(whites) != 1:
         return False
     (cell,) = whites
     x0, y0, x1, y1 = cell.box
     off = max(abs(place - half) for place, half in zip(cell.centre, middle, strict=True))
-    filled = (x1 - x0) * (y1 - y0) / (field.width * field.height)
+    filled = (x1 - x0) * (y1 - y0) / (found.width * found.height)
     return off <= CENTRED * side or filled >= FILLED
 
 
@@ -131,43 +162,46 @@ def _differs(one: float, other: float) -> bool:
 
 def _locate(path: str, locator: FieldLocator) -> LocatedField:
     with decoded(path) as found:
-        return locator.locate(found.image)
+        return locator.locate(found.image, path=path)
 
 
 def name_fields(
-    fields: Sequence[tuple[str, str, float | None]], locator: FieldLocator, classifier: Classifier
+    fields: Sequence[tuple[str, str]],
+    probes: Mapping[str, Probe],
+    locator: FieldLocator,
+    classifier: Classifier,
 ) -> Iterator[NamedField]:
-    """The NamedFields of (sample, path, micrometres a pixel), in order.
+    """The NamedFields of (sample, path), in order; `probes` are those of the samples.
 
     Each processor takes one field from the file to the names, and a few wait in memory.
     """
     alone = classifier.on_one_processor
 
-    def name(field: tuple[str, str, float | None]) -> NamedField:
-        return name_field(*field, locator, alone)
+    def name(given: tuple[str, str]) -> NamedField:
+        sample, path = given
+        return name_field(sample, path, probes[sample], locator, alone)
 
     with ThreadPoolExecutor(classifier.threads) as pool:
         yield from map_ahead(pool, name, fields, AHEAD * classifier.threads)
 
 
 def name_field(
-    sample: str,
-    path: str,
-    um_per_pixel: float | None,
-    locator: FieldLocator,
-    classifier: Classifier,
+    sample: str, path: str, probe: Probe, locator: FieldLocator, classifier: Classifier
 ) -> NamedField:
     """One field, decoded once; a file that cannot be read has a status that says why.
 
     White cells that touch the border get no name, and none do where the scale is not known.
     """
+    width = probe.um_per_pixel
+    if probe.refused:
+        return NamedField(sample, path, refused=probe.refused)
     try:
         with decoded(path) as found:
-            located = locator.locate(found.image)
+            located = probe.located.get(path) or locator.locate(found.image, width, path)
             whole = [cell for cell in located.select("white") if not cell.at_border]
-            named = _name_cells(found.image, whole, um_per_pixel, classifier)
+            named = _name_cells(found.image, path, whole, width, classifier)
     except ImageError as error:
-        return NamedField(sample, path, str(error), um_per_pixel=um_per_pixel)
+        return NamedField(sample, path, str(error), um_per_pixel=width)
     return NamedField(
         sample,
         path,
@@ -176,12 +210,13 @@ def name_field(
         cells=tuple(NamedCell(cell, named.get(cell)) for cell in located.cells),
         scale=located.scale,
         scale_note=located.scale_note,
-        um_per_pixel=um_per_pixel,
+        um_per_pixel=width,
     )
 
 
 def _name_cells(
     image: Image.Image,
+    path: str,
     cells: Sequence[LocatedCell],
     um_per_pixel: float | None,
     classifier: Classifier,
@@ -190,7 +225,10 @@ def _name_cells(
         return {}
     reach = classifier.card.input.side(image, um_per_pixel)
     views = (_view(image, cell, um_per_pixel, reach) for cell in cells)
-    return dict(zip(cells, classifier.stream(views), strict=True))
+    return {
+        cell: replace(prediction, image_id=path, region=Region(cell.centre, um_per_pixel))
+        for cell, prediction in zip(cells, classifier.stream(views), strict=True)
+    }
 
 
 def _view(image: Image.Image, cell: LocatedCell, um_per_pixel: float, reach: float) -> View:

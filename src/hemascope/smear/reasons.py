@@ -15,17 +15,19 @@ NO_WHITE_CELL = "named as no white cell"
 
 # Why a prediction is not counted, the plainest first: of several, a cell is counted by one.
 REASONS = (BLURRED, CUT_OFF, NO_CELL, OUT_OF_DISTRIBUTION, NONE_LIKELY, SEVERAL_POSSIBLE)
-TOUCHING = 2.0  # pixels from the border
+TOUCHING = 2.0  # pixels from a border; of a cell that is less near to any, the nearest counts
 
 
-def is_outside_frame(cell: LocatedCell) -> bool:
+def is_outside_frame(cell: LocatedCell, width: int, height: int) -> bool:
     """Whether a cell counts as the neighbouring field's: it touches the left or the upper border.
 
     Then each cell of a smear is counted in one field, also the large ones, of which more touch a
     border: the unbiased counting frame of Gundersen, "Notes on the estimation of the numerical
     density of arbitrary profiles: the edge effect", Journal of Microscopy 111 (1977).
     """
-    return cell.at_border and min(cell.box[:2]) <= TOUCHING
+    x0, y0, x1, y1 = cell.box
+    near, far = min(x0, y0), min(width - x1, height - y1)
+    return cell.at_border and near <= max(TOUCHING, far)
 
 
 def reason_without_name(cell: NamedCell, count_unlike: bool = False) -> str:

@@ -67,7 +67,7 @@ class SampleTally:
             self.empty_fields.append(found.path)
         inside = []
         for cell in found.cells:
-            if is_outside_frame(cell.located):
+            if is_outside_frame(cell.located, found.width, found.height):
                 self.outside_frame[cell.located.kind] += 1
             else:
                 inside.append(cell)
