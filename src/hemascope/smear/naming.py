@@ -23,7 +23,7 @@ from hemascope.smear.counted import NamedCell, NamedField
 from hemascope.smear.records import LocatedCell, LocatedField, Scale
 from hemascope.smear.samples import Sample
 
-PROBED = (
+PROBED = 12  # fields of a sample, which say what its scale is, and whether they are fields
     12  # fields of a sample that say what a sample's scale is, and whether these are fields at all
 )
 NEARLY = 1.1  # times as wide a pixel; what was found at such a scale need not be found again
