@@ -12,6 +12,7 @@ from cyclopts import App
 from hemascope import __version__
 from hemascope.cli.adapt import adapt, calibrate
 from hemascope.cli.classify import classify, explain
+from hemascope.cli.count import count
 from hemascope.cli.data import app as data_app
 from hemascope.cli.evaluate import evaluate
 from hemascope.cli.info import benchmark, info
@@ -30,7 +31,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # main() says what is left
 )
 for command in (
-    *(classify, explain, train, evaluate, calibrate, adapt, export, train_locator),
+    *(classify, count, explain, train, evaluate, calibrate, adapt, export, train_locator),
     *(benchmark, info),
 ):
     app.command(command)

@@ -24,8 +24,6 @@ from hemascope.smear.records import LocatedCell, LocatedField, Scale
 from hemascope.smear.samples import Sample
 
 PROBED = 12  # fields of a sample, which say what its scale is, and whether they are fields
-    12  # fields of a sample that say what a sample's scale is, and whether these are fields at all
-)
 NEARLY = 1.1  # times as wide a pixel; what was found at such a scale need not be found again
 ANOTHER_SCALE = 1.35  # times as wide a pixel; red cells of one person's blood differ less
 MANY = 0.2  # share of the fields that must have another scale before the sample is refused
