@@ -262,8 +262,9 @@ def _print_count(count: DifferentialCount) -> None:
         table.add_row(escape(name), str(row.share.successes), *_texts(share, row.share.successes))
     per_100 = count.trusted_erythroblasts
     if per_100 is not None:
-        found = f"{per_100.value:.1f} per 100"
-        limits = f"{per_100.low:.1f} – {per_100.high:.1f}"
+        found, limits = f"{per_100.value:.1f} per 100", f"{per_100.low:.1f} – {per_100.high:.1f}"
+        if not count.erythroblasts.count:
+            found, limits = "not seen", f"at most {per_100.high:.1f} per 100"
         table.add_row("erythroblasts", str(count.erythroblasts.count), found, limits)
     without = sum(count.unidentified.values())
     table.add_row("without a name", str(without), "", "")

@@ -93,7 +93,7 @@ def _pair_slopes(x: FloatArray, y: FloatArray) -> FloatArray:
     dx, dy = x[columns] - x[rows], y[columns] - y[rows]
     differ = (dx != 0) | (dy != 0)
     dx, dy = dx[differ], dy[differ]
-    upright = np.sign(dy) * np.inf
+    upright = np.where(dy > 0, np.inf, -np.inf)
     slopes = np.divide(dy, dx, out=np.where(dx == 0, upright, 0.0), where=dx != 0)
     return np.sort(slopes[slopes != -1])
 

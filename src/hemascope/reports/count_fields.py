@@ -21,7 +21,7 @@ FIELDS, CELLS = 40, 400  # shown; more would make the page too heavy to open
 FIELD_WIDTH, THUMBNAIL = 1000, 96
 MARGIN = 1.5  # of a cell's longer side
 RED, PLATELET, NO_NAME = "red cell", "platelet", "unidentified"
-COLOURS = {RED: "#c0392b", PLATELET: "#8e44ad", NO_NAME: "#111111"}
+COLOURS = {RED: "#c0392b", PLATELET: "#5f6b7a", NO_NAME: "#111111"}
 QUALITY = 82
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hemascope.bundle.card import Card
+from hemascope.classes import find_counted_class
 from hemascope.records import Interval
 from hemascope.reports.count_fields import (
     NO_NAME,
@@ -35,10 +36,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table, as text and as bars."""
+    """One row of the table, as text and as bars; `members` are the model's classes in it."""
 
-    name: str
     title: str
+    members: tuple[str, ...]
     part_of: str
     colour: str
     cells: int
@@ -54,6 +55,7 @@ class GroupOfCells:
     """The cells of one class, from the least certain."""
 
     name: str
+    title: str
     colour: str
     cells: tuple[ShownCell, ...]
 
@@ -83,15 +85,15 @@ def count_page(
         "count.html.j2",
         count=count,
         card=card,
-        rows=[_row(count, row, colours, limit) for row in count.classes],
+        rows=[_row(count, row, card, limit) for row in count.classes],
         ticks=[limit * part / 4 for part in range(5)],
-        erythroblasts=_describe(count.trusted_erythroblasts, ""),
+        erythroblasts=_erythroblasts(count),
         total=_describe(count.corrected_white_cell_count, "·10⁹/L"),
-        toggles=[(name, colours[name]) for name in [*groups, RED, PLATELET]],
+        toggles=[(name, _title(name), colours[name]) for name in [*groups, RED, PLATELET]],
         fields=shown_fields,
         colours=colours,
         galleries=[
-            GroupOfCells(name, colours[name], found)
+            GroupOfCells(name, _title(name), colours[name], found)
             for name in groups
             if (found := tuple(cell for cell in shown_cells if cell.group == name))
         ],
@@ -105,27 +107,37 @@ def count_page(
 
 
 def _axis_limit(count: DifferentialCount) -> float:
-    """The end of the axis, in percent: the largest limit, rounded up to the next tenth."""
+    """The end of the axis, in percent: the largest limit, rounded up to the next twenty."""
     highs = [0.1]
     for row in count.classes:
         highs += [found.high for found in (interval_of(row.share), row.corrected) if found]
-    return min(100.0, 10.0 * -(-max(highs) * 100 // 10))
+    return min(100.0, 20.0 * -(-max(highs) * 100 // 20))
 
 
-def _row(count: DifferentialCount, row: ClassCount, colours: dict[str, str], limit: float) -> Row:
+def _row(count: DifferentialCount, row: ClassCount, card: Card, limit: float) -> Row:
     raw, seen = interval_of(row.share), row.share.successes > 0
     return Row(
-        row.name,
         row.title,
+        tuple(name for name in card.classes.names if _is_in(name, row)),
         row.part_of,
-        colours.get(row.name, "#666666"),
+        colours_of(card).get(row.name, "#666666"),
         row.share.successes,
         _percent(raw, seen),
         _percent(row.corrected, seen),
-        _describe(row.absolute, ""),
+        _describe(row.absolute) if seen else _at_most(row.absolute),
         _bar(raw, limit),
         _bar(row.corrected, limit),
     )
+
+
+def _is_in(name: str, row: ClassCount) -> bool:
+    """Whether a class of the model is counted in a row."""
+    return name == row.name or find_counted_class(name).part_of == row.name
+
+
+def _title(name: str) -> str:
+    """What a group of cells is called: a class in the plural, or a kind as it is."""
+    return name if name in (NO_NAME, RED, PLATELET) else find_counted_class(name).title
 
 
 def _bar(share: Interval | None, limit: float) -> Bar | None:
@@ -145,7 +157,17 @@ def _percent(share: Interval | None, seen: bool) -> str:
     return f"{100 * share.value:.1f} % ({100 * share.low:.1f} – {100 * share.high:.1f})"
 
 
-def _describe(found: Interval | None, unit: str) -> str:
+def _erythroblasts(count: DifferentialCount) -> str:
+    found, cells = count.trusted_erythroblasts, count.erythroblasts.count
+    text = _describe(found) if cells else _at_most(found)
+    return f"{cells} cells, {text}" if cells and text else f"not seen, {text}" if text else "–"
+
+
+def _at_most(found: Interval | None) -> str:
+    return "" if found is None else f"at most {format_number(found.high)}"
+
+
+def _describe(found: Interval | None, unit: str = "") -> str:
     if found is None:
         return ""
     low, value, high = map(format_number, (found.low, found.value, found.high))
