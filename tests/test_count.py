@@ -199,7 +199,7 @@ def test_images_of_single_cells_are_sent_to_classify(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("cells").mkdir()
-    for number in range(4):
+    for number in range(6):
         image = draw_cell("monocyte", number)
         image.save(f"cells/{number}.png")
         locator.learn(image, (LocatedCell("white", (120, 118, 242, 240), 0.9, at_border=False),))

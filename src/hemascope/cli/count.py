@@ -164,7 +164,8 @@ def count(
     um_per_pixel
         How many micrometres a pixel is wide; by default the red cells tell it.
     count_unlike
-        Count cells that are unlike the training cells too; nothing is corrected then.
+        Count cells that are unlike the training cells too, by the names of the fallback model;
+        measure it on your own cells first.
     locator
         Folder of another network that finds cells.
     resume

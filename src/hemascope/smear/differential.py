@@ -18,7 +18,6 @@ from hemascope.smear.shares import (
     nucleated_of,
 )
 from hemascope.smear.tally import SampleTally
-from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION
 
 UNLIKE_LIMIT = 0.1  # share of unlike cells above which a confusion of other cells says nothing
 
@@ -28,7 +27,7 @@ class CountOptions:
     """What is asked of a count.
 
     `um_per_pixel` is the width of a pixel that is given, None to take it from the red cells. With
-    `count_unlike`, cells that are only unlike the training cells are counted as well.
+    `count_unlike`, cells that are only unlike the training cells, or blurred, are counted as well.
     """
 
     um_per_pixel: float | None = None
@@ -139,8 +138,7 @@ def _choose(tally: SampleTally, card: Card, corrected: bool) -> tuple[Trusted, s
         return "raw", "the model's card does not say how it confuses the classes"
     if not corrected:
         return "raw", "too few labelled cells say how the model confuses the classes"
-    unlike = len(tally.unidentified.get(OUT_OF_DISTRIBUTION, ())) + tally.unlike
-    whole = tally.whole_white
+    unlike, whole = len(tally.unlike), tally.whole_white
     if unlike > UNLIKE_LIMIT * whole:
         return "raw", (
             f"{unlike} of {whole} white cells are unlike the cells on which the model's confusion "

@@ -11,7 +11,7 @@ from hemascope.smear.counted import CellPlace, ClassCount, DifferentialCount, Fl
 from hemascope.smear.reasons import AT_BORDER
 from hemascope.smear.tally import SampleTally
 from hemascope.uncertainty.image_quality import BLURRED
-from hemascope.uncertainty.model import NONE_LIKELY, OUT_OF_DISTRIBUTION
+from hemascope.uncertainty.model import NONE_LIKELY
 
 FEW, TOO_FEW = 200, 100  # white cells; CLSI H20 counts 200, twice
 LEFT_SHIFT = 0.01  # share of immature granulocytes that healthy adults do not reach
@@ -85,7 +85,7 @@ def _describe_shift(row: ClassCount, share: Interval) -> str:
 
 def _about_unlike_cells(tally: SampleTally) -> Iterator[Flag]:
     """Cells like none of the classes."""
-    unlike = tuple(tally.unidentified.get(OUT_OF_DISTRIBUTION, ()))
+    unlike = tuple(tally.unlike)
     none_likely = tuple(tally.unidentified.get(NONE_LIKELY, ()))
     if unlike and 2 * len(unlike) > tally.whole_white:
         yield Flag(
@@ -129,10 +129,11 @@ def _about_unidentified(count: DifferentialCount, tally: SampleTally, card: Card
             "the model is not calibrated: no cell is left out for being uncertain or unlike the "
             "training cells",
         )
-    if tally.unlike:
+    if tally.unlike_named:
         yield Flag(
             "unlike cells counted",
-            f"{tally.unlike} of the counted cells are unlike the training cells, as was asked for",
+            f"{tally.unlike_named} of the counted cells are unlike the training cells; they are "
+            "counted because --count-unlike asks for it",
         )
     for row in count.classes:
         share, weighted = interval_of(row.share), _weighted_share(row, count, tally)

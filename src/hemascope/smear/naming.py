@@ -27,12 +27,12 @@ PROBED = 12  # fields of a sample, which say what its scale is, and whether they
 NEARLY = 1.1  # times as wide a pixel; what was found at such a scale need not be found again
 ANOTHER_SCALE = 1.35  # times as wide a pixel; red cells of one person's blood differ less
 MANY = 0.2  # share of the fields that must have another scale before the sample is refused
-SINGLE, CENTRED, FILLED = 0.8, 0.08, 0.45  # see `looks_single`
+SINGLE, LEAST_SINGLE = 0.65, 5  # see `looks_single`
+CENTRED, FILLED = 0.08, 0.45  # shares of the shorter side and of the area
 SINGLE_CELLS = (
     "these are images of single cells, not fields; 'hemascope classify' names them, and "
     "'hemascope count' needs whole photographs of the smear"
 )
-LEAST_SINGLE = 3  # images, fewer of which may be fields that look like single cells by chance
 AHEAD = 2
 
 
@@ -100,9 +100,11 @@ def _fits(found: LocatedField, um_per_pixel: float | None) -> bool:
 
 
 def looks_single(fields: Sequence[LocatedField]) -> bool:
-    """Whether nearly all of them show one cell, in the middle or filling the image."""
-    singles = sum(map(_is_single, fields))
-    return len(fields) >= LEAST_SINGLE and singles >= SINGLE * len(fields)
+    """Whether most of them, and at least five, show one cell in the middle or filling the image.
+
+    Of twelve real fields of 30 µm up to five do by chance, and of twelve images of PBC ten or more.
+    """
+    return sum(map(_is_single, fields)) >= max(LEAST_SINGLE, SINGLE * len(fields))
 
 
 def _is_single(found: LocatedField) -> bool:

@@ -15,6 +15,7 @@ NO_WHITE_CELL = "named as no white cell"
 
 # Why a prediction is not counted, the plainest first: of several, a cell is counted by one.
 REASONS = (BLURRED, CUT_OFF, NO_CELL, OUT_OF_DISTRIBUTION, NONE_LIKELY, SEVERAL_POSSIBLE)
+OF_ANOTHER_CAMERA = (OUT_OF_DISTRIBUTION, BLURRED)
 TOUCHING = 2.0  # pixels from a border; of a cell that is less near to any, the nearest counts
 
 
@@ -33,7 +34,8 @@ def is_outside_frame(cell: LocatedCell, width: int, height: int) -> bool:
 def reason_without_name(cell: NamedCell, count_unlike: bool = False) -> str:
     """Why a white cell in the frame is unidentified; empty for one that is counted.
 
-    With `count_unlike`, cells that are only unlike the training cells are counted.
+    With `count_unlike`, cells that are only unlike the training cells are counted, blurred ones
+    among them: of another camera, by the limit of the training images most are.
     """
     if cell.located.at_border:
         return AT_BORDER
@@ -47,5 +49,5 @@ def reason_without_name(cell: NamedCell, count_unlike: bool = False) -> str:
 
 def _review_reason(prediction: Prediction, count_unlike: bool) -> str:
     found = prediction.uncertainty.review_reasons if prediction.uncertainty else ()
-    reasons = [why for why in found if not (count_unlike and why == OUT_OF_DISTRIBUTION)]
+    reasons = [why for why in found if not (count_unlike and why in OF_ANOTHER_CAMERA)]
     return next((why for why in REASONS if why in reasons), reasons[0] if reasons else "")

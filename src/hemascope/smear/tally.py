@@ -17,9 +17,9 @@ class SampleTally:
     """Counts of a sample; no image and no red cell is kept, so that any number of fields fits.
 
     `named` are the places of counted cells by class, `unidentified` those of others by reason.
-    `unlike` counts the named cells that are unlike the training cells. `per_field` has the
-    platelets and the red cells of each field. `weights` sums, by class, how many cells of that size
-    there would be if none were cut off; see `add`.
+    `unlike` are those of whole cells that are unlike the training cells, of which `unlike_named`
+    are counted. `per_field` has the platelets and the red cells of each field. `weights` sums, by
+    class, how many cells of that size there would be if none were cut off; see `add`.
     """
 
     count_unlike: bool = False
@@ -34,7 +34,8 @@ class SampleTally:
     blurred_fields: list[str] = field(default_factory=list)
     empty_fields: list[str] = field(default_factory=list)
     um_per_pixel: float | None = None
-    unlike: int = 0
+    unlike: list[CellPlace] = field(default_factory=list)
+    unlike_named: int = 0
 
     @property
     def whole_white(self) -> int:
@@ -81,13 +82,16 @@ class SampleTally:
             place = CellPlace(found.path, cell.located.box)
             why = reason_without_name(cell, self.count_unlike)
             blurred += why == BLURRED
+            is_unlike = cell.prediction is not None and is_out_of_distribution(cell.prediction)
+            if is_unlike:
+                self.unlike.append(place)
             if why:
                 self.unidentified.setdefault(why, []).append(place)
                 continue
             assert cell.prediction is not None
             assert cell.prediction.label is not None
             label = cell.prediction.label
-            self.unlike += is_out_of_distribution(cell.prediction)
+            self.unlike_named += is_unlike
             self.named.setdefault(label, []).append(place)
             self.weights[label] = self.weights.get(label, 0.0) + _stands_for(found, cell)
         if 2 * blurred > len(cells):
