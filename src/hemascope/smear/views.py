@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from hemascope.arrays import FloatArray, ImageArray
+from hemascope.arrays import BoolArray, FloatArray, ImageArray
 from hemascope.bundle.locator_bundle import LocatorEngine
 from hemascope.preprocess import ground_colour
 from hemascope.smear.peaks import Found, drop_doubles, find_peaks, join
+from hemascope.smear.records import Box
 
 MULTIPLE = 16
 TILE, OVERLAP = 768, 128  # pixels of the network; a large white cell is 100
@@ -23,7 +24,8 @@ WHITE_SUPPORT = 0.3  # how much a white cell says of the zoom, beside a red one
 LEAST_RED = 3  # red cells; with fewer, white ones say how large red ones are as well
 LEAST_SCORE = 0.3  # of a cell that says anything of the zoom
 ENOUGH = 0.05  # support from which on no larger zoom is tried once it falls
-REFINED = 0.1  # logarithm of the ratio from which on the zoom is taken anew
+CLEAR, LARGE_ENOUGH = 0.15, 0.7  # support, and diameter over the network's, that end the search
+REFINED = 0.15  # logarithm of the ratio from which on the zoom is taken anew
 
 
 class FieldView:
@@ -45,9 +47,9 @@ class FieldView:
         parts = []
         for top, bottom in rows:
             for left, right in columns:
-                box = tuple(side / zoom for side in (left, top, right, bottom))
-                found = self._find_in(box, zoom)  # type: ignore[arg-type]
-                parts.append(found.take(self._owned(found, box, zoom)))  # type: ignore[arg-type]
+                box = (left / zoom, top / zoom, right / zoom, bottom / zoom)
+                found = self._find_in(box, zoom)
+                parts.append(found.take(self._owned(found, box, zoom)))
         return drop_doubles(join(parts), self.engine.card)
 
     def find_zoom(self) -> float | None:
@@ -65,6 +67,9 @@ class FieldView:
             support, diameter = self._support(found, zoom)
             if support > best_support:
                 best, best_support = self._zoom_for(diameter), support
+                fits = diameter * zoom > LARGE_ENOUGH * self.engine.card.red_diameter
+                if support > CLEAR and fits:
+                    break
             elif best_support >= ENOUGH:
                 break
             side *= 2
@@ -97,7 +102,7 @@ class FieldView:
         support = float((weights * diameters**2)[fits].sum() / seen)
         return support, float(np.median(diameters[chosen]))
 
-    def _middle(self, side: float) -> tuple[float, float, float, float]:
+    def _middle(self, side: float) -> Box:
         """The middle of the image, so many of its pixels wide and high at most."""
         width, height = self.image.size
         half_width, half_height = min(side, width) / 2, min(side, height) / 2
@@ -108,7 +113,7 @@ class FieldView:
             height / 2 + half_height,
         )
 
-    def _find_in(self, box: tuple[float, float, float, float], zoom: float) -> Found:
+    def _find_in(self, box: Box, zoom: float) -> Found:
         """The cells in a window of the image, in the image's pixels."""
         window = self._window(box, zoom)
         maps = self.engine.maps(window[None])[0]
@@ -119,7 +124,7 @@ class FieldView:
         sides = boxes[:, 2:] - boxes[:, :2]
         return Found(found.kinds, found.scores, boxes).take(sides.min(axis=1, initial=1e9) > 0)
 
-    def _window(self, box: tuple[float, float, float, float], zoom: float) -> ImageArray:
+    def _window(self, box: Box, zoom: float) -> ImageArray:
         """A window as (H,W,3), filled up with ground to sides that the network takes."""
         x0, y0, x1, y1 = box
         width, height = max(1, round((x1 - x0) * zoom)), max(1, round((y1 - y0) * zoom))
@@ -132,9 +137,7 @@ class FieldView:
         window[:height, :width] = np.asarray(part)
         return window
 
-    def _owned(
-        self, found: Found, box: tuple[float, float, float, float], zoom: float
-    ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _owned(self, found: Found, box: Box, zoom: float) -> BoolArray:
         """Which cells (N,) of a tile are its own, and not the next one's."""
         centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
         own = np.ones(len(centres), bool)
