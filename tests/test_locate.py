@@ -68,6 +68,16 @@ def test_a_cell_on_a_seam_is_found_once(locator: Locator, monkeypatch: pytest.Mo
     assert apart[~np.eye(len(centres), dtype=bool)].min() > 5
 
 
+def test_a_field_that_is_empty_in_the_middle_tells_its_scale(locator: Locator) -> None:
+    drawn = draw_field(7, 480, 480, 50, white=1, crowding=0.3, plain=True)
+    sheet = Image.new("RGB", (2600, 2200), (250, 226, 200))
+    sheet.paste(drawn.image, (60, 1600))
+    located = locator.locate(sheet)
+    assert located.scale is not None
+    assert located.scale.um_per_pixel == pytest.approx(drawn.um_per_pixel, rel=0.07)
+    assert len(located.select("white")) == 1
+
+
 def test_cells_at_the_border_say_so(locator: Locator) -> None:
     drawn = draw_field(7, white=1, plain=True)
     for cell in locator.locate(drawn.image).cells:

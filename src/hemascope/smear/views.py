@@ -16,7 +16,9 @@ from hemascope.smear.records import Box
 
 MULTIPLE = 16
 TILE, OVERLAP = 768, 128  # pixels of the network; a large white cell is 100
-FIRST_SIDE, LAST_SIDE, CENTRE = 192, 6144, 640  # of the whole image, and of the part looked at
+FIRST_SIDE, LAST_SIDE, PART = 192, 6144, 640  # of the whole image, and of the part looked at
+SMALL = 64  # pixels a side of the image in which that part is chosen
+BUSY = 0.8  # rank of that part among others by its stain: neither empty nor the thickest
 LARGEST_ZOOM = 4.0
 FITTING = (0.6, 1.6)  # diameters over the network's, of red cells that speak for a zoom
 WHITE_DIAMETER = 1.9  # of a white cell, over a red one's
@@ -33,9 +35,10 @@ class FieldView:
 
     def __init__(self, image: Image.Image, engine: LocatorEngine, thresholds: FloatArray) -> None:
         self.image, self.engine, self.thresholds = image, engine, thresholds
-        small = image.resize((64, 64), Image.Resampling.BOX, reducing_gap=2.0)
+        small = image.resize((SMALL, SMALL), Image.Resampling.BOX, reducing_gap=2.0)
         red, green, blue = np.rint(ground_colour(small)).astype(int).tolist()
         self._ground = (red, green, blue)
+        self._stain = np.abs(np.asarray(small, float) - self._ground).mean(axis=2)
 
     def find_cells(self, zoom: float) -> Found:
         """All cells, at a zoom; a large field in overlapping tiles, where each cell is found once.
@@ -55,7 +58,7 @@ class FieldView:
     def find_zoom(self) -> float | None:
         """The zoom at which red cells have the network's size; None where no cell is found.
 
-        The image is looked at from far first, and then twice as near each time, its centre only
+        The image is looked at from far first, and then twice as near each time, a part of it only
         where that is large. The zoom is taken from where cells of a fitting size cover most of
         what is seen: from too near, parts of cells look like cells, but do not cover them.
         """
@@ -63,7 +66,7 @@ class FieldView:
         best, best_support, side = None, 0.0, FIRST_SIDE
         while side <= min(LAST_SIDE, 2 * longest):
             zoom = side / longest
-            found = self._find_in(self._middle(CENTRE / zoom), zoom)
+            found = self._find_in(self._stained_part(PART / zoom), zoom)
             support, diameter = self._support(found, zoom)
             if support > best_support:
                 best, best_support = self._zoom_for(diameter), support
@@ -96,22 +99,24 @@ class FieldView:
         if not fits.any():
             return 0.0, typical
         weights = np.where(is_white, WHITE_SUPPORT, 1.0) * found.scores
-        seen = min(self.image.width, CENTRE / zoom) * min(self.image.height, CENTRE / zoom)
+        seen = min(self.image.width, PART / zoom) * min(self.image.height, PART / zoom)
         red = fits & ~is_white
         chosen = red if red.sum() >= LEAST_RED else fits
         support = float((weights * diameters**2)[fits].sum() / seen)
         return support, float(np.median(diameters[chosen]))
 
-    def _middle(self, side: float) -> Box:
-        """The middle of the image, so many of its pixels wide and high at most."""
+    def _stained_part(self, side: float) -> Box:
+        """A part of the image, so many of its pixels wide and high at most, with cells in it."""
         width, height = self.image.size
-        half_width, half_height = min(side, width) / 2, min(side, height) / 2
-        return (
-            width / 2 - half_width,
-            height / 2 - half_height,
-            width / 2 + half_width,
-            height / 2 + half_height,
-        )
+        wide, high = min(side, width), min(side, height)
+        columns, rows = (max(1, round(SMALL * s / t)) for s, t in ((wide, width), (high, height)))
+        windows = np.lib.stride_tricks.sliding_window_view(self._stain, (rows, columns))
+        means = windows.mean(axis=(2, 3))
+        rank = np.argsort(means, axis=None, kind="stable")[int(BUSY * (means.size - 1))]
+        top, left = np.unravel_index(rank, means.shape)
+        x0 = min(float(left) / SMALL * width, width - wide)
+        y0 = min(float(top) / SMALL * height, height - high)
+        return x0, y0, x0 + wide, y0 + high
 
     def _find_in(self, box: Box, zoom: float) -> Found:
         """The cells in a window of the image, in the image's pixels."""
