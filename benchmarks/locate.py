@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from hemascope.arrays import FloatArray
-from hemascope.bundle.locator_bundle import read_locator
+from hemascope.bundle.bundle import pretrained_folder
+from hemascope.bundle.locator_bundle import LOCATOR, read_locator, write_locator
 from hemascope.data.external import MUNICH_UM_PER_PIXEL, RED_CELL_MICRONS
 from hemascope.data.marked_fields import ALL_KINDS, FIELD_SETS, MarkedField
 from hemascope.decoding import decode
@@ -148,6 +149,34 @@ def score_bars(locator: Locator, fields: Sequence[MarkedField]) -> dict[str, Any
     }
 
 
+def score_points(locator: Locator, fields: Sequence[MarkedField]) -> Any:
+    """How many of the red cells that are marked with a point lie in the box of a found one."""
+    hits = total = 0
+    for field in fields:
+        boxes = np.array([cell.box for cell in locator.locate(field.path).select("red")])
+        for cell in field.cells:
+            x, y = cell.centre
+            inside = (
+                (boxes[:, 0] <= x) & (x <= boxes[:, 2]) & (boxes[:, 1] <= y) & (y <= boxes[:, 3])
+            )
+            hits, total = hits + bool(inside.any()), total + 1
+    return wilson(hits, total)
+
+
+def summarise(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures of the card: of the fields that were held out, and of microscopes left out."""
+    names = ("recall", "precision", "average_precision", "count_error")
+    summary: dict[str, Any] = {}
+    for part in ("held_out", "left_out"):
+        for name, figures in result[part].items():
+            row: dict[str, Any] = {"fields": figures["fields"], "scale": figures["scale"]}
+            for kind in KINDS:
+                if kind in figures:
+                    row[kind] = {key: figures[kind]["all"][key] for key in names}
+            summary[f"{name}, {part}"] = row
+    return summary
+
+
 def _has_green_bar(pixels: Any) -> bool:
     row, left, length = GREEN_BAR
     bar = pixels[row, left + 3 : left + int(length) - 3]
@@ -168,6 +197,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--left-out", action="append", default=[], metavar="SET=FOLDER")
     parser.add_argument("--quick", action="store_true", help="boxed test fields only")
+    parser.add_argument("--write-card", action="store_true", help="the main figures go on it")
     asked = parser.parse_args()
     sets = {name: fields.read(asked.data) for name, fields in FIELD_SETS.items()}
     boxed = {name: [f for f in fields if has_boxes(f)] for name, fields in sets.items()}
@@ -187,9 +217,14 @@ def main() -> None:
         result["munich_scale"] = score_munich_scale(asked.data, locator)
         chula = [field for field in sets["chula"] if field.split == "test"]
         result["chula_scale_bars"] = score_bars(locator, chula)
+        result["chula_points"] = score_points(locator, chula)
     result["command"] = "python benchmarks/locate.py DATA docs/evaluation/locate.json"
     result["provenance"] = provenance()
     write_atomic(asked.out, to_json(result))
+    if asked.write_card:
+        bundle = read_locator(asked.bundle)
+        folder = asked.bundle or pretrained_folder() / LOCATOR
+        write_locator(replace(bundle, card=replace(bundle.card, figures=summarise(result))), folder)
 
 
 def _say(name: str, figures: dict[str, Any]) -> None:

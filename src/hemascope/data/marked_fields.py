@@ -19,6 +19,7 @@ from hemascope.files import sha256_of
 
 KINDS = {"WBC": "white", "RBC": "red", "Platelets": "platelet"}
 ALL_KINDS = ("white", "red", "platelet")
+DRAWN_TWICE = 0.8  # intersection over union from which on two boxes are of one cell
 NUCLEATED = ("erythroblast", "ig")  # PBC's classes of single cells that its boxes leave out
 
 
@@ -177,12 +178,24 @@ def _pbc_split(split: str) -> str:
 
 
 def _read_boxes(path: Path, key: str) -> dict[str, tuple[MarkedCell, ...]]:
-    """A table of boxes by the field they are in."""
+    """A table of boxes by the field they are in, without those that are drawn a second time."""
     boxes: dict[str, list[MarkedCell]] = defaultdict(list)
     for row in _read(path):
         corners = [float(row[name]) for name in ("x0", "y0", "x1", "y1")]
-        boxes[row[key]].append(MarkedCell(KINDS[row["class"]], *corners))
+        cell = MarkedCell(KINDS[row["class"]], *corners)
+        if not any(_is_same(cell, other) for other in boxes[row[key]]):
+            boxes[row[key]].append(cell)
     return {name: tuple(cells) for name, cells in boxes.items()}
+
+
+def _is_same(cell: MarkedCell, other: MarkedCell) -> bool:
+    """Whether two boxes of a kind are hardly apart: somebody drew one cell twice."""
+    if cell.kind != other.kind:
+        return False
+    width = min(cell.x1, other.x1) - max(cell.x0, other.x0)
+    height = min(cell.y1, other.y1) - max(cell.y0, other.y0)
+    shared = max(0.0, width) * max(0.0, height)
+    return shared > DRAWN_TWICE * (cell.diameter**2 + other.diameter**2 - shared)
 
 
 def _read(path: Path) -> Iterator[dict[str, str]]:

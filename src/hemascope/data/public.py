@@ -153,10 +153,10 @@ CHULA = Source(
     name="chula",
     title="Chula RBC-12: smear fields with points on red cells of twelve kinds",
     address="https://github.com/Chula-PIC-Lab/Chula-RBC-12-Dataset",
-    licence="see the publication",
+    licence="MIT",
     citation="Naruenatthanaset et al., Red Blood Cell Segmentation with Overlapping Cell "
     "Separation and Classification on Imbalanced Dataset, arXiv:2012.01321 (2021)",
-    images=706,
+    images=738,
     classes={},  # kinds of red cells are no classes of ours
 )
 

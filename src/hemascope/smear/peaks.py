@@ -10,7 +10,7 @@ from hemascope.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from hemascope.bundle.locator_bundle import LocatorCard
 from hemascope.metrics.detection import overlaps
 
-SAME_CELL = 0.6  # overlap from which on two boxes are one cell
+SAME_CELL, SAME_WHITE_CELL = 0.6, 0.4  # overlap from which on two boxes are one cell
 LARGEST_LOGARITHM = 4.0
 
 
@@ -65,12 +65,14 @@ def _highest_around(maps: Float32Array) -> Float32Array:
 def drop_doubles(found: Found, card: LocatorCard) -> Found:
     """The cells without those that are another's, by the overlap of their boxes, best score first.
 
-    Two of one kind are one cell from an overlap of 0.6 on, and so are a white and a red cell.
+    Two of one kind are one cell from an overlap of 0.6 on, and so are a white and a red cell; two
+    white cells, which are never on each other, from 0.4 on.
     """
     order = np.argsort(-found.scores, kind="stable")
     found = found.take(order)
     kept: list[int] = []
     is_platelet = found.kinds == card.kinds.index("platelet")
+    is_white = found.kinds == card.kinds.index("white")
     alive = np.ones(len(order), bool)
     centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
     reach = (found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1, initial=0)
@@ -84,5 +86,6 @@ def drop_doubles(found: Found, card: LocatorCard) -> Found:
         (candidates,) = np.nonzero(near)
         if len(candidates):
             shared = overlaps(found.boxes[index : index + 1], found.boxes[candidates])[0]
-            alive[candidates[shared > SAME_CELL]] = False
+            both_white = is_white[index] & is_white[candidates]
+            alive[candidates[shared > np.where(both_white, SAME_WHITE_CELL, SAME_CELL)]] = False
     return found.take(np.array(kept, np.int64))

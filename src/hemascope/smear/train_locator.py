@@ -38,7 +38,6 @@ def train(
     """
     torch.set_num_threads(1)
     data = load_fields(recipe, folder, on_read)
-    network = fit_locator(recipe, data, out, on_round)
     card = LocatorCard(
         name=name,
         kinds=KINDS,
@@ -52,7 +51,7 @@ def train(
         recipe=asdict(recipe),
         provenance=provenance(data.digest),
     )
-    bundle = export_locator(network, card)
+    bundle = export_locator(fit_locator(recipe, data, out, on_round), card)
     return choose_thresholds(bundle, fields_to_choose_on(recipe, folder), on_field)
 
 

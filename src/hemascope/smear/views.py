@@ -8,14 +8,17 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from hemascope.arrays import FloatArray, ImageArray
+from hemascope.arrays import BoolArray, FloatArray, ImageArray
 from hemascope.bundle.locator_bundle import LocatorEngine
 from hemascope.preprocess import ground_colour
 from hemascope.smear.peaks import Found, drop_doubles, find_peaks, join
+from hemascope.smear.records import Box
 
 MULTIPLE = 16
 TILE, OVERLAP = 768, 128  # pixels of the network; a large white cell is 100
-FIRST_SIDE, LAST_SIDE, CENTRE = 192, 6144, 640  # of the whole image, and of the part looked at
+FIRST_SIDE, LAST_SIDE, PART = 192, 6144, 640  # of the whole image, and of the part looked at
+SMALL = 64  # pixels a side of the image in which that part is chosen
+BUSY = 0.8  # rank of that part among others by its stain: neither empty nor the thickest
 LARGEST_ZOOM = 4.0
 FITTING = (0.6, 1.6)  # diameters over the network's, of red cells that speak for a zoom
 WHITE_DIAMETER = 1.9  # of a white cell, over a red one's
@@ -23,7 +26,8 @@ WHITE_SUPPORT = 0.3  # how much a white cell says of the zoom, beside a red one
 LEAST_RED = 3  # red cells; with fewer, white ones say how large red ones are as well
 LEAST_SCORE = 0.3  # of a cell that says anything of the zoom
 ENOUGH = 0.05  # support from which on no larger zoom is tried once it falls
-REFINED = 0.1  # logarithm of the ratio from which on the zoom is taken anew
+CLEAR, LARGE_ENOUGH = 0.15, 0.7  # support, and diameter over the network's, that end the search
+REFINED = 0.15  # logarithm of the ratio from which on the zoom is taken anew
 
 
 class FieldView:
@@ -31,9 +35,10 @@ class FieldView:
 
     def __init__(self, image: Image.Image, engine: LocatorEngine, thresholds: FloatArray) -> None:
         self.image, self.engine, self.thresholds = image, engine, thresholds
-        small = image.resize((64, 64), Image.Resampling.BOX, reducing_gap=2.0)
+        small = image.resize((SMALL, SMALL), Image.Resampling.BOX, reducing_gap=2.0)
         red, green, blue = np.rint(ground_colour(small)).astype(int).tolist()
         self._ground = (red, green, blue)
+        self._stain = np.abs(np.asarray(small, float) - self._ground).mean(axis=2)
 
     def find_cells(self, zoom: float) -> Found:
         """All cells, at a zoom; a large field in overlapping tiles, where each cell is found once.
@@ -45,15 +50,15 @@ class FieldView:
         parts = []
         for top, bottom in rows:
             for left, right in columns:
-                box = tuple(side / zoom for side in (left, top, right, bottom))
-                found = self._find_in(box, zoom)  # type: ignore[arg-type]
-                parts.append(found.take(self._owned(found, box, zoom)))  # type: ignore[arg-type]
+                box = (left / zoom, top / zoom, right / zoom, bottom / zoom)
+                found = self._find_in(box, zoom)
+                parts.append(found.take(self._owned(found, box, zoom)))
         return drop_doubles(join(parts), self.engine.card)
 
     def find_zoom(self) -> float | None:
         """The zoom at which red cells have the network's size; None where no cell is found.
 
-        The image is looked at from far first, and then twice as near each time, its centre only
+        The image is looked at from far first, and then twice as near each time, a part of it only
         where that is large. The zoom is taken from where cells of a fitting size cover most of
         what is seen: from too near, parts of cells look like cells, but do not cover them.
         """
@@ -61,10 +66,13 @@ class FieldView:
         best, best_support, side = None, 0.0, FIRST_SIDE
         while side <= min(LAST_SIDE, 2 * longest):
             zoom = side / longest
-            found = self._find_in(self._middle(CENTRE / zoom), zoom)
+            found = self._find_in(self._stained_part(PART / zoom), zoom)
             support, diameter = self._support(found, zoom)
             if support > best_support:
                 best, best_support = self._zoom_for(diameter), support
+                fits = diameter * zoom > LARGE_ENOUGH * self.engine.card.red_diameter
+                if support > CLEAR and fits:
+                    break
             elif best_support >= ENOUGH:
                 break
             side *= 2
@@ -91,24 +99,26 @@ class FieldView:
         if not fits.any():
             return 0.0, typical
         weights = np.where(is_white, WHITE_SUPPORT, 1.0) * found.scores
-        seen = min(self.image.width, CENTRE / zoom) * min(self.image.height, CENTRE / zoom)
+        seen = min(self.image.width, PART / zoom) * min(self.image.height, PART / zoom)
         red = fits & ~is_white
         chosen = red if red.sum() >= LEAST_RED else fits
         support = float((weights * diameters**2)[fits].sum() / seen)
         return support, float(np.median(diameters[chosen]))
 
-    def _middle(self, side: float) -> tuple[float, float, float, float]:
-        """The middle of the image, so many of its pixels wide and high at most."""
+    def _stained_part(self, side: float) -> Box:
+        """A part of the image, so many of its pixels wide and high at most, with cells in it."""
         width, height = self.image.size
-        half_width, half_height = min(side, width) / 2, min(side, height) / 2
-        return (
-            width / 2 - half_width,
-            height / 2 - half_height,
-            width / 2 + half_width,
-            height / 2 + half_height,
-        )
+        wide, high = min(side, width), min(side, height)
+        columns, rows = (max(1, round(SMALL * s / t)) for s, t in ((wide, width), (high, height)))
+        windows = np.lib.stride_tricks.sliding_window_view(self._stain, (rows, columns))
+        means = windows.mean(axis=(2, 3))
+        rank = np.argsort(means, axis=None, kind="stable")[int(BUSY * (means.size - 1))]
+        top, left = np.unravel_index(rank, means.shape)
+        x0 = min(float(left) / SMALL * width, width - wide)
+        y0 = min(float(top) / SMALL * height, height - high)
+        return x0, y0, x0 + wide, y0 + high
 
-    def _find_in(self, box: tuple[float, float, float, float], zoom: float) -> Found:
+    def _find_in(self, box: Box, zoom: float) -> Found:
         """The cells in a window of the image, in the image's pixels."""
         window = self._window(box, zoom)
         maps = self.engine.maps(window[None])[0]
@@ -119,7 +129,7 @@ class FieldView:
         sides = boxes[:, 2:] - boxes[:, :2]
         return Found(found.kinds, found.scores, boxes).take(sides.min(axis=1, initial=1e9) > 0)
 
-    def _window(self, box: tuple[float, float, float, float], zoom: float) -> ImageArray:
+    def _window(self, box: Box, zoom: float) -> ImageArray:
         """A window as (H,W,3), filled up with ground to sides that the network takes."""
         x0, y0, x1, y1 = box
         width, height = max(1, round((x1 - x0) * zoom)), max(1, round((y1 - y0) * zoom))
@@ -132,9 +142,7 @@ class FieldView:
         window[:height, :width] = np.asarray(part)
         return window
 
-    def _owned(
-        self, found: Found, box: tuple[float, float, float, float], zoom: float
-    ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _owned(self, found: Found, box: Box, zoom: float) -> BoolArray:
         """Which cells (N,) of a tile are its own, and not the next one's."""
         centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
         own = np.ones(len(centres), bool)

@@ -29,6 +29,7 @@ from hemascope.training.locator_recipe import LocatorRecipe
 
 DRAWN = "drawn"
 CENTRES = "pbc centres"
+TOO_NEAR = (3.0, 6.0)  # times the size of cells that are to be found
 NEAR = 0.2  # logarithm: how far the scale of most crops is from the network's
 STRETCH = 0.08  # logarithm: how far a crop's width and height may be scaled apart
 AT_CELLS = 0.5  # share of the crops that are around a white cell or platelet
@@ -67,11 +68,13 @@ class LocatorData:
     def shares(self, drawn_share: float) -> dict[str, float]:
         """How often crops are taken from each group: by the square root of its fields."""
         weights = {name: len(fields) ** 0.5 for name, fields in self.groups.items()}
-        weights.pop(DRAWN, None)
-        real = 1.0 if DRAWN not in self.groups else 1 - drawn_share
+        drawn = weights.pop(DRAWN, 0.0)
         total = sum(weights.values())
+        if not total:
+            return {DRAWN: 1.0}
+        real = 1 - drawn_share if drawn else 1.0
         shares = {name: real * weight / total for name, weight in weights.items()}
-        return {**shares, DRAWN: drawn_share} if DRAWN in self.groups else shares
+        return {**shares, DRAWN: drawn_share} if drawn else shares
 
 
 def load_fields(
@@ -166,9 +169,10 @@ def draw_crops(
 
 def cut(field: TrainingField, recipe: LocatorRecipe, rng: np.random.Generator) -> Crop:
     """A crop of a field, turned and mirrored; what lies past its border is ground."""
-    size = recipe.crop
+    size, is_too_near = recipe.crop, rng.random() < recipe.too_near
     widest = np.log(recipe.scales) if rng.random() < recipe.any_scale else NEAR
-    zoom = recipe.red_diameter / field.red_diameter * np.exp(rng.uniform(-widest, widest))
+    low, high = np.log(TOO_NEAR) if is_too_near else (-widest, widest)
+    zoom = recipe.red_diameter / field.red_diameter * np.exp(rng.uniform(low, high))
     zoom_x, zoom_y = zoom * np.exp(rng.uniform(-STRETCH, STRETCH, 2))
     left, top = _corner(field, size / zoom_x, size / zoom_y, rng)
     image, inside = _resample(field, left, top, zoom_x, zoom_y, size)
@@ -191,6 +195,8 @@ def cut(field: TrainingField, recipe: LocatorRecipe, rng: np.random.Generator) -
     ]
     if rng.random() < JPEG_SHARE:
         image = _save_as_jpeg(image, int(rng.integers(*JPEG_QUALITY)))
+    if is_too_near:
+        return Crop(image, (), ALL_KINDS, empty)
     return _turn(Crop(image, tuple(cells), field.complete, empty), rng)
 
 

@@ -39,13 +39,16 @@ class LocatorRecipe:
     """How many times larger or smaller the cells of a crop may be than at that scale."""
     any_scale: float = 0.5
     """Share of the crops of any such scale; the others are near the network's scale."""
+    too_near: float = 0.06
+    """Share of the crops whose cells are three to six times too large; in these, nothing is to be
+    found, so that parts of cells are not taken for cells."""
     drawn: int = 160
     """Drawn fields to train on, beside the real ones."""
     drawn_share: float = 0.15
     """Share of the crops that are cut from drawn fields."""
     leave_out: str = ""
     """A laboratory, such as bccd, whose fields are not trained on."""
-    steps: int = 3500
+    steps: int = 3000
     """Steps of the optimiser."""
     batch_size: int = 16
     """Crops per step."""
@@ -68,6 +71,7 @@ class LocatorRecipe:
             "red_diameter": (12, 100),
             "scales": (1, 4),
             "any_scale": (0, 1),
+            "too_near": (0, 1),
             "drawn": (0, 10_000),
             "drawn_share": (0, 1),
             "steps": (1, 10**7),
