@@ -208,6 +208,31 @@ def test_images_of_single_cells_are_sent_to_classify(
     assert "hemascope classify" in rows_of("counts.csv")[0]["status"]
 
 
+def test_fields_given_to_classify_are_sent_to_count(
+    slide: list[DrawnField], locator: KnownLocator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classify = ["classify", "slide", "--out", "p.csv"]
+    assert app(classify, result_action="return_value", exit_on_error=False) == 0
+    assert "'hemascope count' finds the cells on fields" in capsys.readouterr().err
+    assert locator.looks == 6
+
+
+def test_single_cells_given_to_classify_are_not_looked_at_again(
+    tmp_path: Path,
+    locator: KnownLocator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cells").mkdir()
+    draw_cell("monocyte", 1).save("cells/1.png")
+    (Path("cells") / "damaged.png").write_bytes(b"no image")
+    classify = ["classify", "cells", "--out", "p.csv"]
+    assert app(classify, result_action="return_value", exit_on_error=False) == 0
+    assert "hemascope count" not in capsys.readouterr().err
+    assert locator.looks == 0
+
+
 def test_two_magnifications_in_one_sample_are_refused(
     slide: list[DrawnField], locator: KnownLocator
 ) -> None:

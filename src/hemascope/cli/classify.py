@@ -39,6 +39,8 @@ from hemascope.folders import PassedOver
 from hemascope.inference.classifier import Classifier
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.reports.pages import GALLERY, Gallery, classification_page, explanation_page
+from hemascope.smear.field_check import note_fields
+from hemascope.smear.locate import Locator
 
 if TYPE_CHECKING:
     from hemascope.batch.cluster_inputs import Sources
@@ -99,6 +101,7 @@ def classify(
     finder = scale_finder() if um_per_pixel == "auto" else None
     scale = None if um_per_pixel == "auto" else um_per_pixel
     table = out_file or ("predictions" if cluster else "predictions.csv")
+    note = ""
     with progress_bar("classifying") as progress:
         if cluster:
             from hemascope.batch.cluster import classify_on_cluster
@@ -140,7 +143,10 @@ def classify(
                 said = scale if finder is None else finder.usual
                 page = classification_page(gallery, tally, classifier, said, passed_over)
                 write_atomic(report, page)
+            note = note_fields(inputs.images, Locator.from_bundle)
     _print_tally(tally)
+    if note:
+        print_warning(note)
     if finder is not None:
         out.print(escape(str(finder)), soft_wrap=True, highlight=False)
     if difference := tally.describe_difference(scale if finder is None else finder.usual):

@@ -73,7 +73,7 @@ def probe_sample(sample: Sample, locator: FieldLocator, um_per_pixel: float | No
     located, reasons = {}, []
     for path in sample.paths[::step][:PROBED]:
         try:
-            located[path] = _locate(path, locator)
+            located[path] = locate_file(path, locator)
         except ImageError as error:
             reasons.append(f"{path}: {error}")
     if len(reasons) == len(sample.paths):
@@ -104,10 +104,11 @@ def looks_single(fields: Sequence[LocatedField]) -> bool:
 
     Of twelve real fields of 30 µm up to five do by chance, and of twelve images of PBC ten or more.
     """
-    return sum(map(_is_single, fields)) >= max(LEAST_SINGLE, SINGLE * len(fields))
+    return sum(map(is_single, fields)) >= max(LEAST_SINGLE, SINGLE * len(fields))
 
 
-def _is_single(found: LocatedField) -> bool:
+def is_single(found: LocatedField) -> bool:
+    """Whether an image shows one white cell or platelet, in the middle or filling it."""
     cells = [cell for cell in found.cells if cell.kind != "red"]
     middle = (found.width / 2, found.height / 2)
     side = min(found.width, found.height)
@@ -160,7 +161,8 @@ def _differs(one: float, other: float) -> bool:
     return max(one, other) > ANOTHER_SCALE * min(one, other)
 
 
-def _locate(path: str, locator: FieldLocator) -> LocatedField:
+def locate_file(path: str, locator: FieldLocator) -> LocatedField:
+    """The cells of a field in a file, at the scale that its red cells tell. Raises ImageError."""
     with decoded(path) as found:
         return locator.locate(found.image, path=path)
 
