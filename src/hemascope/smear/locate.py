@@ -27,13 +27,26 @@ class Locator:
     """Finds the white cells, red cells and platelets of smear fields. Threads can share it.
 
     A field may be of any size and magnification: the red cells tell the scale that the network is
-    given. `threads` is how many processors it may use, by default as many as the process may.
-    Raises BundleError for a locator that cannot be used.
+    given. A locator can be pickled and copied, and used in a process that was forked off.
+
+    Parameters
+    ----------
+    bundle
+        A LocatorBundle; `Locator.from_bundle()` takes the one that comes with the package.
+    threads
+        How many processors to use; by default as many as the process may.
+
+    Raises
+    ------
+    BundleError
+        For a locator that cannot be used.
+    ValueError
+        For fewer than one processor.
 
     Examples
     --------
+    >>> from hemascope import Locator
     >>> from hemascope.data.synthetic_fields import draw_field
-    >>> from hemascope.smear.locate import Locator
     >>> field = Locator.from_bundle().locate(draw_field(seed=1, white=2).image)
     >>> len(field.select("white"))
     2
