@@ -7,10 +7,13 @@ are never for claims about accuracy.
 
 from __future__ import annotations
 
+import errno
 import io
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import cos, pi, sin
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -19,11 +22,17 @@ from hemascope.arrays import Float32Array, FloatArray
 from hemascope.data.marked_fields import MarkedCell
 from hemascope.data.morphology import FORMS, GROUND, PLATELET, RED_CELLS
 from hemascope.data.painting import PaintedBox, Rng, draw_count, mix, paint_cell, paint_red_cell
+from hemascope.files import atomic_path
 
 RED_MICRONS = 7.2
 PAINTED_RED = 71.0  # pixels: a red cell's mean diameter where it is painted
 LEAST_SEEN = 0.25  # of a cell's box; less of it at the border is not marked
 NUCLEATED = tuple(name for name in FORMS if name != "platelet")
+SMEAR = {"neutrophil": 58, "lymphocyte": 24, "monocyte": 7, "eosinophil": 3, "basophil": 1} | {
+    "ig": 5,
+    "erythroblast": 2,
+}  # white cells of a mild left shift, in percent
+SMEAR_SIZE, WHITE_PER_FIELD = (960, 720), 8
 DIRT = ((60, 50, 40), (120, 140, 90), (40, 60, 110))
 
 
@@ -52,12 +61,14 @@ def draw_field(
     white: int | None = None,
     crowding: float | None = None,
     plain: bool = False,
+    labels: Sequence[str] | None = None,
 ) -> DrawnField:
     """A drawn field of width × height pixels whose red cells are about `red_diameter` wide.
 
     `white` is the number of white cells, one or two by default, and `crowding` from 0 (red cells
     far apart) to 1 (many on each other). A `plain` one has neither dirt, nor a scale bar, nor more
-    blur than a good lens. The same seed draws the same field.
+    blur than a good lens. `labels` are the classes of the white cells, by default any. The same
+    seed draws the same field.
 
     Examples
     --------
@@ -73,8 +84,8 @@ def draw_field(
     crowded = rng.uniform() if crowding is None else crowding
     radius = rng.uniform(*RED_CELLS.radius)
     number = int(rng.integers(1, 3)) if white is None else white
-    for _ in range(number):
-        painter.add_white()
+    for label in [None] * number if labels is None else labels:
+        painter.add_white(label)
     painter.add_red_cells(radius, crowded)
     painter.add_platelets(int(rng.poisson(3)))
     if not plain:
@@ -84,8 +95,8 @@ def draw_field(
     if not plain and rng.random() < 0.3:
         _draw_scale_bar(image, rng, um_per_pixel)
     cells = [_seen(kind, box, zoom, width, height) for kind, box in painter.painted]
-    labels = iter(painter.labels)
-    of_white = [next(labels) if kind == "white" else "" for kind, _ in painter.painted]
+    drawn = iter(painter.labels)
+    of_white = [next(drawn) if kind == "white" else "" for kind, _ in painter.painted]
     kept = [(cell, label) for cell, label in zip(cells, of_white, strict=True) if cell is not None]
     return DrawnField(
         image,
@@ -93,6 +104,30 @@ def draw_field(
         um_per_pixel,
         tuple(label for cell, label in kept if cell.kind == "white"),
     )
+
+
+def draw_fields(folder: Path, fields: int, seed: int = 0, overwrite: bool = False) -> list[Path]:
+    """Draws the fields of one smear as PNG files, with the white cells of a mild left shift.
+
+    Before anything is written, raises ValueError for fewer than one field, and FileExistsError for
+    a file that exists, unless it may be overwritten.
+    """
+    if fields < 1:
+        raise ValueError(f"at least one field must be drawn, not {fields}")
+    paths = [folder / f"field_{number:02d}.png" for number in range(fields)]
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise FileExistsError(errno.EEXIST, "exists already", str(path))
+    rng = np.random.default_rng([zlib.crc32(b"smear"), seed])
+    shares = np.array(list(SMEAR.values())) / sum(SMEAR.values())
+    for number, path in enumerate(paths):
+        labels = rng.choice(list(SMEAR), WHITE_PER_FIELD, p=shares).tolist()
+        field = draw_field(
+            seed * fields + number, *SMEAR_SIZE, crowding=0.3, plain=True, labels=labels
+        )
+        with atomic_path(path) as temporary:
+            field.image.save(temporary)
+    return paths
 
 
 class _Painter:
@@ -105,10 +140,10 @@ class _Painter:
         self.height, self.width = density.shape[:2]
         self._positions, self._sizes = np.zeros((0, 2)), np.zeros(0)
 
-    def add_white(self) -> None:
-        """One white cell of any class, wholly on the field where it fits."""
+    def add_white(self, label: str | None = None) -> None:
+        """One white cell of a class, or of any, wholly on the field where it fits."""
         rng = self.rng
-        label = NUCLEATED[rng.integers(len(NUCLEATED))]
+        label = label or NUCLEATED[rng.integers(len(NUCLEATED))]
         form = FORMS[label][rng.integers(len(FORMS[label]))]
         radius = rng.uniform(*form.radius)
         for _ in range(50):

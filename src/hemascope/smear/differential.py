@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from hemascope.bundle.card import Card
 from hemascope.provenance import provenance
 from hemascope.smear.counted import DifferentialCount, NamedField, ScaleSource, Trusted
-from hemascope.smear.flags import describe_method, raise_flags
+from hemascope.smear.flags import raise_flags
+from hemascope.smear.method import describe_method
 from hemascope.smear.naming import SampleError, check_scale, join_scales
 from hemascope.smear.shares import (
     add_totals,
@@ -28,10 +29,12 @@ class CountOptions:
 
     `um_per_pixel` is the width of a pixel that is given, None to take it from the red cells. With
     `count_unlike`, cells that are only unlike the training cells, or blurred, are counted as well.
+    `locator_sha256` is that of the network that located the cells.
     """
 
     um_per_pixel: float | None = None
     count_unlike: bool = False
+    locator_sha256: str = ""
 
 
 def count_sample(
@@ -109,11 +112,20 @@ def count_sample(
         um_per_pixel=tally.um_per_pixel,
         scale=scale,
         scale_source=_scale_source(tally, options),
-        provenance=provenance() | {"model": card.name, "model_sha256": card.model_sha256},
+        provenance=provenance_of(card, options),
     )
     count = add_totals(count, wbc)
     count = replace(count, flags=raise_flags(count, tally, card))
     return replace(count, method=describe_method(count, card))
+
+
+def provenance_of(card: Card, options: CountOptions) -> dict[str, str]:
+    """Where a count comes from: versions, and the networks that named and located the cells."""
+    return provenance() | {
+        "model": card.name,
+        "model_sha256": card.model_sha256,
+        "locator_sha256": options.locator_sha256,
+    }
 
 
 def _check(tally: SampleTally) -> None:

@@ -1,4 +1,4 @@
-"""What a person should know of a count, in words, with the cells that raised it; and its method."""
+"""What a person should know of a count, in words, with the cells that raised it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hemascope.uncertainty.model import NONE_LIKELY
 FEW, TOO_FEW = 200, 100  # white cells; CLSI H20 counts 200, twice
 LEFT_SHIFT = 0.01  # share of immature granulocytes that healthy adults do not reach
 BANDS = 0.1  # share of band neutrophils, likewise
+UNLIKE_COUNTED = "unlike cells counted"
 BAND_NAMES = find_counted_class("band neutrophil").names
 UNIDENTIFIED = 0.1  # share of the white cells that are whole
 
@@ -131,7 +132,7 @@ def _about_unidentified(count: DifferentialCount, tally: SampleTally, card: Card
         )
     if tally.unlike_named:
         yield Flag(
-            "unlike cells counted",
+            UNLIKE_COUNTED,
             f"{tally.unlike_named} of the counted cells are unlike the training cells; they are "
             "counted because --count-unlike asks for it",
         )
@@ -196,31 +197,3 @@ def _some(paths: list[str]) -> str:
     """Such as "3 of the fields (a.png, b.png, …)"."""
     rest = ", …" if len(paths) > 3 else ""
     return f"{len(paths)} of the fields ({', '.join(paths[:3])}{rest})"
-
-
-def describe_method(count: DifferentialCount, card: Card) -> str:
-    """How the count was made, in one paragraph."""
-    unidentified = sum(count.unidentified.values())
-    width = "not known"
-    if count.um_per_pixel is not None:
-        width = f"{count.um_per_pixel:.4g} µm per pixel"
-    how = {
-        "given": "as given",
-        "red cells": f"by {count.scale.n if count.scale else 0} red cells, taken to be 7.2 µm wide",
-        "not found": "as the red cells do not tell it",
-    }[count.scale_source]
-    total = (
-        ""
-        if count.white_cell_count is None
-        else f" Numbers per litre are from the total of {count.white_cell_count:g}·10⁹/L."
-    )
-    return (
-        f"{count.fields} fields were searched for cells. The scale is {width}, {how}. Cells that "
-        "touch the left or upper border of a field count as its neighbour's. "
-        f"{count.white + count.erythroblasts.count} nucleated cells were named by the model "
-        f"{card.name} (SHA-256 {card.model_sha256[:16]}…); {unidentified} more were not, and are "
-        f"in no percentage. The {count.white} white cells are the denominator; erythroblasts and "
-        "platelets are not among them. Intervals are exact 95 % binomial intervals (Clopper and "
-        "Pearson); the corrected shares allow for the model's confusion of the classes, and their "
-        f"intervals for how exactly it is known.{total} Nobody has signed this count."
-    )

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -19,10 +20,9 @@ from hemascope.batch.shards import DiskFolder, Job, Shards, job_of, shard_file
 from hemascope.batch.table import KINDS, Write, open_table
 from hemascope.files import atomic_path, remove_torn
 from hemascope.inference.classifier import Classifier
-from hemascope.provenance import provenance
 from hemascope.serialization import from_json
 from hemascope.smear.counted import DifferentialCount, NamedField
-from hemascope.smear.differential import CountOptions, count_sample
+from hemascope.smear.differential import CountOptions, count_sample, provenance_of
 from hemascope.smear.naming import FieldLocator, Probe, SampleError, name_fields, probe_sample
 from hemascope.smear.samples import Sample
 from hemascope.smear.tables import cell_columns, cell_rows, sample_columns, sample_row
@@ -38,12 +38,15 @@ class NamedFields:
     folder: Path
     samples: tuple[Sample, ...]
 
+    @cached_property
+    def _starts(self) -> dict[str, int]:
+        """How many fields are before those of each sample."""
+        ends = itertools.accumulate((len(sample.paths) for sample in self.samples), initial=0)
+        return {sample.name: start for sample, start in zip(self.samples, ends, strict=False)}
+
     def of(self, sample: Sample) -> Iterator[NamedField]:
         """The fields of one sample, in order."""
-        start = sum(
-            len(other.paths)
-            for other in itertools.takewhile(lambda other: other != sample, self.samples)
-        )
+        start = self._starts[sample.name]
         stop = start + len(sample.paths)
         for number in range(start // FIELDS_PER_SHARD, -(-stop // FIELDS_PER_SHARD)):
             first = number * FIELDS_PER_SHARD
@@ -65,7 +68,6 @@ def count_to(
     classifier: Classifier,
     options: CountOptions | None = None,
     *,
-    locator_sha256: str = "",
     cells: Path | None = None,
     on_count: OnCount | None = None,
     progress: ProgressCallback | None = None,
@@ -90,12 +92,12 @@ def count_to(
             raise ValueError(f"{table}: exists already; use --force to replace it")
         remove_torn(table)
     fields = [(sample.name, path) for sample in samples for path in sample.paths]
-    job = _job_of(classifier, locator_sha256, fields, options)
+    job = _job_of(classifier, fields, options)
     try:
         with shards.working_on(job, resume, force):
             _name(shards, folder, samples, fields, locator, classifier, options, progress)
             named = NamedFields(folder, tuple(samples))
-            counts = _count(out, cells, named, classifier, options, locator_sha256, on_count)
+            counts = _count(out, cells, named, classifier, options, on_count)
             shards.finish()
             for name in reversed(shards.list_written()):
                 shards.folder.remove(name)
@@ -106,14 +108,12 @@ def count_to(
 
 
 def _job_of(
-    classifier: Classifier,
-    locator_sha256: str,
-    fields: Sequence[tuple[str, str]],
-    options: CountOptions,
+    classifier: Classifier, fields: Sequence[tuple[str, str]], options: CountOptions
 ) -> Job:
-    names = (f"{sample}\n{path}" for sample, path in fields)
     scale = "auto" if options.um_per_pixel is None else options.um_per_pixel
-    job = job_of(classifier, itertools.chain([locator_sha256], names), len(fields), scale)
+    paths = (f"{sample}\n{path}" for sample, path in fields)
+    names = itertools.chain([options.locator_sha256], paths)
+    job = job_of(classifier, names, len(fields), scale)
     return replace(job, shard_rows=FIELDS_PER_SHARD)
 
 
@@ -156,7 +156,6 @@ def _count(
     named: NamedFields,
     classifier: Classifier,
     options: CountOptions,
-    locator_sha256: str,
     on_count: OnCount | None,
 ) -> list[DifferentialCount]:
     """Counts the named fields of all samples, and writes the tables."""
@@ -171,7 +170,6 @@ def _count(
             if write_cell is not None:
                 fields = _write_cells(fields, write_cell, classifier)
             count = _count_one(sample, fields, classifier, options)
-            count = replace(count, provenance=count.provenance | {"locator_sha256": locator_sha256})
             write(sample_row(count, card))
             counts.append(count)
             if on_count is not None:
@@ -195,8 +193,7 @@ def _count_one(
         return count_sample(sample.name, accepted(), card, sample.wbc, options)
     except SampleError as error:
         refused = str(error)
-    facts = provenance() | {"model": card.name, "model_sha256": card.model_sha256}
-    return DifferentialCount(sample.name, status=refused, provenance=facts)
+    return DifferentialCount(sample.name, status=refused, provenance=provenance_of(card, options))
 
 
 def _write_cells(
