@@ -1,4 +1,4 @@
-# make demo    classify drawn cells, or IMAGES=folder, with the model that comes with the package
+# make demo    classify drawn cells and count a drawn smear, or classify IMAGES=folder
 # make test    everything that continuous integration checks
 # make quick   the same without the slow tests
 # make coverage  which lines the tests run, in htmlcov/
@@ -19,6 +19,10 @@ ifeq ($(IMAGES),)
 endif
 	$(BIN)/hemascope classify $(or $(IMAGES),demo/cells) \
 		--out demo/predictions.csv --report demo/report.html --force
+ifeq ($(IMAGES),)
+	$(BIN)/hemascope data draw demo/smear --fields 12 --force
+	$(BIN)/hemascope count demo/smear --out demo/counts.csv --report demo/count.html --force
+endif
 
 test: check
 	$(PYTEST)

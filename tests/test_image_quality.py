@@ -16,8 +16,8 @@ from hemascope.uncertainty.image_quality import (
     NO_CELL,
     QualityLimits,
     fit_quality,
+    judge_quality,
     measure_quality,
-    quality_reasons,
 )
 
 SPEC = InputSpec(128, 0.6)
@@ -37,12 +37,12 @@ def limits(cells: list[Image.Image]) -> QualityLimits:
 
 def test_good_pictures_pass(cells: list[Image.Image], limits: QualityLimits) -> None:
     images = np.stack([SPEC.apply(cell) for cell in cells])
-    assert sum(bool(found) for found in quality_reasons(images, limits)) <= 3
+    assert sum(bool(found) for found in judge_quality(measure_quality(images), limits)) <= 3
 
 
 def test_a_blurred_picture_is_noticed(cells: list[Image.Image], limits: QualityLimits) -> None:
     blurred = [cell.filter(ImageFilter.GaussianBlur(7)) for cell in cells]
-    found = quality_reasons(np.stack([SPEC.apply(cell) for cell in blurred]), limits)
+    found = judge_quality(measure_quality(np.stack([SPEC.apply(cell) for cell in blurred])), limits)
     assert sum(BLURRED in reasons for reasons in found) >= 0.9 * len(cells)
 
 
@@ -53,7 +53,7 @@ def test_a_cell_at_the_edge_is_noticed(limits: QualityLimits) -> None:
             whole = np.asarray(draw_cell(name, seed, size=720).resize((360, 360)))
             moved = np.roll(whole, 118, axis=1)
             shifted.append(SPEC.apply(Image.fromarray(moved)))
-    found = quality_reasons(np.stack(shifted), limits)
+    found = judge_quality(measure_quality(np.stack(shifted)), limits)
     assert sum(bool(reasons) for reasons in found) >= 0.7 * len(shifted)
     assert any(CUT_OFF in reasons for reasons in found)
 
@@ -61,7 +61,7 @@ def test_a_cell_at_the_edge_is_noticed(limits: QualityLimits) -> None:
 def test_an_empty_picture_is_noticed(limits: QualityLimits) -> None:
     blank = np.full((2, 128, 128, 3), 220, dtype=np.uint8)
     blank[1] -= np.random.default_rng(0).integers(0, 20, (128, 128, 1)).astype(np.uint8)
-    assert all(NO_CELL in reasons for reasons in quality_reasons(blank, limits))
+    assert all(NO_CELL in reasons for reasons in judge_quality(measure_quality(blank), limits))
 
 
 def test_a_uniform_picture_measures_nothing() -> None:

@@ -6,7 +6,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from hemascope.metrics import intervals as statistics
-from hemascope.metrics.intervals import bootstrap, reflect_interval, wilson
+from hemascope.metrics.intervals import bootstrap, exact_interval, reflect_interval, wilson
 from hemascope.records import Estimate
 
 
@@ -30,6 +30,36 @@ def test_wilson_of_nothing_is_undefined():
 def test_wilson_refuses_impossible_counts(successes, n):
     with pytest.raises(ValueError, match="not a proportion"):
         wilson(successes, n)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [
+        (0, 100, 0, 3.62),
+        (1, 100, 0.03, 5.45),
+        (5, 100, 1.64, 11.28),
+        (50, 100, 39.83, 60.17),
+        (2, 200, 0.12, 3.57),
+        (6, 200, 1.11, 6.42),
+    ],
+)
+def test_exact_interval_is_that_of_the_tables(successes, n, low, high):
+    found = exact_interval(successes, n)
+    assert (100 * found.low, 100 * found.high) == pytest.approx((low, high), abs=0.005)
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 640, 100_000])
+def test_exact_interval_is_scipys(n):
+    for successes in {0, 1, n // 3, n // 2, n - 1, n}:
+        expected = stats.binomtest(successes, n).proportion_ci(method="exact")
+        found = exact_interval(successes, n)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+
+
+def test_exact_interval_of_nothing_is_undefined_and_impossible_counts_are_refused():
+    assert exact_interval(0, 0).value is exact_interval(0, 0).high is None
+    with pytest.raises(ValueError, match="not a proportion"):
+        exact_interval(4, 3)
 
 
 def test_a_share_is_bootstrapped_as_the_binomial():

@@ -42,9 +42,13 @@ ROWS = (
 )
 TORCH = {
     *("data/dataset.py", "data/augment.py", "models", "training", "bundle/export.py"),
-    *("post_training/adapt.py", "study"),
+    *("bundle/export_locator.py", "post_training/adapt.py", "smear/train_locator.py", "study"),
 }
-TORCH_FREE = {"training/recipe.py", "training/folder.py"}  # the command line reads these
+TORCH_FREE = {
+    "training/recipe.py",
+    "training/locator_recipe.py",
+    "training/folder.py",
+}  # the command line reads these
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

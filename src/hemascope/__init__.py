@@ -2,6 +2,7 @@
 
 Everything in the package stands somewhere on one line:
 
+    field.jpg → located cells ┐
     cell.jpg → manifest row → InputSpec (S,S,3) uint8 → model → logits (C,)
              → calibrated probabilities (C,) → Prediction → Report
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from hemascope.predictions import Prediction, Region, Uncertainty
     from hemascope.preprocess import InputSpec, View
     from hemascope.records import Evaluation
+    from hemascope.smear.locate import Locator
     from hemascope.training.recipe import Recipe, list_models
     from hemascope.training.run import train
 
@@ -43,6 +45,7 @@ __all__ = [
     "HemascopeError",
     "ImageError",
     "InputSpec",
+    "Locator",
     "Manifest",
     "ManifestError",
     "Prediction",
@@ -74,6 +77,7 @@ _HOMES = {
     "HemascopeError": "hemascope.errors",
     "ImageError": "hemascope.errors",
     "InputSpec": "hemascope.preprocess",
+    "Locator": "hemascope.smear.locate",
     "Manifest": "hemascope.data.manifest",
     "ManifestError": "hemascope.errors",
     "Prediction": "hemascope.predictions",

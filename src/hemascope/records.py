@@ -10,7 +10,7 @@ RESEARCH_USE_ONLY = "For research use only. Not for use in diagnostic procedures
 
 @dataclass(frozen=True)
 class Proportion:
-    """`successes` of `n`, with its 95 % Wilson interval. The value is None where n is 0."""
+    """`successes` of `n`, with its 95 % interval, Wilson's or the exact one; None where n is 0."""
 
     successes: int
     n: int
@@ -27,6 +27,15 @@ class Estimate:
     n: int
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure between the limits of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hemascope.batch.tally import Outcome, Tally, outcome_of, tally_of
 from hemascope.files import remove_torn
 from hemascope.inference.classifier import Classifier
 from hemascope.predictions import Prediction
+from hemascope.preprocess import View
 
 
 def classify_to(
@@ -25,14 +27,16 @@ def classify_to(
     progress: ProgressCallback | None = None,
     um_per_pixel: float | None = None,
     *,
+    view_of: Callable[[str], View] | None = None,
     resume: bool = False,
     force: bool = False,
 ) -> Tally:
     """Classifies the images and writes one row each to `out`: .csv, .jsonl or .parquet.
 
     The columns are COLUMNS, and p_<class> in the model's order. `on_prediction` is called with
-    every Prediction, which then holds its class map; `um_per_pixel` is as in Classifier.stream. A
-    path without a suffix is a folder of Parquet files with 5,000 rows each.
+    every Prediction, which then holds its class map; `um_per_pixel` is as in Classifier.stream.
+    `view_of` says where to look in an image and at which scale, in place of `um_per_pixel`. A path
+    without a suffix is a folder of Parquet files with 5,000 rows each.
 
     Rows are written in shards in a hidden folder beside `out`, and the whole table appears at the
     end. A run that was stopped goes on with `resume` after its last full shard; where its table is
@@ -42,10 +46,12 @@ def classify_to(
     """
     folder, kind = shard_folder(out)
     shards = Shards(DiskFolder(folder), str(out))
-    job = job_of(classifier, paths, len(paths), um_per_pixel)
+    scale = um_per_pixel if view_of is None else "measured"
+    view_of = view_of or partial(View, um_per_pixel=um_per_pixel)
+    job = job_of(classifier, paths, len(paths), scale)
     counts: Counter[Outcome] = Counter()
     may_be_finished = resume and not shards.is_begun()
-    if may_be_finished and _is_finished(shards, out, classifier, paths, um_per_pixel):
+    if may_be_finished and _is_finished(shards, out, classifier, paths, view_of):
         for path in _tables(shards, out):
             counts.update(outcomes(path))
         _clear(folder, out)
@@ -72,7 +78,7 @@ def classify_to(
                 if path.name not in done:
                     chosen = paths[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
                     predictions = classifier.stream(
-                        chosen, class_maps=on_prediction is not None, um_per_pixel=um_per_pixel
+                        map(view_of, chosen), class_maps=on_prediction is not None
                     )
                     _write_shard(path, predictions, names, count)
             if out.suffix:
@@ -93,13 +99,13 @@ def _is_finished(
     out: Path,
     classifier: Classifier,
     paths: list[str],
-    um_per_pixel: float | None,
+    view_of: Callable[[str], View],
 ) -> bool:
     """Whether the table is whole, and of these images by this classifier; see `is_whole`."""
     tables, kind = _tables(shards, out), shard_folder(out)[1]
     if not tables or not all(path.is_file() for path in tables):
         return False
-    ends = classifier.predict(ends_of(paths), um_per_pixel=um_per_pixel)
+    ends = classifier.predict([view_of(path) for path in ends_of(paths)])
     rows = (values for path in tables for values in read_rows(path, kind, COMPARED))
     return is_whole(rows, len(paths), ends, classifier.card.classes.names, kind)
 

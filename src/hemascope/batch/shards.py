@@ -32,14 +32,14 @@ class Job:
 
     card_sha256: str
     tta: bool
-    um_per_pixel: float | None
+    um_per_pixel: float | str | None
     images: int
     paths_sha256: str
     shard_rows: int = SHARD_ROWS
 
 
 def job_of(
-    classifier: Classifier, names: Iterable[str], images: int, um_per_pixel: float | None
+    classifier: Classifier, names: Iterable[str], images: int, um_per_pixel: float | str | None
 ) -> Job:
     """The Job of classifying `images` images.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
@@ -102,26 +102,38 @@ def to_frame(predictions: Sequence[Prediction]) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=columns)
 
 
+def columns_of(names: Sequence[str]) -> dict[str, type]:
+    """All columns of a table of Predictions, by their types."""
+    return COLUMNS | {f"p_{name}": float for name in names}
+
+
 @contextmanager
 def table(out: Path, names: tuple[str, ...]) -> Iterator[Write]:
+    """A table of Predictions; see `open_table`."""
+    with open_table(out, columns_of(names)) as write:
+        yield write
+
+
+@contextmanager
+def open_table(out: Path, columns: Mapping[str, type]) -> Iterator[Write]:
     """Gives a function that writes a row; the suffix of the file decides its kind.
 
     Raises ValueError for .parquet without pyarrow.
     """
     kind = out.suffix.lower()
     if kind == ".parquet":
-        with atomic_path(out) as temporary, parquet_rows(temporary, names) as write:
+        with atomic_path(out) as temporary, parquet_rows(temporary, columns) as write:
             yield write
     else:
         with (
             atomic_path(out) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
-            yield _csv(file, names) if kind == ".csv" else _jsonl(file)
+            yield _csv(file, columns) if kind == ".csv" else _jsonl(file)
 
 
-def _csv(file: TextIO, names: tuple[str, ...]) -> Write:
-    writer = csv.DictWriter(file, [*COLUMNS, *(f"p_{name}" for name in names)])
+def _csv(file: TextIO, columns: Mapping[str, type]) -> Write:
+    writer = csv.DictWriter(file, list(columns))
     writer.writeheader()
 
     def write(values: dict[str, Any]) -> None:
@@ -144,7 +156,7 @@ def _jsonl(file: TextIO) -> Write:
 
 
 @contextmanager
-def parquet_rows(out: Path | BinaryIO, names: tuple[str, ...]) -> Iterator[Write]:
+def parquet_rows(out: Path | BinaryIO, columns: Mapping[str, type]) -> Iterator[Write]:
     """Gives a function that writes a row of a Parquet table. Raises ValueError without pyarrow."""
     try:
         import pyarrow as pa
@@ -153,8 +165,7 @@ def parquet_rows(out: Path | BinaryIO, names: tuple[str, ...]) -> Iterator[Write
         raise ValueError(
             "a Parquet table needs pyarrow; pip install 'hemascope[parquet]', or write .csv"
         ) from None
-    kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
-    columns = COLUMNS | {f"p_{name}": float for name in names}
+    kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_(), int: pa.int64()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
     rows: list[dict[str, Any]] = []
     with pq.ParquetWriter(out, schema) as writer:

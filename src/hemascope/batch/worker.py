@@ -17,7 +17,7 @@ from hemascope.batch.inputs import is_address
 from hemascope.batch.parquet_images import Slice, images_of
 from hemascope.batch.shards import shard_file
 from hemascope.batch.storage import Folder, read, reason
-from hemascope.batch.table import parquet_outcomes, parquet_rows, row
+from hemascope.batch.table import columns_of, parquet_outcomes, parquet_rows, row
 from hemascope.batch.tally import Outcome, outcome_of
 from hemascope.bundle.bundle import Bundle
 from hemascope.decoding.limits import set_max_pixels
@@ -111,7 +111,7 @@ class Worker:
             return Counter(parquet_outcomes(io.BytesIO(self.folder.read(shard.file))))
         counts: Counter[Outcome] = Counter()
         names, buffer = self.classifier.card.classes.names, io.BytesIO()
-        with parquet_rows(buffer, names) as write:
+        with parquet_rows(buffer, columns_of(names)) as write:
             for prediction in self.predictions(shard):
                 values = row(prediction, names)
                 write(values)

@@ -147,6 +147,7 @@ def replace_model(bundle: Bundle, model: bytes) -> Bundle:
         model_sha256=sha256_of(model),
         temperature=1.0,
         uncertainty=None,
+        confusion=None,
         metrics=(),
         fallback_sha256=None,
     )

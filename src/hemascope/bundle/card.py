@@ -25,6 +25,7 @@ from hemascope.files import remove_torn, sha256_of, write_atomic
 from hemascope.preprocess import InputSpec
 from hemascope.records import RESEARCH_USE_ONLY, Proportion
 from hemascope.serialization import from_json, split_arrays, to_json
+from hemascope.uncertainty.confusion import Confusion
 from hemascope.uncertainty.model import UncertaintyModel
 
 FORMAT = 2
@@ -48,12 +49,13 @@ class Card:
     """What a model is, what it was trained and measured on, and how its outputs are read.
 
     `temperature` divides the logits before the softmax (1: as trained); it and `uncertainty` come
-    from calibration. `model_sha256` is that of model.onnx, and `outputs` are its names for the
-    outputs that OUTPUTS lists, in that order. `recipe` is the training recipe, field by field; of
-    an ensemble, the fields that its members share. `fallback_sha256` is that of the fallback
-    model, if there is one. A class map is shifted: the value in row i and column j belongs to row
-    i - `map_offset` and column j - `map_offset`, in steps of the map. `precision` is that of the
-    convolutions, `fp32` or `int8`. `columns` are the graph's logits that belong to the
+    from calibration. `confusion` says how labelled cells that training never saw are named; a
+    differential count is corrected by it. `model_sha256` is that of model.onnx, and `outputs` are
+    its names for the outputs that OUTPUTS lists, in that order. `recipe` is the training recipe,
+    field by field; of an ensemble, the fields that its members share. `fallback_sha256` is that of
+    the fallback model, if there is one. A class map is shifted: the value in row i and column j
+    belongs to row i - `map_offset` and column j - `map_offset`, in steps of the map. `precision` is
+    that of the convolutions, `fp32` or `int8`. `columns` are the graph's logits that belong to the
     `classes`, in order; None where the graph has no others.
     """
 
@@ -67,6 +69,7 @@ class Card:
     recipe: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     uncertainty: UncertaintyModel | None = None
+    confusion: Confusion | None = None
     metrics: tuple[Metric, ...] = ()
     licence: str = "Apache-2.0"
     intended_use: str = RESEARCH_USE_ONLY

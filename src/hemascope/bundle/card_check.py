@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hemascope.arrays import FloatArray
+from hemascope.uncertainty.confusion import Confusion
 from hemascope.uncertainty.laboratory import LaboratoryDetector
 from hemascope.uncertainty.model import UncertaintyModel
 from hemascope.uncertainty.ood import OODDetector
@@ -78,6 +79,8 @@ def check_card(card: Card) -> None:
         _check_metric(f"metrics.{number}.result", metric)
     if card.uncertainty is not None:
         _check_uncertainty(card.uncertainty, len(card.classes))
+    if card.confusion is not None:
+        _check_confusion(card.confusion, len(card.classes))
 
 
 def _check_metric(name: str, metric: Metric) -> None:
@@ -108,6 +111,18 @@ def _check_uncertainty(model: UncertaintyModel, num_classes: int) -> None:
     _check_detector(f"{name}.ood_detector", model.ood_detector, num_classes)
     if model.laboratories is not None:
         _check_laboratories(f"{name}.laboratories", model.laboratories)
+
+
+def _check_confusion(confusion: Confusion, num_classes: int) -> None:
+    rows = (*confusion.counts, confusion.unidentified)
+    if len(rows) != num_classes + 1 or any(len(row) != num_classes for row in rows):
+        raise ValueError(
+            f"confusion must have {num_classes} rows of {num_classes} counts, one per class, and "
+            f"{num_classes} counts of unidentified cells"
+        )
+    for row in rows:
+        for count in row:
+            _check_range("confusion", count, COUNT)
 
 
 def _check_detector(name: str, detector: OODDetector, num_classes: int) -> None:

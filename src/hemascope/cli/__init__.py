@@ -12,9 +12,11 @@ from cyclopts import App
 from hemascope import __version__
 from hemascope.cli.adapt import adapt, calibrate
 from hemascope.cli.classify import classify, explain
+from hemascope.cli.count import count
 from hemascope.cli.data import app as data_app
 from hemascope.cli.evaluate import evaluate
 from hemascope.cli.info import benchmark, info
+from hemascope.cli.locator import train_locator
 from hemascope.cli.study import app as study_app
 from hemascope.cli.terminal import err, print_error, print_warning
 from hemascope.cli.train import export, train
@@ -28,7 +30,10 @@ app = App(
     version=__version__,
     suppress_keyboard_interrupt=False,  # main() says what is left
 )
-for command in (classify, explain, train, evaluate, calibrate, adapt, export, benchmark, info):
+for command in (
+    *(classify, count, explain, train, evaluate, calibrate, adapt, export, train_locator),
+    *(benchmark, info),
+):
     app.command(command)
 app.command(data_app)
 app.command(study_app)

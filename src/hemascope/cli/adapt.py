@@ -19,6 +19,7 @@ from hemascope.cli.options import (
     Split,
     UmPerPixel,
     bundle_folder,
+    fill_scales,
     limit_pixels,
     select_images,
     title_of,
@@ -66,7 +67,7 @@ def calibrate(
 
     refuse_existing(force, out_folder / CARD_FILE)
     source = read_bundle(bundle_folder(bundle))
-    images = select_images(manifest, root, split, source.card).fill_scale(um_per_pixel)
+    images = fill_scales(select_images(manifest, root, split, source.card), um_per_pixel)
     title = name or title_of(manifest, split)
     with progress_bar("calibrating") as progress:
         other = None if fallback is None else read_bundle(bundle_folder(fallback))
@@ -111,7 +112,7 @@ def adapt(
 
     refuse_existing(force, out_folder / CARD_FILE)
     source = read_bundle(bundle_folder(bundle))
-    images = select_images(manifest, root, split, source.card).fill_scale(um_per_pixel)
+    images = fill_scales(select_images(manifest, root, split, source.card), um_per_pixel)
     with progress_bar("adapting") as progress:
         adapted = fit(source, images, name or title_of(manifest, split), progress)
     write_bundle(adapted, out_folder)

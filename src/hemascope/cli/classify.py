@@ -25,6 +25,7 @@ from hemascope.cli.options import (
     UmPerPixel,
     limit_pixels,
     open_bundle,
+    scale_finder,
 )
 from hemascope.cli.terminal import (
     escape,
@@ -41,6 +42,8 @@ from hemascope.inference.classifier import Classifier
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.reports.pages import GALLERY, Gallery, classification_page, explanation_page
 from hemascope.serialization import to_json
+from hemascope.smear.field_check import note_fields
+from hemascope.smear.locate import Locator
 
 if TYPE_CHECKING:
     from hemascope.batch.cluster_inputs import Sources
@@ -101,7 +104,12 @@ def classify(
     if report is not None and (cluster or resume):
         other = "classify on a --cluster" if cluster else "continue with --resume"
         raise ValueError(f"a page is of all images; leave --report out to {other}")
+    if um_per_pixel == "auto" and cluster:
+        raise ValueError("--um-per-pixel auto is for this machine alone; give a --cluster a number")
+    finder = scale_finder() if um_per_pixel == "auto" else None
+    scale = None if um_per_pixel == "auto" else um_per_pixel
     table = out_file or ("predictions" if cluster else "predictions.csv")
+    note = ""
     with progress_bar("classifying") as progress:
         if cluster:
             from hemascope.batch.cluster import classify_on_cluster
@@ -112,14 +120,14 @@ def classify(
                 table,
                 open_bundle(bundle, classes),
                 sources,
-                um_per_pixel=um_per_pixel,
+                um_per_pixel=scale,
                 tta=tta,
                 resume=resume,
                 force=force,
                 workers=workers,
                 progress=progress,
             )
-            difference = tally.describe_difference(um_per_pixel)
+            difference = tally.describe_difference(scale)
         else:
             if is_address(table):
                 raise ValueError(f"{table}: an object store is written to with --cluster")
@@ -135,20 +143,27 @@ def classify(
                 inputs.images,
                 on_prediction,
                 progress,
-                um_per_pixel,
+                scale,
+                view_of=None if finder is None else finder.view,
                 resume=resume,
                 force=force,
             )
-            style = describe_images(classifier, inputs.images, um_per_pixel, tally)
-            difference = tally.describe_difference(um_per_pixel, style)
+            said = scale if finder is None else finder.usual
+            style = describe_images(classifier, inputs.images, said, tally)
+            difference = tally.describe_difference(said, style)
             if report is not None and gallery is not None:
                 page = classification_page(
-                    gallery, tally, classifier, um_per_pixel, passed_over, difference
+                    gallery, tally, classifier, said, passed_over, difference
                 )
                 write_atomic(report, page)
+            note = note_fields(inputs.images, Locator.from_bundle)
     if summary is not None:
         write_atomic(summary, to_json({"tally": tally, "difference": difference}))
     _print_tally(tally)
+    if note:
+        print_warning(note)
+    if finder is not None:
+        out.print(escape(str(finder)), soft_wrap=True, highlight=False)
     if difference:
         print_warning(difference)
     written = " and ".join(str(path) for path in (table, report, summary) if path)
@@ -191,12 +206,17 @@ def explain(
     if len(paths) > GALLERY:
         raise ValueError(f"{len(paths)} images are too many for one page; give {GALLERY} at most")
     classifier = Classifier(open_bundle(bundle, classes))
-    predictions = classifier.predict(paths, um_per_pixel=um_per_pixel)
+    if um_per_pixel == "auto":
+        finder = scale_finder()
+        predictions = classifier.predict([finder.view(path) for path in paths])
+        out.print(escape(str(finder)), soft_wrap=True, highlight=False)
+    else:
+        predictions = classifier.predict(paths, um_per_pixel=um_per_pixel)
     unreadable = sum(prediction.label is None for prediction in predictions)
     if unreadable == len(paths):
         raise ValueError(f"{paths[0]}: {predictions[0].status}; no image could be read")
     with progress_bar("explaining") as progress:
-        page = explanation_page(predictions, classifier, um_per_pixel, progress, search_mask)
+        page = explanation_page(predictions, classifier, progress, search_mask)
     write_atomic(out_file, page)
     done = f"{len(paths) - unreadable} images explained, {unreadable} could not be read"
     _print_last_line(done, inputs.passed_over, str(out_file))

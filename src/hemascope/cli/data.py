@@ -36,6 +36,7 @@ from hemascope.data.splits import (
     split_fractions,
 )
 from hemascope.data.synthetic import draw_folder
+from hemascope.data.synthetic_fields import draw_fields
 from hemascope.inference.classifier import Classifier
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.training.recipe import StartFrom
@@ -147,23 +148,32 @@ def data_draw(
     folder: Path,
     *,
     per_class: int = 5,
+    fields: int | None = None,
     seed: int = 0,
     size: int = 360,
     force: Force = False,
 ) -> int:
-    """Draw cells of the eight classes, for demos and tests; never for accuracy claims.
+    """Draw cells of the eight classes, or fields of a smear, for demos and tests.
+
+    They are never for accuracy claims.
 
     Parameters
     ----------
     folder
-        Where the images go, one folder per class.
+        Where the images go, one folder per class; with --fields all in this folder.
     per_class
         Cells per class.
+    fields
+        Draw so many fields of one smear instead, with eight white cells each.
     seed
         Another seed draws other cells.
     size
         Side of the images in pixels.
     """
+    if fields is not None:
+        draw_fields(folder, fields, seed, overwrite=force)
+        out.print(f"{fields} fields drawn in {escape(str(folder))}", soft_wrap=True)
+        return 0
     draw_folder(folder, per_class, seed, size=size, overwrite=force)
     n = per_class * len(BLOOD_CELLS)
     out.print(f"{n} cells drawn in {escape(str(folder))}", soft_wrap=True)

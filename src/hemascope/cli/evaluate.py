@@ -22,6 +22,7 @@ from hemascope.cli.options import (
     Split,
     Tta,
     UmPerPixel,
+    fill_scales,
     limit_pixels,
     open_bundle,
     select_images,
@@ -77,7 +78,7 @@ class SiteOptions:
             manifest, others = read_site(self.site, path).separate_outliers(card.classes)
             _print_left_out(others)
             return manifest
-        manifest = select_images(path, root, split, card).fill_scale(self.um_per_pixel)
+        manifest = fill_scales(select_images(path, root, split, card), self.um_per_pixel)
         if self.against is not None and all(row.um_per_pixel is None for row in manifest.rows):
             raise ValueError(
                 "--against compares a site's images; add --site or --um-per-pixel, or give the "

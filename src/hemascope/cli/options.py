@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
@@ -12,11 +12,14 @@ from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.bundle.card import CARD_FILE, Card
 from hemascope.bundle.restrict import restrict_classes
 from hemascope.classes import ClassSet
-from hemascope.cli.terminal import escape, out
+from hemascope.cli.terminal import escape, out, progress_bar
 from hemascope.data.manifest import Manifest
 from hemascope.data.open_manifest import open_manifest
 from hemascope.decoding.limits import set_max_pixels
 from hemascope.training.recipe import Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from hemascope.smear.measure_scales import ScaleFinder
 
 ManifestPath: TypeAlias = Annotated[
     Path, Parameter(help="Manifest CSV, or a folder with one folder per class.")
@@ -56,10 +59,11 @@ Name: TypeAlias = Annotated[
     ),
 ]
 UmPerPixel: TypeAlias = Annotated[
-    float | None,
+    float | Literal["auto"] | None,
     Parameter(
         help="How many micrometres a pixel of these images is wide, where their manifest does not "
-        "say; by default they have the scale of the training images."
+        "say; auto measures it in each image, by the red cells around the cell. By default they "
+        "have the scale of the training images."
     ),
 ]
 Classes: TypeAlias = Annotated[
@@ -140,6 +144,25 @@ def select_images(path: Path, root: Path | None, split: str | None, card: Card) 
     """The labelled images that a user names, or those of a split, in the model's spelling."""
     manifest = open_images(path, root, card.classes)
     return manifest if split is None else manifest.select(split)
+
+
+def fill_scales(manifest: Manifest, um_per_pixel: float | Literal["auto"] | None) -> Manifest:
+    """The manifest with a scale for the rows that have none: the user's, or the red cells'."""
+    if um_per_pixel != "auto":
+        return manifest.fill_scale(um_per_pixel)
+    finder = scale_finder()
+    with progress_bar("measuring the scale") as progress:
+        filled = finder.fill(manifest, progress)
+    out.print(escape(str(finder)), soft_wrap=True, highlight=False)
+    return filled
+
+
+def scale_finder() -> ScaleFinder:
+    """What measures the scale of images, with the locator that comes with the package."""
+    from hemascope.smear.locate import Locator
+    from hemascope.smear.measure_scales import ScaleFinder
+
+    return ScaleFinder(Locator.from_bundle())
 
 
 def title_of(path: Path, split: str | None) -> str:

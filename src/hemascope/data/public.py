@@ -139,8 +139,30 @@ WBCATT = Source(
     classes={name.capitalize(): name for name in _FIVE},
 )
 
+DRAASLAN = Source(
+    name="draaslan",
+    title="Blood cell detection dataset: 100 smear fields with boxes around red and white cells",
+    address="https://github.com/draaslan/blood-cell-detection-dataset",
+    licence="MIT",
+    citation="Aslan, Blood Cell Detection Dataset, 2020; boxes as in Gan et al., TXL-PBC, 2024",
+    images=100,
+    classes={},  # RBC and WBC are no classes of ours
+)
+
+CHULA = Source(
+    name="chula",
+    title="Chula RBC-12: smear fields with points on red cells of twelve kinds",
+    address="https://github.com/Chula-PIC-Lab/Chula-RBC-12-Dataset",
+    licence="MIT",
+    citation="Naruenatthanaset et al., Red Blood Cell Segmentation with Overlapping Cell "
+    "Separation and Classification on Imbalanced Dataset, arXiv:2012.01321 (2021)",
+    images=738,
+    classes={},  # kinds of red cells are no classes of ours
+)
+
 SOURCES: dict[str, Source] = {
-    source.name: source for source in (PBC, BLOODMNIST, BCCD, JIANGXI, MUNICH, WBCATT)
+    source.name: source
+    for source in (PBC, BLOODMNIST, BCCD, JIANGXI, MUNICH, WBCATT, DRAASLAN, CHULA)
 }
 
 

@@ -41,6 +41,12 @@ def predict_batch(engine: Engine, images: ImageArray, class_maps: bool) -> list[
     ]
 
 
+def is_out_of_distribution(prediction: Prediction) -> bool:
+    """Whether a calibrated model says that the cell is; of another it is not known."""
+    uncertainty = prediction.uncertainty
+    return uncertainty is not None and not uncertainty.in_distribution
+
+
 def is_referred(prediction: Prediction, home: str | None) -> bool:
     """Whether a bundle's own network leaves an image to the fallback model.
 

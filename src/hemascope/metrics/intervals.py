@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import exp, lgamma, log, log1p
 from typing import TypeAlias
 
 import numpy as np
@@ -37,6 +38,61 @@ def wilson(successes: int, n: int) -> Proportion:
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == n else centre + half
     return Proportion(successes, n, value, low, high)
+
+
+def exact_interval(successes: int, n: int) -> Proportion:
+    """A proportion with its exact 95 % interval; value and interval are None where n is 0.
+
+    It covers the true proportion in at least 95 % of samples, whatever it is, and of 0 successes
+    it is as wide as it must be. Raises ValueError unless 0 <= successes <= n. Clopper and Pearson,
+    "The use of confidence or fiducial limits illustrated in the case of the binomial",
+    Biometrika 26 (1934).
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} is not a proportion")
+    if n == 0:
+        return Proportion(0, 0, None, None, None)
+    low = 0.0 if successes == 0 else _beta_quantile(0.025, successes, n - successes + 1)
+    high = 1.0 if successes == n else _beta_quantile(0.975, successes + 1, n - successes)
+    return Proportion(successes, n, successes / n, low, high)
+
+
+def _beta_quantile(share: float, a: float, b: float) -> float:
+    """Below which a beta distribution has this share, by halving; scipy is not needed for it."""
+    low, high = 0.0, 1.0
+    while high - low > 1e-15 * high:
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if _beta_share(middle, a, b) < share else (low, middle)
+    return (low + high) / 2
+
+
+def _beta_share(x: float, a: float, b: float) -> float:
+    """The share of a beta distribution below x: the regularised incomplete beta function.
+
+    By Lentz's continued fraction. Press et al., "Numerical Recipes" (2007), section 6.4.
+    """
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _beta_share(1 - x, b, a)
+    factor = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log1p(-x)) / a
+    tiny = 1e-300
+    d = 1 / (1 - (a + b) * x / (a + 1) or tiny)
+    c, fraction = 1.0, d
+    for m in range(1, 10_000):
+        before = fraction
+        for step in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d = 1 / (1 + step * d or tiny)
+            c = 1 + step / c or tiny
+            fraction *= c * d
+        if abs(fraction / before - 1) < 1e-15:
+            break
+    return factor * fraction
 
 
 def bootstrap(

@@ -20,6 +20,7 @@ from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
 from hemascope.post_training.fit_heads import fit_heads
 from hemascope.preprocess import InputSpec
+from hemascope.uncertainty.confusion import measure_confusion
 from hemascope.uncertainty.temperature import fit_temperature
 
 VIEWS = 16  # of each cell; the first is how it will be seen later, the others are augmented
@@ -87,16 +88,17 @@ def adapt(
 
     heads, held_out = _fit(features, targets, old)
     adapted = replace_heads(source, heads)
-    right = int((held_out.argmax(axis=1) == targets).sum())
+    named = held_out.argmax(axis=1)
+    right = int((named == targets).sum())
+    measured_on = f"{name}, each fifth of the cells held out"
     card = replace(
         adapted.card,
         name=f"{source.card.name}, adapted to {name}",
         training_data=f"{source.card.training_data}; last layers: {len(read)} cells, {name}",
         temperature=fit_temperature(held_out, targets),
-        metrics=(
-            Metric(
-                f"{name}, each fifth of the cells held out", "accuracy", wilson(right, len(read))
-            ),
+        metrics=(Metric(measured_on, "accuracy", wilson(right, len(read))),),
+        confusion=measure_confusion(
+            measured_on, targets, named, np.zeros(len(read), dtype=bool), len(classes)
         ),
     )
     return replace(adapted, card=card)

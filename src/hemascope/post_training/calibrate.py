@@ -17,9 +17,11 @@ from hemascope.data.manifest import Manifest, ManifestRow, check_labels
 from hemascope.errors import ImageError, ManifestError
 from hemascope.inference.classifier import Classifier
 from hemascope.post_training.quantise import quantise
+from hemascope.uncertainty.confusion import Confusion, measure_confusion
 from hemascope.uncertainty.image_quality import QualityMeasures, measure_quality
-from hemascope.uncertainty.model import fit_uncertainty_model
+from hemascope.uncertainty.model import UncertaintyModel, assess_measured, fit_uncertainty_model
 from hemascope.uncertainty.ood import LabelledOutputs
+from hemascope.uncertainty.temperature import softmax
 
 Loaded = ImageArray | None
 BATCH = 32
@@ -105,16 +107,43 @@ def _fit_uncertainty(
             progress(min((done + 1) * BATCH, len(manifest.rows)), len(manifest.rows))
     if not batches:
         raise _no_image_error(manifest)
+    outputs = join_outputs(batches, targets)
     try:
-        temperature, uncertainty = fit_uncertainty_model(
-            join_outputs(batches, targets), measures, classes.names, name
-        )
+        temperature, uncertainty = fit_uncertainty_model(outputs, measures, classes.names, name)
     except ValueError as error:
         raise ManifestError(f"{manifest.root}: {error}") from None
     card = replace(
-        bundle.card, temperature=temperature, uncertainty=uncertainty, fallback_sha256=None
+        bundle.card,
+        temperature=temperature,
+        uncertainty=uncertainty,
+        confusion=_measure_confusion(uncertainty, temperature, outputs, measures),
+        fallback_sha256=None,
     )
     return Bundle(card, bundle.model)
+
+
+def _measure_confusion(
+    uncertainty: UncertaintyModel,
+    temperature: float,
+    outputs: LabelledOutputs,
+    measures: Sequence[QualityMeasures],
+) -> Confusion:
+    """How the cells are named, and how many are for review, of all that were calibrated on.
+
+    The few numbers of an UncertaintyModel are fitted to the same cells, but no weights are.
+    """
+    probabilities = softmax(outputs.logits, temperature)
+    whole = QualityMeasures(*map(np.concatenate, zip(*measures, strict=True)))
+    assessment = assess_measured(
+        uncertainty, probabilities, outputs.features, outputs.style_statistics, whole
+    )
+    return measure_confusion(
+        uncertainty.calibrated_on,
+        np.asarray(outputs.targets, dtype=np.int64),
+        probabilities.argmax(axis=1),
+        np.array([bool(reasons) for reasons in assessment.reasons]),
+        probabilities.shape[1],
+    )
 
 
 def _sample_images(manifest: Manifest, classifier: Classifier) -> ImageArray:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import heapq
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from hemascope.arrays import ImageArray, ProgressCallback
@@ -17,21 +15,13 @@ from hemascope.batch.tally import Tally
 from hemascope.bundle.bundle import Bundle
 from hemascope.data.manifest import Manifest
 from hemascope.errors import ImageError
-from hemascope.escaping import escape_controls
 from hemascope.folders import NOTHING, PassedOver
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.explain import average_map, offset_of, overlay, search_map
-from hemascope.predictions import Prediction
+from hemascope.predictions import Prediction, Region
 from hemascope.preprocess import View
-from hemascope.records import (
-    RESEARCH_USE_ONLY,
-    Audit,
-    Estimate,
-    Evaluation,
-    LabelIssue,
-    Proportion,
-    Quartiles,
-)
+from hemascope.records import Audit, Evaluation, LabelIssue
+from hemascope.reports.render import data_uri, render
 
 GALLERY = 400  # more would make the page too heavy to open
 THUMBNAIL = 112
@@ -110,8 +100,8 @@ def classification_page(
         }
         for name, count in tally.per_class.items()
     ]
-    shown = [(View(kept.image_id or "", um_per_pixel), kept) for kept in gallery.predictions()]
-    return _render(
+    shown = [(_view_of(kept), kept) for kept in gallery.predictions()]
+    return render(
         "classification.html.j2",
         tally=tally,
         difference=difference,
@@ -139,10 +129,10 @@ def evaluation_page(
         replace(tile, path=mistake.path, title=f"{mistake.label} → {tile.title}")
         for mistake, tile in zip(worst, _tiles(pairs, classifier), strict=True)
     ]
-    return _render(
+    return render(
         "evaluation.html.j2",
         evaluation=evaluation,
-        figures=[_uri(png, "png") for png in figures],
+        figures=[data_uri(png, "png") for png in figures],
         tiles=tiles,
         card=classifier.card,
     )
@@ -151,7 +141,6 @@ def evaluation_page(
 def explanation_page(
     predictions: Sequence[Prediction],
     classifier: Classifier,
-    um_per_pixel: float | None = None,
     progress: ProgressCallback | None = None,
     search_mask: bool = False,
 ) -> str:
@@ -163,17 +152,22 @@ def explanation_page(
     tiles: list[Tile] = []
     overlays = _search_overlays if search_mask else _average_overlays
     for index, prediction in enumerate(predictions, start=1):
-        view = View(prediction.image_id or "", um_per_pixel)
-        tiles += _tiles([(view, prediction)], classifier, LARGE, overlays)
+        tiles += _tiles([(_view_of(prediction), prediction)], classifier, LARGE, overlays)
         if progress is not None:
             progress(index, len(predictions))
-    return _render(
+    return render(
         "explanation.html.j2",
         search_mask=search_mask,
         tiles=tiles,
         failed=[prediction for prediction in predictions if prediction.label is None],
         card=classifier.card,
     )
+
+
+def _view_of(prediction: Prediction) -> View:
+    """Where the model looked, as the prediction says."""
+    region = prediction.region or Region()
+    return View(prediction.image_id or "", region.um_per_pixel, region.centre)
 
 
 ExplainedIssue: TypeAlias = tuple[LabelIssue, View, Prediction, Classifier]
@@ -187,13 +181,13 @@ def audit_page(audit: Audit, shown: Sequence[ExplainedIssue], classifier: Classi
         for issue, view, prediction, model in shown
         for tile in _tiles([(view, prediction)], model)
     ]
-    return _render("audit.html.j2", audit=audit, tiles=tiles, card=classifier.card)
+    return render("audit.html.j2", audit=audit, tiles=tiles, card=classifier.card)
 
 
 def model_card(bundle: Bundle) -> str:
     """A bundle's card, and that of its fallback model, as Markdown."""
     fallback = None if bundle.fallback is None else bundle.fallback.card
-    return _render("model_card.md.j2", card=bundle.card, fallback=fallback)
+    return render("model_card.md.j2", card=bundle.card, fallback=fallback)
 
 
 Overlays = Callable[[Classifier, ImageArray, Prediction], list[ImageArray]]
@@ -261,55 +255,4 @@ def _thumbnail(image: ImageArray, side: int) -> str:
     small = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
-    return _uri(buffer.getvalue(), "jpeg")
-
-
-def _uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _percent(figure: Proportion | Estimate) -> str:
-    """99.1 % (98.3 – 99.5), or a dash where there is nothing to measure."""
-    return _format_interval(figure, lambda value: f"{100 * value:.1f}", " %")
-
-
-def _number(figure: Estimate) -> str:
-    """0.961 (0.949 – 0.973), or a dash where there is nothing to measure."""
-    return _format_interval(figure, lambda value: f"{value:.3f}", "")
-
-
-def _format_interval(
-    figure: Proportion | Estimate, written: Callable[[float], str], unit: str
-) -> str:
-    if figure.value is None:
-        return "–"
-    text = written(figure.value) + unit
-    if figure.low is None or figure.high is None:
-        return text
-    return f"{text} ({written(figure.low)} – {written(figure.high)})"
-
-
-def _quartiles(values: Quartiles | None, unit: str) -> str:
-    """8.3 (7.9 – 8.8) µm, or a dash where no image has the statistic."""
-    if values is None:
-        return "–"
-    return f"{values.median:.3g} ({values.low:.3g} – {values.high:.3g}) {unit}".rstrip()
-
-
-def _escape_value(value: object) -> object:
-    """A text that a page shows, with what is not visible written out; markup stays as it is."""
-    return escape_controls(value) if type(value) is str else value
-
-
-def _render(template: str, **values: object) -> str:
-    is_page = template.endswith(".html.j2")
-    environment = Environment(
-        loader=PackageLoader("hemascope.reports"),
-        autoescape=is_page,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_escape_value if is_page else None,
-    )
-    environment.filters |= {"percent": _percent, "number": _number, "quartiles": _quartiles}
-    return environment.get_template(template).render(**values, notice=RESEARCH_USE_ONLY)
+    return data_uri(buffer.getvalue(), "jpeg")

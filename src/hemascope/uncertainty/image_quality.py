@@ -71,14 +71,14 @@ def fit_quality(batches: Iterable[QualityMeasures], tail: float = 0.005) -> Qual
     )
 
 
-def quality_reasons(images: ImageArray, limits: QualityLimits) -> list[tuple[str, ...]]:
-    """Why a person should look at each of the images (N,S,S,3); empty for a good image.
+def judge_quality(measures: QualityMeasures, limits: QualityLimits) -> list[tuple[str, ...]]:
+    """Why a person should look at each of N images that are measured; empty for a good image.
 
     An image whose cell is cut off by the edge is not also reported as one without a cell, and an
-    image without a cell is not also reported as blurred. Raises ValueError as `subsample` does.
+    image without a cell is not also reported as blurred.
     """
     reasons = []
-    for sharp, contrast, contact in zip(*measure_quality(images), strict=True):
+    for sharp, contrast, contact in zip(*measures, strict=True):
         cut_off = contact > limits.edge_contact
         no_cell = contrast < limits.cell_contrast and not cut_off
         blurred = sharp < limits.sharpness and not no_cell

@@ -16,7 +16,8 @@ from hemascope.uncertainty.image_quality import (
     QualityLimits,
     QualityMeasures,
     fit_quality,
-    quality_reasons,
+    judge_quality,
+    measure_quality,
 )
 from hemascope.uncertainty.image_style import ImageStyle
 from hemascope.uncertainty.laboratory import LaboratoryDetector
@@ -81,6 +82,19 @@ def assess(
     Takes probabilities (N,C), features (N,F), style_statistics (N,T) and preprocessed images
     (N,S,S,3).
     """
+    return assess_measured(
+        model, probabilities, features, style_statistics, measure_quality(images)
+    )
+
+
+def assess_measured(
+    model: UncertaintyModel,
+    probabilities: FloatArray,
+    features: AnyFloatArray,
+    style_statistics: AnyFloatArray,
+    measures: QualityMeasures,
+) -> Assessment:
+    """The same of N images whose quality is measured."""
     sets = prediction_sets(probabilities, model.set_threshold)
     ood_scores = model.ood_detector(features, style_statistics)
     unsure = probabilities.max(axis=1) < model.least_probability
@@ -96,7 +110,7 @@ def assess(
                 sets,
                 unsure.tolist(),
                 (ood_scores > 1).tolist(),
-                quality_reasons(images, model.quality),
+                judge_quality(measures, model.quality),
                 strict=True,
             )
         ],

@@ -1,0 +1,288 @@
+"""`hemascope count`: the photographs of smears → located cells, named, and a differential count."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from hemascope.bundle.card import Card
+from hemascope.cli.options import (
+    BundlePath,
+    Force,
+    ImageList,
+    MaxPixels,
+    Threads,
+    bundle_folder,
+    limit_pixels,
+)
+from hemascope.cli.terminal import (
+    escape,
+    out,
+    print_error,
+    print_warning,
+    progress_bar,
+    refuse_existing,
+)
+from hemascope.files import write_atomic
+from hemascope.inference.classifier import Classifier
+from hemascope.records import RESEARCH_USE_ONLY, Interval
+from hemascope.reports.count_fields import overlays as draw_overlays
+from hemascope.reports.count_pages import comparison_page, count_page
+from hemascope.serialization import to_json
+from hemascope.smear.compare import ManualCount, compare_counts, read_manual_counts
+from hemascope.smear.counted import DifferentialCount, NamedField
+from hemascope.smear.differential import CountOptions
+from hemascope.smear.fhir import to_fhir
+from hemascope.smear.hl7 import to_hl7
+from hemascope.smear.locate import Locator
+from hemascope.smear.run import count_to
+from hemascope.smear.samples import Sample, find_samples
+from hemascope.smear.shares import count_classes, nucleated_of
+
+UNSAFE = re.compile(r"[^\w.-]+")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files that are written for each sample; with several samples, each has its own name."""
+
+    report: Path | None
+    json: Path | None
+    fhir: Path | None
+    hl7: Path | None
+    overlays: Path | None
+    several: bool
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that were asked for, as they were asked for."""
+        return tuple(filter(None, (self.report, self.json, self.fhir, self.hl7)))
+
+    def of(self, path: Path, sample: str) -> Path:
+        """Where the file of a sample is."""
+        if not self.several:
+            return path
+        return path.with_name(f"{path.stem}-{UNSAFE.sub('_', sample)}{path.suffix}")
+
+    def check(self, samples: tuple[Sample, ...], force: bool) -> None:
+        """Raises ValueError for files that exist, or that two samples would share."""
+        for path in self.files:
+            names: dict[Path, str] = {}
+            for sample in samples:
+                target = self.of(path, sample.name)
+                if target in names:
+                    raise ValueError(
+                        f"{target}: would be written for '{names[target]}' and for "
+                        f"'{sample.name}'; rename one of the samples"
+                    )
+                names[target] = sample.name
+                refuse_existing(force, target)
+
+    def write(
+        self,
+        count: DifferentialCount,
+        read_fields: Callable[[], Iterator[NamedField]],
+        card: Card,
+        count_unlike: bool,
+    ) -> None:
+        """Writes the files of one sample; one that was not counted has a page and a record only."""
+        name = count.sample
+        if self.report is not None:
+            fields = read_fields() if count.status == "ok" else iter(())
+            page = count_page(count, fields, card, count_unlike)
+            write_atomic(self.of(self.report, name), page)
+        if self.json is not None:
+            write_atomic(self.of(self.json, name), to_json(count))
+        if count.status != "ok":
+            return
+        if self.fhir is not None:
+            write_atomic(self.of(self.fhir, name), to_fhir(count))
+        if self.hl7 is not None:
+            write_atomic(self.of(self.hl7, name), to_hl7(count))
+        if self.overlays is not None:
+            folder = self.overlays / UNSAFE.sub("_", name) if self.several else self.overlays
+            for number, (field, png) in enumerate(draw_overlays(read_fields(), card, count_unlike)):
+                write_atomic(folder / f"{number:04d}_{Path(field.path).stem}.png", png)
+
+
+def count(
+    fields: ImageList,
+    *,
+    out_file: Annotated[Path, Parameter(name="--out")] = Path("counts.csv"),
+    report: Path | None = None,
+    cells: Path | None = None,
+    json: Path | None = None,
+    fhir: Path | None = None,
+    hl7: Path | None = None,
+    overlays: Path | None = None,
+    compare: Path | None = None,
+    wbc: float | None = None,
+    um_per_pixel: float | None = None,
+    count_unlike: Annotated[bool, Parameter(negative="")] = False,
+    bundle: BundlePath = None,
+    locator: Path | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    strict: Annotated[bool, Parameter(negative="")] = False,
+    threads: Threads = None,
+    max_pixels: MaxPixels = None,
+    force: Force = False,
+) -> int:
+    """Find the cells on the photographs of a smear, and write its differential count.
+
+    Parameters
+    ----------
+    fields
+        A folder per sample; or a list of paths (.txt), which is one sample; or a manifest (.csv)
+        with the columns path and sample, and wbc if it is known; or files and patterns.
+    out_file
+        The table: .csv, .jsonl or .parquet. One row per sample: cells and percentages per class
+        with their intervals, what was not counted, the scale, and flags.
+    report
+        Write a page as well (.html): the fields with their cells, the table, the cells by class.
+        With several samples, this and the next files are one each, named after the sample.
+    cells
+        Write a table with a row for each located cell.
+    json
+        Write the whole record.
+    fhir
+        Write a FHIR R4 Bundle (.json), of a preliminary report.
+    hl7
+        Write an HL7 v2.5.1 message ORU^R01, likewise.
+    overlays
+        Folder for the fields with their boxes drawn on them (.png).
+    compare
+        A table of manual counts (.csv) with a row per sample: sample, and the cells of each class;
+        or percentages, with how many cells were counted in a column cells.
+    wbc
+        The white cell count of the blood in 10⁹/L, for numbers in a volume.
+    um_per_pixel
+        How many micrometres a pixel is wide; by default the red cells tell it.
+    count_unlike
+        Count cells that are unlike the training cells too, by the names of the fallback model;
+        measure it on your own cells first.
+    locator
+        Folder of another network that finds cells.
+    resume
+        Go on with a count that was begun and stopped.
+    strict
+        Exit with 1 if any field cannot be read, or any sample cannot be counted.
+    """
+    limit_pixels(max_pixels)
+    if um_per_pixel is not None and not 0.02 <= um_per_pixel <= 2.0:
+        raise ValueError(f"--um-per-pixel must be from 0.02 to 2, not {um_per_pixel:g}")
+    found = find_samples(fields, wbc)
+    outputs = Outputs(report, json, fhir, hl7, overlays, len(found.samples) > 1)
+    outputs.check(found.samples, force or resume)
+    classifier = Classifier(bundle_folder(bundle), threads)
+    manual = _read_manual(compare, classifier)
+    finder = Locator.from_bundle(locator, threads=1)
+    with progress_bar("counting") as progress:
+        counts = count_to(
+            out_file,
+            found.samples,
+            finder,
+            classifier,
+            CountOptions(um_per_pixel, count_unlike, finder.card.model_sha256),
+            cells=cells,
+            on_count=lambda made, read: outputs.write(made, read, classifier.card, count_unlike),
+            progress=progress,
+            resume=resume,
+            force=force,
+        )
+    if manual:
+        _compare(counts, manual, outputs, classifier)
+    for made in counts:
+        _print_count(made)
+    rest = f"; passed over: {found.passed_over}" if found.passed_over else ""
+    written = ", ".join(map(str, filter(None, (out_file, cells, *outputs.files, overlays))))
+    done = f"{sum(made.status == 'ok' for made in counts)} of {len(counts)} samples counted"
+    line = escape(f"{done}, {found.fields} fields{rest}; written to {written}")
+    out.print(f"{line}. {RESEARCH_USE_ONLY}", soft_wrap=True)
+    return _exit_status(counts, strict)
+
+
+def _read_manual(path: Path | None, classifier: Classifier) -> tuple[ManualCount, ...]:
+    """The manual counts, read before anything is counted, so that a bad table costs no time."""
+    if path is None:
+        return ()
+    rows = count_classes(nucleated_of({}, classifier.card))
+    return read_manual_counts(path, [row.name for row in rows])
+
+
+def _compare(
+    counts: list[DifferentialCount],
+    manual: tuple[ManualCount, ...],
+    outputs: Outputs,
+    classifier: Classifier,
+) -> None:
+    """Prints how our counts compare with manual ones, and writes it beside the page and record."""
+    comparison = compare_counts(counts, manual)
+    table = Table("class", "bias", "limits of agreement", "slope", "kappa", "within own error")
+    for found in comparison.classes:
+        agreement, slope = found.agreement, found.line.slope.value
+        table.add_row(
+            escape(found.title),
+            _points(agreement.bias.value),
+            f"{_points(agreement.lower.value)} to {_points(agreement.upper.value)}",
+            "–" if slope is None else f"{slope:.2f}",
+            "–" if found.kappa is None else f"{found.kappa:.2f}",
+            f"{found.within} of {comparison.samples}",
+        )
+    out.print(table)
+    if comparison.missing:
+        print_warning(f"only on one side of --compare: {', '.join(comparison.missing)}")
+    for path, content in (
+        (outputs.report, lambda: comparison_page(comparison, classifier.card)),
+        (outputs.json, lambda: to_json(comparison)),
+    ):
+        if path is not None:
+            write_atomic(path.with_name(f"{path.stem}-comparison{path.suffix}"), content())
+
+
+def _points(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.1f}"
+
+
+def _print_count(count: DifferentialCount) -> None:
+    """A count as a table, with the shares that are to be trusted, and its flags."""
+    if count.status != "ok":
+        print_error(f"{count.sample}: {count.status}")
+        return
+    words = "as counted" if count.trusted == "raw" else "corrected"
+    table = Table("class", "cells", f"share, {words}", "95 % interval", title=escape(count.sample))
+    for row in count.classes:
+        share = count.trusted_share(row)
+        name = f"  {row.title}" if row.part_of else row.title
+        table.add_row(escape(name), str(row.share.successes), *_texts(share, row.share.successes))
+    per_100 = count.trusted_erythroblasts
+    if per_100 is not None:
+        found, limits = f"{per_100.value:.1f} per 100", f"{per_100.low:.1f} – {per_100.high:.1f}"
+        if not count.erythroblasts.count:
+            found, limits = "not seen", f"at most {per_100.high:.1f} per 100"
+        table.add_row("erythroblasts", str(count.erythroblasts.count), found, limits)
+    without = sum(count.unidentified.values())
+    table.add_row("without a name", str(without), "", "")
+    out.print(table)
+    for flag in count.flags:
+        print_warning(f"{count.sample}: {flag.name}: {flag.text}")
+
+
+def _texts(share: Interval | None, cells: int) -> tuple[str, str]:
+    if share is None:
+        return "–", "–"
+    if not cells:
+        return "not seen", f"at most {100 * share.high:.1f} %"
+    return f"{100 * share.value:.1f} %", f"{100 * share.low:.1f} – {100 * share.high:.1f}"
+
+
+def _exit_status(counts: list[DifferentialCount], strict: bool) -> int:
+    """1 where no sample could be counted, or where `--strict` says so."""
+    failed = [count for count in counts if count.status != "ok"]
+    damaged = any(count.unreadable for count in counts)
+    return 1 if len(failed) == len(counts) or (strict and (failed or damaged)) else 0

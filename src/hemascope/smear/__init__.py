@@ -1,0 +1,1 @@
+"""Smear fields → located cells → a differential count."""

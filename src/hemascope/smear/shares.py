@@ -1,0 +1,168 @@
+"""Counts of names → rows of a differential count, as counted and corrected, and ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hemascope.arrays import FloatArray
+from hemascope.bundle.card import Card
+from hemascope.classes import COUNTED_CLASSES, CountedClass, find_counted_class
+from hemascope.metrics.intervals import bootstrap, exact_interval
+from hemascope.records import Estimate, Interval
+from hemascope.smear.counted import ClassCount, DifferentialCount, Erythroblasts, interval_of
+from hemascope.uncertainty.confusion import correct_shares, summarise
+
+
+@dataclass(frozen=True)
+class Nucleated:
+    """The classes of a model that are nucleated cells, how often each was named, and draws.
+
+    `draws` (R,K) are shares among all of them that the counts allow once the model's confusion is
+    taken into account, the estimate first; None where nothing can be corrected.
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+    draws: FloatArray | None
+
+    def count(self, chosen: Sequence[int]) -> int:
+        """How many cells were named one of these."""
+        return sum(self.counts[k] for k in chosen)
+
+
+def nucleated_of(counts: Mapping[str, int], card: Card) -> Nucleated:
+    """The nucleated classes of a model with the counts of their names, corrected where possible."""
+    indices = [
+        index
+        for index, name in enumerate(card.classes.names)
+        if find_counted_class(name).role in ("white", "erythroblast")
+    ]
+    names = tuple(card.classes.names[index] for index in indices)
+    seen = tuple(counts.get(name, 0) for name in names)
+    draws = None if card.confusion is None else correct_shares(card.confusion, indices, seen)
+    return Nucleated(names, seen, draws)
+
+
+def count_classes(cells: Nucleated) -> tuple[ClassCount, ...]:
+    """A row for each class of white cells, in the order of a report, and for what they are part of.
+
+    All shares are of the white cells with a name. A class whose subtypes the model names has a row
+    too, which sums them up.
+    """
+    roles = [find_counted_class(name).role for name in cells.names]
+    white = [k for k, role in enumerate(roles) if role == "white"]
+    known = [(name, find_counted_class(name)) for name in cells.names]
+    rows = []
+    for title, name, part_of, chosen in _groups(known, white):
+        share = exact_interval(cells.count(chosen), cells.count(white))
+        corrected = None
+        if cells.draws is not None:
+            (corrected,) = summarise(_share_of(cells.draws, chosen, white)[:, None])
+        rows.append(ClassCount(name, title, part_of, share, corrected))
+    return tuple(rows)
+
+
+def _groups(
+    known: Sequence[tuple[str, CountedClass]], white: Sequence[int]
+) -> list[tuple[str, str, str, list[int]]]:
+    """(title, name, part of, indices) of each row."""
+    groups = []
+    for counted in COUNTED_CLASSES:
+        own = [k for k in white if known[k][1] == counted]
+        parts = [k for k in white if known[k][1].part_of == counted.names[0]]
+        if own or parts:
+            name = known[own[0]][0] if own else counted.names[0]
+            groups.append((counted.title, name, counted.part_of, own + parts))
+    listed = {k for *_, chosen in groups for k in chosen}
+    groups += [(known[k][1].title, known[k][0], "", [k]) for k in white if k not in listed]
+    present = {name for _, name, _, _ in groups}
+    return [
+        (title, name, part_of if part_of in present else "", chosen)
+        for title, name, part_of, chosen in groups
+    ]
+
+
+def count_erythroblasts(cells: Nucleated) -> Erythroblasts:
+    """Erythroblasts per 100 white cells: of a share p of both, 100 p/(1 - p)."""
+    roles = [find_counted_class(name).role for name in cells.names]
+    chosen = [k for k, role in enumerate(roles) if role == "erythroblast"]
+    white = [k for k, role in enumerate(roles) if role == "white"]
+    count, whites = cells.count(chosen), cells.count(white)
+    share = interval_of(exact_interval(count, count + whites))
+    if not chosen or share is None or not whites:
+        return Erythroblasts(count, None, None)
+    corrected = None
+    if cells.draws is not None:
+        both = list(range(len(cells.names)))
+        (found,) = summarise(_share_of(cells.draws, chosen, both)[:, None])
+        corrected = _per_100(found)
+    return Erythroblasts(count, _per_100(share), corrected)
+
+
+def _per_100(share: Interval) -> Interval:
+    values = (
+        100 * part / (1 - part) if part < 1 else float("inf")
+        for part in (share.value, share.low, share.high)
+    )
+    return Interval(*values)
+
+
+def _share_of(draws: FloatArray, chosen: Sequence[int], among: Sequence[int]) -> FloatArray:
+    """The share of some classes among others, in each draw: (R,)."""
+    total = draws[:, list(among)].sum(axis=1)
+    part = draws[:, list(chosen)].sum(axis=1)
+    return np.asarray(np.divide(part, total, out=np.zeros_like(part), where=total > 0))
+
+
+def add_totals(count: DifferentialCount, wbc: float | None) -> DifferentialCount:
+    """The count with numbers in 10⁹/L, where the total of nucleated cells is given.
+
+    Instruments count erythroblasts among the white cells, so that the total is divided by
+    1 + erythroblasts/100. The intervals of the classes are those of their shares alone: how exact
+    the total is, is not known here.
+    """
+    if wbc is None:
+        return count
+    among = count.trusted_erythroblasts
+    corrected = (
+        Interval(wbc, wbc, wbc)
+        if among is None
+        else Interval(*(wbc / (1 + per / 100) for per in (among.value, among.high, among.low)))
+    )
+    rows = []
+    for row in count.classes:
+        share = count.trusted_share(row)
+        absolute = None
+        if share is not None:
+            absolute = Interval(
+                *(part * corrected.value for part in (share.value, share.low, share.high))
+            )
+        rows.append(replace(row, absolute=absolute))
+    return replace(
+        count,
+        white_cell_count=wbc,
+        corrected_white_cell_count=corrected,
+        classes=tuple(rows),
+    )
+
+
+def count_platelets(per_field: Sequence[tuple[int, int]]) -> tuple[Estimate, Estimate]:
+    """Platelets per field and per red cell, of (platelets, red cells) in the frame of each field.
+
+    The intervals are from resampling fields, because platelets lie in clumps; a single field has
+    none.
+    """
+    seen = np.array(per_field, dtype=np.float64).reshape(-1, 2)
+
+    def ratios(weights: FloatArray) -> FloatArray:
+        platelets, red = (weights @ seen).T
+        per_red = np.divide(platelets, red, out=np.full(len(red), np.nan), where=red > 0)
+        return np.stack([platelets / weights.sum(axis=1), per_red], axis=1)
+
+    per_one, per_red = bootstrap(ratios, len(seen))
+    if len(seen) < 2:
+        per_one, per_red = (replace(found, low=None, high=None) for found in (per_one, per_red))
+    return per_one, per_red
