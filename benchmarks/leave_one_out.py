@@ -3,12 +3,12 @@
     python benchmarks/leave_one_out.py cells.npz trials.json --out trials.npz
 
 `cells.npz` comes from pack_laboratories.py; `trials.json` lists runs, each with a `name`, the
-laboratory it is `without`, the changes of its `recipe`, its `seed`, and the names of runs that
-`teach` it. Of PBC the split `test` is never trained on, nor is a fifth of `pool`, which says how
-good a run is at home (`--score-test`: of `test` as well). `summary.json` in the folder of the runs
-says what each run predicts, class by class. Runs of one laboratory are done one
-after the other, those of different ones side by side (`--at-once`), and none is begun after
-`--stop-after` seconds.
+laboratory it is `without`, the changes of its `recipe`, its `seed`, the file of weights that it is
+to `start` from (by default ImageNet's), and the names of runs that teach it, its `teachers`. Of
+PBC the split `test` is never trained on, nor is a fifth of `pool`, which says how good a run is at
+home (`--score-test`: of `test` as well). `summary.json` in the folder of the runs says what each
+run predicts, class by class. Runs of one laboratory are done one after the other, those of
+different ones side by side (`--at-once`), and none is begun after `--stop-after` seconds.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import numpy as np
@@ -98,10 +99,11 @@ class Cells:
         return ~(self.test | self.home | (self.laboratories == without))
 
     def scored(self, without: str, with_test: bool) -> np.ndarray:
-        """Which frames a run is asked about: those of its left-out laboratory, and home's."""
+        """Which frames a run is asked about: those of what it left out, or else home's."""
         if without.startswith("fold"):
             return (self.laboratories == "pbc") & (self.fold == int(without[4:]))
-        scored = self.home | (self.laboratories == without)
+        left_out = self.laboratories == without
+        scored = left_out if left_out.any() else self.home
         return scored | self.test if with_test else scored
 
 
@@ -130,7 +132,9 @@ def run_laboratory(
             digest=trial["name"],
             laboratories=tuple(str(x) for x in cells.laboratories[chosen]),
         )
-        if trial.get("imagenet", True):
+        if "start" in trial:
+            copyfile(folder / trial["start"], run.start)
+        elif trial.get("imagenet", True):
             save_file(imagenet_state_of(recipe.model), run.start)
         teachers = []
         for name in trial.get("teachers", ()):

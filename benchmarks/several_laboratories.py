@@ -2,15 +2,16 @@
 
     python benchmarks/several_laboratories.py cells.npz runs --out docs/evaluation/left_out.json
 
-`cells.npz` comes from pack_laboratories.py, and `runs` holds the runs of leave_one_out.py: one
-named after each laboratory that it was trained without. What each says of that laboratory's cells
-is written as a table beside the JSON. The figures of a laboratory are of its own cells, named by
-the network that never saw it, with temperature, prior and limits fitted to the other laboratories.
+`cells.npz` comes from pack_laboratories.py, and `runs` holds the runs of leave_one_out.py: two
+seeds, such as bccd_1 and bccd_2, for each laboratory that they were trained without. What each
+pair says of that laboratory's cells is written as a table beside the JSON. The figures of a
+laboratory are of its own cells, named by the networks that never saw it, with temperature, prior
+and limits fitted to the other laboratories.
 
-With `--bundle FOLDER`, the runs `home` and `all` become the bundle's network and its fallback
-model. The network is calibrated on the fifth of PBC's `pool` that no run was trained on, and the
-fallback model on what was said of all laboratories that were left out. Needs the extras `train` and
-`evaluate`.
+With `--bundle FOLDER`, the run `home` becomes the bundle's network, and all_1 and all_2 its
+fallback model. The network is calibrated on the fifth of PBC's `pool` that no run was trained on,
+and the fallback model on what was said of all laboratories that were left out. Needs the extras
+`train` and `evaluate`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from hemascope.data.augment import to_images
 from hemascope.files import write_atomic
 from hemascope.metrics.class_subset import measure_choice
 from hemascope.metrics.intervals import wilson
+from hemascope.models.ensemble import Ensemble
 from hemascope.models.network import CellNetwork
 from hemascope.post_training.left_out import LeftOutCells, LeftOutFit, fit_left_out
 from hemascope.post_training.quantise import quantise
@@ -75,7 +77,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cells = Cells(arguments.cells)
-    asked = {name: ask(cells, arguments.runs / name, name) for name in LABORATORIES}
+    asked = {name: ask(cells, arguments.runs, name) for name in LABORATORIES}
     tables = arguments.out.with_suffix("")
     tables.mkdir(exist_ok=True)
     for name, said in asked.items():
@@ -98,6 +100,12 @@ def main() -> None:
         write_bundle(make_bundle(cells, arguments.runs, everything, results), arguments.bundle)
 
 
+def read_seeds(runs: Path, name: str) -> tuple[Ensemble, Recipe]:
+    """The networks of the runs of one name, as one."""
+    members = [read_run(folder) for folder in sorted(runs.glob(f"{name}_[0-9]"))]
+    return Ensemble([network for network, _ in members]).eval(), members[0][1]
+
+
 def read_run(folder: Path) -> tuple[CellNetwork, Recipe]:
     """A run's network with its best weights."""
     recipe = Recipe(**json.loads((folder / "recipe.json").read_text()))
@@ -107,7 +115,7 @@ def read_run(folder: Path) -> tuple[CellNetwork, Recipe]:
 
 
 @torch.inference_mode()
-def outputs_of(network: CellNetwork, images: np.ndarray) -> tuple[np.ndarray, ...]:
+def outputs_of(network: Ensemble, images: np.ndarray) -> tuple[np.ndarray, ...]:
     """Logits, features and style statistics of images (N,S,S,3)."""
     found: list[list[np.ndarray]] = [[], [], []]
     for first in range(0, len(images), 128):
@@ -137,15 +145,15 @@ def known_cells(cells: Cells, without: str) -> np.ndarray:
     return chosen
 
 
-def cell_detector(cells: Cells, network: CellNetwork, without: str, limit: float) -> OODDetector:
+def cell_detector(cells: Cells, network: Ensemble, without: str, limit: float) -> OODDetector:
     known = known_cells(cells, without)
     _, features, _ = outputs_of(network, images_of(cells, known))
     return fit_cell_detector(features, cells.targets[known], limit)
 
 
-def ask(cells: Cells, run: Path, laboratory: str) -> LeftOutCells:
-    """What a network that was trained without a laboratory says of its cells, in one view."""
-    network, _ = read_run(run)
+def ask(cells: Cells, runs: Path, laboratory: str) -> LeftOutCells:
+    """What networks that were trained without a laboratory say of its cells, in one view."""
+    network, _ = read_seeds(runs, laboratory)
     there = cells.laboratories == laboratory
     logits, features, _ = outputs_of(network, images_of(cells, there))
     detector = cell_detector(cells, network, laboratory, limit=0.0)
@@ -209,13 +217,11 @@ def share(flags: np.ndarray) -> Proportion:
 
 
 def make_bundle(cells: Cells, runs: Path, fit: LeftOutFit, results: dict[str, Any]) -> Bundle:
-    """The bundle of the runs `home` and `all`."""
-    return add_fallback(
-        make_home(cells, runs / "home"), make_fallback(cells, runs / "all", fit, results)
-    )
+    """The bundle of the run `home` and those of `all`."""
+    return add_fallback(make_home(cells, runs / "home"), make_fallback(cells, runs, fit, results))
 
 
-def make_card(name: str, recipe: Recipe, network: CellNetwork) -> Card:
+def make_card(name: str, recipe: Recipe, network: CellNetwork | Ensemble) -> Card:
     return Card(
         name=name,
         classes=BLOOD_CELLS,
@@ -274,10 +280,11 @@ def fit_laboratories(cells: Cells, bundle: Bundle) -> Any:
     return fit_laboratory_detector(np.concatenate(styles), names, cells.targets[order])
 
 
-def make_fallback(cells: Cells, run: Path, fit: LeftOutFit, results: dict[str, Any]) -> Bundle:
+def make_fallback(cells: Cells, runs: Path, fit: LeftOutFit, results: dict[str, Any]) -> Bundle:
     """The network for all other laboratories, calibrated on what was said of those left out."""
-    network, recipe = read_run(run)
+    network, recipe = read_seeds(runs, "all")
     card = make_card("hemascope-laboratories-1", recipe, network)
+    card = replace(card, architecture=" + ".join([recipe.model] * len(network.networks)))
     bundle = export(network, card, draw_sample(SPEC))
     old = read_heads(bundle)
     bundle = replace_heads(

@@ -60,23 +60,31 @@ class CellNetwork(nn.Module):
         self.input_upscale = 1.0
         self.mixstyle = 0.0
         self.frozen_layers = 0
+        self.frozen_statistics = False
         self.maps = maps
         self.dropout = nn.Dropout(drop_rate)
         self.head = nn.Linear(num_features, num_classes)
         self.apply(initialise)
 
-    def freeze(self, layers: int) -> None:
-        """Keeps the first so many layers below `maps` from learning; their statistics stay too."""
-        self.frozen_layers = layers
+    def freeze(self, layers: int, statistics: bool = False) -> None:
+        """Keeps the first so many layers below `maps` from learning; their statistics stay too.
+
+        With `statistics`, all layers normalise by the statistics that they have.
+        """
+        self.frozen_layers, self.frozen_statistics = layers, statistics
         for layer in list(self.maps.children())[:layers]:
             layer.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """As a Module's, but for the frozen layers, which normalise as in evaluation."""
+        """As a Module's, but what is frozen normalises as in evaluation."""
         super().train(mode)
         for layer in list(self.maps.children())[: self.frozen_layers]:
             layer.eval()
+        if self.frozen_statistics:
+            for module in self.maps.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         return self
 
     def stages(self, images: Tensor) -> tuple[Tensor, Tensor]:

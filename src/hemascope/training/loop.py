@@ -114,7 +114,7 @@ class Run:
         network = network_of(recipe, len(data.classes))
         if start is not None:
             load_start(network, start)
-        network.freeze(recipe.frozen_layers)
+        network.freeze(recipe.frozen_layers, recipe.frozen_statistics)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: nn.Module = network.to(self.accelerator.device)
         self.targets = target_table(len(data.classes), recipe.label_smoothing)

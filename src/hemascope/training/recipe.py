@@ -84,6 +84,8 @@ class Recipe:
     """Share of images whose feature statistics are mixed with another image's, while training."""
     frozen_layers: int = 0
     """How many of the first layers keep the weights and statistics that they start from."""
+    frozen_statistics: bool = False
+    """Normalise by the statistics that the network starts from, in all layers."""
     normalise_stain: bool = False
     """Bring every image to one stain and light inside the network."""
     input_upscale: float = 1.0
