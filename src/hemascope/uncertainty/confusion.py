@@ -15,7 +15,7 @@ import numpy as np
 from hemascope.arrays import BoolArray, FloatArray, IntArray
 from hemascope.records import Interval
 
-LEAST_CELLS = 20  # labelled cells of a class, below which nothing is corrected
+LEAST_CELLS = 10  # labelled cells of a class, below which nothing is corrected
 JEFFREYS = 0.5  # cells of each name that are taken to have been counted beforehand
 LABELLED = 1.0  # cells of each label, spread over all outcomes, likewise
 DRAWS = 2000
@@ -57,7 +57,7 @@ def correct_shares(
     so that they spread as far as both leave the shares open; the priors are Jeffreys' for the count
     and one cell in all for each row, since most confusions never happen. Cells without a
     name are allowed for: a class that is harder to name is rarer among the named cells than in the
-    blood. None where no cell was named, or a class has fewer than 20 labelled cells.
+    blood. None where no cell was named, or a class has fewer than ten labelled cells.
     """
     labelled = np.array(confusion.counts, dtype=np.float64)[list(chosen)]
     inside = labelled[:, list(chosen)]
