@@ -20,14 +20,16 @@ from hemascope.cli import app
 from hemascope.data.synthetic import draw_cell
 from hemascope.data.synthetic_fields import DrawnField
 from hemascope.preprocess import View
+from hemascope.reports.count_fields import CELLS, choose
 from hemascope.serialization import from_json
 from hemascope.smear import run
-from hemascope.smear.counted import DifferentialCount
+from hemascope.smear.counted import DifferentialCount, NamedCell
 from hemascope.smear.locate import Locator
 from hemascope.smear.naming import Probe, name_field, probe_sample
 from hemascope.smear.records import LocatedCell
 from hemascope.smear.run import count_to
 from hemascope.smear.samples import Sample, find_samples
+from named_fields import field_of, prediction_of
 
 FIELDS = 6
 
@@ -415,3 +417,18 @@ def test_a_probe_looks_at_fields_from_all_over_the_sample(
     assert locator.looks == 12
     assert probe.um_per_pixel is not None
     assert set(probe.located) <= set(sample.paths)
+
+
+def test_the_page_keeps_the_least_certain_cells_of_each_class() -> None:
+    cells = [
+        NamedCell(
+            LocatedCell("white", (100 + k, 100, 160 + k, 160), 0.9, at_border=False),
+            replace(prediction_of(label), probability=0.5 + k / 1000),
+        )
+        for label in ("neutrophil", "basophil")
+        for k in range(200 if label == "neutrophil" else 3)
+    ]
+    chosen = choose([field_of(cells)])
+    kept = {name: sorted(-entry[0] for entry in group) for name, group in chosen.cells.items()}
+    assert kept["neutrophil"] == [0.5 + k / 1000 for k in range(CELLS)]
+    assert len(kept["basophil"]) == 3
