@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from hemascope.classes import BLOOD_CELLS, COUNTED_CLASSES, find_counted_class
+from hemascope.errors import SampleError
 from hemascope.metrics.intervals import exact_interval
 from hemascope.serialization import from_json, to_json
 from hemascope.smear.counted import DifferentialCount, Flag, NamedCell, NamedField
 from hemascope.smear.differential import CountOptions, count_sample
-from hemascope.smear.naming import SampleError, join_scales
+from hemascope.smear.naming import join_scales
 from hemascope.smear.records import LocatedCell, Scale
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION
 from named_fields import SCALE, card_of, field_of, fields_of, located, prediction_of, white

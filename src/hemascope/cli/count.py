@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -41,6 +41,7 @@ from hemascope.smear.differential import CountOptions
 from hemascope.smear.fhir import to_fhir
 from hemascope.smear.hl7 import to_hl7
 from hemascope.smear.locate import Locator
+from hemascope.smear.naming import check_width
 from hemascope.smear.run import count_to
 from hemascope.smear.samples import Sample, find_samples
 from hemascope.smear.shares import count_classes, nucleated_of
@@ -123,7 +124,7 @@ def count(
     overlays: Path | None = None,
     compare: Path | None = None,
     wbc: float | None = None,
-    um_per_pixel: float | None = None,
+    um_per_pixel: float | Literal["auto"] = "auto",
     count_unlike: Annotated[bool, Parameter(negative="")] = False,
     bundle: BundlePath = None,
     locator: Path | None = None,
@@ -162,7 +163,7 @@ def count(
     wbc
         The white cell count of the blood in 10⁹/L, for numbers in a volume.
     um_per_pixel
-        How many micrometres a pixel is wide; by default the red cells tell it.
+        How many micrometres a pixel is wide; by default (auto) the red cells tell it.
     count_unlike
         Count cells that are unlike the training cells too, by the names of the fallback model;
         measure it on your own cells first.
@@ -174,8 +175,9 @@ def count(
         Exit with 1 if any field cannot be read, or any sample cannot be counted.
     """
     limit_pixels(max_pixels)
-    if um_per_pixel is not None and not 0.02 <= um_per_pixel <= 2.0:
-        raise ValueError(f"--um-per-pixel must be from 0.02 to 2, not {um_per_pixel:g}")
+    given = None if um_per_pixel == "auto" else um_per_pixel
+    if given is not None:
+        check_width(given)
     found = find_samples(fields, wbc)
     outputs = Outputs(report, json, fhir, hl7, overlays, len(found.samples) > 1)
     outputs.check(found.samples, force or resume)
@@ -188,7 +190,7 @@ def count(
             found.samples,
             finder,
             classifier,
-            CountOptions(um_per_pixel, count_unlike, finder.card.model_sha256),
+            CountOptions(given, count_unlike, finder.card.model_sha256),
             cells=cells,
             on_count=lambda made, read: outputs.write(made, read, classifier.card, count_unlike),
             progress=progress,
