@@ -16,7 +16,7 @@ from hemascope.uncertainty.model import NONE_LIKELY
 FEW, TOO_FEW = 200, 100  # white cells; CLSI H20 counts 200, twice
 LEFT_SHIFT = 0.01  # share of immature granulocytes that healthy adults do not reach
 BANDS = 0.1  # share of band neutrophils, likewise
-WIDENED = 2.0  # times as wide as the interval of the count
+WIDENED = 1.5  # times as wide as the interval of the count
 UNLIKE_COUNTED = "unlike cells counted"
 BAND_NAMES = find_counted_class("band neutrophil").names
 UNIDENTIFIED = 0.1  # share of the white cells that are whole
