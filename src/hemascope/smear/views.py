@@ -107,7 +107,7 @@ class FieldView:
         return support, float(np.median(diameters[chosen]))
 
     def _stained_part(self, side: float) -> Box:
-        """A part of the image, so many of its pixels wide and high at most, where most is stained."""
+        """The part, at most so many of the image's pixels a side, where most is stained."""
         width, height = self.image.size
         wide, high = min(side, width), min(side, height)
         columns, rows = (max(1, round(SMALL * s / t)) for s, t in ((wide, width), (high, height)))
