@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 
 from hemascope.classes import BLOOD_CELLS, COUNTED_CLASSES, find_counted_class
+from hemascope.errors import SampleError
 from hemascope.metrics.intervals import exact_interval
 from hemascope.serialization import from_json, to_json
-from hemascope.smear.counted import DifferentialCount, Flag, NamedCell, NamedField
+from hemascope.smear.counted import DifferentialCount, Flag, NamedCell, NamedField, interval_of
 from hemascope.smear.differential import CountOptions, count_sample
-from hemascope.smear.naming import SampleError, join_scales
+from hemascope.smear.naming import join_scales
 from hemascope.smear.records import LocatedCell, Scale
+from hemascope.uncertainty.confusion import Confusion
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION
 from named_fields import SCALE, card_of, field_of, fields_of, located, prediction_of, white
 
@@ -162,6 +164,23 @@ def test_nothing_is_corrected_without_a_confusion_or_for_other_cells() -> None:
     assert "50 of 250" in count.trusted_because
 
 
+def test_a_class_without_labelled_cells_is_not_corrected_but_the_others_are() -> None:
+    card = card_of(confused=0.05)
+    assert card.confusion is not None
+    counts = list(card.confusion.counts)
+    counts[0] = (0,) * 8  # no basophil was labelled
+    card = replace(card, confusion=replace(card.confusion, counts=tuple(counts)))
+    found = count_sample("slide", fields_of({"lymphocyte": 95, "monocyte": 5}), card)
+    rows = {row.name: row for row in found.classes}
+    assert found.trusted == "corrected"
+    assert rows["basophil"].corrected is None
+    assert found.trusted_share(rows["basophil"]) == interval_of(rows["basophil"].share)
+    assert rows["monocyte"].corrected is not None
+    assert rows["monocyte"].corrected.value < 0.005
+    with_basophil = {"lymphocyte": 95, "monocyte": 4, "basophil": 1}
+    assert count_sample("slide", fields_of(with_basophil), card).trusted == "raw"
+
+
 def test_totals_become_numbers_without_the_erythroblasts() -> None:
     bare = replace(card_of(), confusion=None)
     count = count_sample("slide", fields_of(NORMAL | {"erythroblast": 50}), bare, wbc=10)
@@ -207,6 +226,16 @@ def test_flags_name_the_cells_that_raised_them() -> None:
         assert found is not None, name
         assert len(found.cells) == number
     assert flag(count_sample("slide", fields_of(NORMAL), card_of()), "left shift") is None
+
+
+def test_a_confusion_of_few_cells_is_flagged() -> None:
+    rows = tuple(tuple(7 * (k == j) + 3 * ((k + 1) % 8 == j) for j in range(8)) for k in range(8))
+    few = Confusion("few cells", rows, (0,) * 8)
+    count = count_sample("slide", fields_of(NORMAL), replace(card_of(), confusion=few))
+    found = flag(count, "confusion hardly known")
+    assert found is not None
+    assert "as few as 10 cells" in found.text
+    assert flag(count_sample("slide", fields_of(NORMAL), card_of()), found.name) is None
 
 
 def test_large_cells_that_are_cut_off_more_often_are_flagged() -> None:

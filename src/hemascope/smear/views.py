@@ -18,7 +18,7 @@ MULTIPLE = 16
 TILE, OVERLAP = 768, 128  # pixels of the network; a large white cell is 100
 FIRST_SIDE, LAST_SIDE, PART = 192, 6144, 640  # of the whole image, and of the part looked at
 SMALL = 64  # pixels a side of the image in which that part is chosen
-BUSY = 0.8  # rank of that part among others by its stain: neither empty nor the thickest
+MOST_STAIN = 40.0  # grey levels under the ground; what is darker says no more of cells
 LARGEST_ZOOM = 4.0
 FITTING = (0.6, 1.6)  # diameters over the network's, of red cells that speak for a zoom
 WHITE_DIAMETER = 1.9  # of a white cell, over a red one's
@@ -38,7 +38,8 @@ class FieldView:
         small = image.resize((SMALL, SMALL), Image.Resampling.BOX, reducing_gap=2.0)
         red, green, blue = np.rint(ground_colour(small)).astype(int).tolist()
         self._ground = (red, green, blue)
-        self._stain = np.abs(np.asarray(small, float) - self._ground).mean(axis=2)
+        stain = np.abs(np.asarray(small, float) - self._ground).mean(axis=2)
+        self._stain = np.minimum(stain, MOST_STAIN)
 
     def find_cells(self, zoom: float) -> Found:
         """All cells, at a zoom; a large field in overlapping tiles, where each cell is found once.
@@ -106,14 +107,13 @@ class FieldView:
         return support, float(np.median(diameters[chosen]))
 
     def _stained_part(self, side: float) -> Box:
-        """A part of the image, so many of its pixels wide and high at most, with cells in it."""
+        """The part, at most so many of the image's pixels a side, where most is stained."""
         width, height = self.image.size
         wide, high = min(side, width), min(side, height)
         columns, rows = (max(1, round(SMALL * s / t)) for s, t in ((wide, width), (high, height)))
         windows = np.lib.stride_tricks.sliding_window_view(self._stain, (rows, columns))
         means = windows.mean(axis=(2, 3))
-        rank = np.argsort(means, axis=None, kind="stable")[int(BUSY * (means.size - 1))]
-        top, left = np.unravel_index(rank, means.shape)
+        top, left = np.unravel_index(int(np.argmax(means)), means.shape)
         x0 = min(float(left) / SMALL * width, width - wide)
         y0 = min(float(top) / SMALL * height, height - high)
         return x0, y0, x0 + wide, y0 + high
