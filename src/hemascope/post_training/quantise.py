@@ -23,15 +23,15 @@ LARGEST = 127  # of a weight, and of two neighbours but for their rounding
 AGREED = 0.99  # least share of the images that both must name alike
 
 
-def quantise(bundle: Bundle, images: ImageArray) -> Bundle:
+def quantise(bundle: Bundle, images: ImageArray, least_agreement: float | None = None) -> Bundle:
     """The bundle with its convolutions in eight bits, their ranges taken from images (N,S,S,3).
 
     What follows the last feature map stays in single precision. The images must be like those to
     come; 256 are enough. It is no longer calibrated, and what was measured of it is left out.
     Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-
     only inference", CVPR 2018. Raises BundleError for one that is in eight bits already, and where
-    fewer than 99 % of the images are then predicted as before, as happens to networks that were not
-    made for it.
+    a smaller share of the images than `least_agreement`, by default 99 %, is then predicted as
+    before, as happens to networks that were not made for it.
     """
     if bundle.card.precision == "int8":
         raise BundleError(f"'{bundle.card.name}' computes in eight bits already")
@@ -43,7 +43,7 @@ def quantise(bundle: Bundle, images: ImageArray) -> Bundle:
     agreed = float(
         (_predict_classes(quantised_bundle, images) == _predict_classes(bundle, images)).mean()
     )
-    if agreed < AGREED:
+    if agreed < (AGREED if least_agreement is None else least_agreement):
         raise BundleError(
             f"'{bundle.card.name}' does not bear eight bits: only {agreed:.1%} of {len(images)} "
             "images are predicted as before; keep it as it is"
