@@ -34,7 +34,9 @@ class FieldView:
     """A field's image, and what a locator's network sees of it. Boxes are in the image's pixels."""
 
     def __init__(self, image: Image.Image, engine: LocatorEngine, thresholds: FloatArray) -> None:
-        self.image, self.engine, self.thresholds = image, engine, thresholds
+        self.image, self.engine = image, engine
+        # The zoom must not hang on the thresholds, so cells below these are kept until it is found.
+        self.thresholds = np.minimum(thresholds, LEAST_SCORE)
         small = image.resize((SMALL, SMALL), Image.Resampling.BOX, reducing_gap=2.0)
         red, green, blue = np.rint(ground_colour(small)).astype(int).tolist()
         self._ground = (red, green, blue)
