@@ -104,5 +104,5 @@ def _predict_loaded(
     if rows and classifier.fallback is not None:
         others = predict_batch(classifier.fallback.engine, images[rows], class_maps)
         for row, other in zip(rows, others, strict=True):
-            predictions[row] = join_statements(other, predictions[row], home)
+            predictions[row] = join_statements(other, predictions[row])
     return predictions

@@ -75,7 +75,7 @@ def adapt(
     >>> cells = replace(manifest, rows=manifest.rows[::4])  # five per class
     >>> bundle = replace(Classifier().bundle, fallback=None)
     >>> adapt(bundle, cells, "drawn cells").card.name
-    'hemascope-pbc-3, adapted to drawn cells'
+    'hemascope-pbc-4, adapted to drawn cells'
     """
     source = bundle.fallback or bundle
     classes = source.card.classes

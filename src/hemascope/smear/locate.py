@@ -118,6 +118,7 @@ class Locator:
         else:
             zoom = self.card.red_diameter * um_per_pixel / RED_CELL_MICRONS
             found = view.find_cells(zoom)
+        found = found.take(found.scores >= self._thresholds[found.kinds])
         cells = _as_cells(found, self.card.kinds, image.size, self.card.red_diameter / zoom)
         scale, note = measure_scale(cells)
         return LocatedField(path, *image.size, cells, scale, note)

@@ -24,7 +24,7 @@ FITTING = (0.6, 1.6)  # diameters over the network's, of red cells that speak fo
 WHITE_DIAMETER = 1.9  # of a white cell, over a red one's
 WHITE_SUPPORT = 0.3  # how much a white cell says of the zoom, beside a red one
 LEAST_RED = 3  # red cells; with fewer, white ones say how large red ones are as well
-LEAST_SCORE = 0.3  # of a cell that says anything of the zoom
+LEAST_SCORE = 0.45  # of a cell that speaks for a zoom; from too far and too near few reach it
 ENOUGH = 0.05  # support from which on no larger zoom is tried once it falls
 CLEAR, LARGE_ENOUGH = 0.15, 0.7  # support, and diameter over the network's, that end the search
 REFINED = 0.15  # logarithm of the ratio from which on the zoom is taken anew
@@ -34,7 +34,9 @@ class FieldView:
     """A field's image, and what a locator's network sees of it. Boxes are in the image's pixels."""
 
     def __init__(self, image: Image.Image, engine: LocatorEngine, thresholds: FloatArray) -> None:
-        self.image, self.engine, self.thresholds = image, engine, thresholds
+        self.image, self.engine = image, engine
+        # The zoom must not hang on the thresholds, so cells below these are kept until it is found.
+        self.thresholds = np.minimum(thresholds, LEAST_SCORE)
         small = image.resize((SMALL, SMALL), Image.Resampling.BOX, reducing_gap=2.0)
         red, green, blue = np.rint(ground_colour(small)).astype(int).tolist()
         self._ground = (red, green, blue)

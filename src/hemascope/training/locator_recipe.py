@@ -53,8 +53,8 @@ class LocatorRecipe:
     steps: int = 3000
     """Steps of the optimiser."""
     stop_after: int | None = None
-    """Steps after which the run ends, a multiple of 100, before its learning rate has fallen to
-    0; it can be continued later. None: all steps."""
+    """Steps after which the run ends, a multiple of 100, before its learning rate has fallen to 0;
+    it can be continued later. None: all steps."""
     batch_size: int = 16
     """Crops per step."""
     learning_rate: float = 2e-3
