@@ -17,6 +17,7 @@ from hemascope.smear.records import Box
 MULTIPLE = 16
 TILE, OVERLAP = 768, 128  # pixels of the network; a large white cell is 100
 FIRST_SIDE, LAST_SIDE, PART = 192, 6144, 640  # of the whole image, and of the part looked at
+SMALL_SIDE = 250  # pixels; a smaller image may show one cell only, and is looked at from farther
 SMALL = 64  # pixels a side of the image in which that part is chosen
 MOST_STAIN = 40.0  # grey levels under the ground; what is darker says no more of cells
 LARGEST_ZOOM = 4.0
@@ -66,7 +67,8 @@ class FieldView:
         what is seen: from too near, parts of cells look like cells, but do not cover them.
         """
         longest = max(self.image.size)
-        best, best_support, side = None, 0.0, FIRST_SIDE
+        best, best_support = None, 0.0
+        side = FIRST_SIDE if longest >= SMALL_SIDE else longest / 2
         while side <= min(LAST_SIDE, 2 * longest):
             zoom = side / longest
             found = self._find_in(self._stained_part(PART / zoom), zoom)
