@@ -149,6 +149,7 @@ def replace_model(bundle: Bundle, model: bytes) -> Bundle:
         uncertainty=None,
         metrics=(),
         fallback_sha256=None,
+        adaptation=None,
     )
     return Bundle(card, model)
 

@@ -23,7 +23,11 @@ from hemascope.bundle.protobuf import MessageReader, write_bytes, write_integer
 
 OUTPUT, VALUE_INFO = 12, 13  # of a graph
 FLOAT_DATA, DOUBLE_DATA = 4, 10  # of a tensor
-TYPES = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
+TYPES: dict[int, np.dtype[np.floating]] = {
+    1: np.dtype("<f4"),
+    10: np.dtype("<f2"),
+    11: np.dtype("<f8"),
+}
 VALUE_NAME, VALUE_TYPE, TENSOR_TYPE, ELEMENT_TYPE, SHAPE, DIMENSION = 1, 2, 1, 1, 2, 1
 DIMENSION_VALUE = 1
 
@@ -120,9 +124,7 @@ def _replace_sides(
     name = bytes(next((value for value in names if not isinstance(value, int)), b"")).decode()
     if name not in sides:
         return bytes(output)
-    return _replace_dimensions(
-        reader, output, (VALUE_TYPE, TENSOR_TYPE, SHAPE), dict(sides[name])
-    )
+    return _replace_dimensions(reader, output, (VALUE_TYPE, TENSOR_TYPE, SHAPE), dict(sides[name]))
 
 
 def _replace_dimensions(

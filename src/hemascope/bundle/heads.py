@@ -111,7 +111,5 @@ def _find_map_kernel(weight: FloatArray, kernels: dict[str, FloatArray]) -> str:
 
 def _find_stored(graph: Graph, name: str) -> str:
     """The tensor that is stored under or behind a name: one in half precision has a Cast node."""
-    widened = {
-        node.outputs[0]: node.inputs[0] for node in graph.nodes if node.op_types == ["Cast"]
-    }
+    widened = {node.outputs[0]: node.inputs[0] for node in graph.nodes if node.op_types == ["Cast"]}
     return widened.get(name, name)

@@ -17,7 +17,8 @@ def restrict_classes(bundle: Bundle, names: Sequence[str]) -> Bundle:
 
     Probabilities, prediction sets and out-of-distribution scores are of these classes alone: a cell
     of a class that is left out is unlike the known cells, if the network can tell. The metrics on
-    the card, which are of all classes, are left out.
+    the card, which are of all classes, are left out, and so is what an adapted bundle keeps of its
+    cells.
 
     Parameters
     ----------
@@ -68,6 +69,7 @@ def _restrict_card(card: Card, places: list[int]) -> Card:
         columns=tuple(columns[place] for place in places),
         uncertainty=None if model is None else _restrict_uncertainty(model, places),
         metrics=(),
+        adaptation=None,
     )
 
 

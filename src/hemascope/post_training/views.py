@@ -55,7 +55,9 @@ def _draw_map(random: np.random.Generator) -> FloatArray:
 
 def _recolour(image: ImageArray, random: np.random.Generator) -> ImageArray:
     """An image (S,S,3) in another light, saturation, hue and contrast."""
-    bright, saturation, contrast = (random.uniform(1 - x, 1 + x) for x in (LIGHT, SATURATION, CONTRAST))
+    bright, saturation, contrast = (
+        random.uniform(1 - x, 1 + x) for x in (LIGHT, SATURATION, CONTRAST)
+    )
     angle = 2 * math.pi * random.uniform(-HUE, HUE)
     turn = np.eye(3)
     turn[1:, 1:] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]

@@ -44,7 +44,12 @@ def measure_style(images: ImageArray) -> FloatArray:
 
 def fit_style(images: ImageArray) -> ImageStyle:
     """The style of images (N,S,S,3)."""
-    low, median, high = np.percentile(measure_style(images), (25, 50, 75), axis=0)
+    return style_of(measure_style(images))
+
+
+def style_of(measures: FloatArray) -> ImageStyle:
+    """The style of images with these measures (N,4)."""
+    low, median, high = np.percentile(measures, (25, 50, 75), axis=0)
     spread = np.maximum(high - low, LEAST_SPREAD)
     return ImageStyle(tuple(median.tolist()), tuple(spread.tolist()))
 
