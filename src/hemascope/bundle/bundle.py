@@ -150,6 +150,7 @@ def replace_model(bundle: Bundle, model: bytes) -> Bundle:
         metrics=(),
         fallback_sha256=None,
         adaptation=None,
+        agreement_error=None,
     )
     return Bundle(card, model)
 

@@ -77,6 +77,8 @@ def check_card(card: Card) -> None:
     _check_range("map_offset", card.map_offset, (0.0, float(card.input.size)))
     for number, metric in enumerate(card.metrics):
         _check_metric(f"metrics.{number}.result", metric)
+    if card.agreement_error is not None:
+        _check_range("agreement_error", card.agreement_error, SHARE)
     if card.uncertainty is not None:
         _check_uncertainty("uncertainty", card.uncertainty, len(card.classes))
     if card.adaptation is not None:

@@ -16,6 +16,7 @@ from hemascope.cli.data import app as data_app
 from hemascope.cli.evaluate import evaluate
 from hemascope.cli.info import benchmark, info
 from hemascope.cli.study import app as study_app
+from hemascope.cli.survey import survey
 from hemascope.cli.terminal import err, print_error, print_warning
 from hemascope.cli.train import export, train
 from hemascope.errors import HemascopeWarning
@@ -28,7 +29,9 @@ app = App(
     version=__version__,
     suppress_keyboard_interrupt=False,  # main() says what is left
 )
-for command in (classify, explain, train, evaluate, calibrate, adapt, export, benchmark, info):
+for command in (
+    *(classify, explain, survey, train, evaluate, calibrate, adapt, export, benchmark, info),
+):
     app.command(command)
 app.command(data_app)
 app.command(study_app)

@@ -16,6 +16,7 @@ from hemascope.classes import ClassSet
 from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.errors import HemascopeWarning, ImageError
 from hemascope.inference.classifier import Classifier
+from hemascope.post_training.red_cells import Scale, estimate_scale, measure_red_cells
 from hemascope.post_training.views import draw_views
 from hemascope.preprocess import InputSpec, decode
 from hemascope.uncertainty.image_quality import measure_quality
@@ -24,16 +25,22 @@ from hemascope.uncertainty.temperature import softmax
 
 VIEWS = 8  # of each cell; the first is how it will be seen later, the others are drawn
 FRAME = 1.42  # √2: what the corners of a turned square reach for
+SCALE_RATIO = 1.25  # between two scales that contradict each other
 SURE, NAMED = 0.98, 5  # probability of another class that contradicts a label; cells named at most
 
 
 @dataclass(frozen=True)
 class MeasuredCells:
-    """The rows that can be read, what was measured of them, and the hashes of what is seen."""
+    """The rows that can be read, what was measured of them, and the hashes of what is seen.
+
+    `scale` is what red cells say of the pixels, and `given` the median width that was taken.
+    """
 
     rows: tuple[ManifestRow, ...]
     measures: CellMeasures
     hashes: tuple[str, ...]
+    scale: Scale
+    given: float | None
 
 
 def measure_cells(
@@ -48,7 +55,8 @@ def measure_cells(
     """
     spec = classifier.card.input
     wide = _widen_spec(spec)
-    features, styles, images, rows = [], [], [], []
+    features, styles, images, rows, widths = [], [], [], [], []
+    diameters: dict[str, list[float]] = {}
     for done, row in enumerate(manifest.rows, 1):
         view = row.view(manifest.root)
         try:
@@ -64,11 +72,15 @@ def measure_cells(
         styles.append(outputs.style_statistics[0])
         images.append(image)
         rows.append(row)
+        if spec.microns is not None:
+            widths.append(spec.microns / spec.side(picture, view.um_per_pixel))
+            diameters.setdefault(row.path, measure_red_cells(picture))
         if progress is not None:
             progress(done, len(manifest.rows))
     if not rows:
         nothing = np.empty(0)
-        return MeasuredCells((), CellMeasures(nothing, nothing, nothing, nothing, ()), ())
+        measures = CellMeasures(nothing, nothing, nothing, nothing, ())
+        return MeasuredCells((), measures, (), Scale(0), None)
     seen = np.stack(images)
     measures = CellMeasures(
         features=np.stack(features),
@@ -78,7 +90,9 @@ def measure_cells(
         targets=tuple(classes.index(row.label) for row in rows),
     )
     hashes = tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in images)
-    return MeasuredCells(tuple(rows), measures, hashes)
+    scale = estimate_scale([d for found in diameters.values() for d in found], len(diameters))
+    given = float(np.median(widths)) if widths else None
+    return MeasuredCells(tuple(rows), measures, hashes, scale, given)
 
 
 def _widen_spec(spec: InputSpec) -> InputSpec:
@@ -97,6 +111,9 @@ def warn_of(measured: MeasuredCells, held_out: FloatArray, classes: ClassSet, le
     few = [f"{count} of {label}" for label, count in sorted(counts.items()) if count < least]
     if few:
         _warn(f"only {', '.join(few)}: label at least {least} of each class, and better ten")
+    contradiction = contradict_scale(measured.scale, measured.given)
+    if contradiction:
+        _warn(contradiction)
     for text in find_doubles(measured):
         _warn(text)
     doubted = doubt_labels(measured.rows, held_out, classes)
@@ -106,6 +123,18 @@ def warn_of(measured: MeasuredCells, held_out: FloatArray, classes: ClassSet, le
             f"labels that contradict the other cells: {', '.join(doubted[:NAMED])}{more}; look at "
             "these again"
         )
+
+
+def contradict_scale(scale: Scale, given: float | None) -> str:
+    """What to say where red cells show another scale than the one that is taken; else nothing."""
+    if scale.um_per_pixel is None or given is None:
+        return ""
+    if 1 / SCALE_RATIO <= scale.um_per_pixel / given <= SCALE_RATIO:
+        return ""
+    return (
+        f"{scale.red_cells} red cells are {scale.diameter:.0f} pixels across, so that a pixel is "
+        f"{scale.um_per_pixel:.3f} micrometres wide and not {given:.3f}: check --um-per-pixel"
+    )
 
 
 def find_doubles(measured: MeasuredCells) -> list[str]:

@@ -111,7 +111,7 @@ def classification_page(
         for name, count in tally.per_class.items()
     ]
     shown = [(View(kept.image_id or "", um_per_pixel), kept) for kept in gallery.predictions()]
-    return _render(
+    return render(
         "classification.html.j2",
         tally=tally,
         difference=difference,
@@ -139,7 +139,7 @@ def evaluation_page(
         replace(tile, path=mistake.path, title=f"{mistake.label} → {tile.title}")
         for mistake, tile in zip(worst, _tiles(pairs, classifier), strict=True)
     ]
-    return _render(
+    return render(
         "evaluation.html.j2",
         evaluation=evaluation,
         figures=[_uri(png, "png") for png in figures],
@@ -167,7 +167,7 @@ def explanation_page(
         tiles += _tiles([(view, prediction)], classifier, LARGE, overlays)
         if progress is not None:
             progress(index, len(predictions))
-    return _render(
+    return render(
         "explanation.html.j2",
         search_mask=search_mask,
         tiles=tiles,
@@ -187,13 +187,13 @@ def audit_page(audit: Audit, shown: Sequence[ExplainedIssue], classifier: Classi
         for issue, view, prediction, model in shown
         for tile in _tiles([(view, prediction)], model)
     ]
-    return _render("audit.html.j2", audit=audit, tiles=tiles, card=classifier.card)
+    return render("audit.html.j2", audit=audit, tiles=tiles, card=classifier.card)
 
 
 def model_card(bundle: Bundle) -> str:
     """A bundle's card, and that of its fallback model, as Markdown."""
     fallback = None if bundle.fallback is None else bundle.fallback.card
-    return _render("model_card.md.j2", card=bundle.card, fallback=fallback)
+    return render("model_card.md.j2", card=bundle.card, fallback=fallback)
 
 
 Overlays = Callable[[Classifier, ImageArray, Prediction], list[ImageArray]]
@@ -301,7 +301,7 @@ def _escape_value(value: object) -> object:
     return escape_controls(value) if type(value) is str else value
 
 
-def _render(template: str, **values: object) -> str:
+def render(template: str, **values: object) -> str:
     is_page = template.endswith(".html.j2")
     environment = Environment(
         loader=PackageLoader("hemascope.reports"),

@@ -11,6 +11,7 @@ from hemascope.uncertainty.image_quality import measure_quality
 
 GROUND, STAINED = 90, 95  # percentiles: of a channel for the ground, of its density for the stain
 LEAST_SPREAD = (4.0, 4.0, 0.05, 0.05)  # in the units of `measure_style`
+MEASURES = ("light", "tint", "stain", "sharpness")
 MARKED = 1.0  # interquartile ranges by which a median must differ to be spoken of
 WORDS = (
     ("lighter", "darker"),
@@ -56,7 +57,12 @@ def style_of(measures: FloatArray) -> ImageStyle:
 
 def describe_style(images: ImageArray, known: ImageStyle) -> str:
     """In which ways images (N,S,S,3) differ from known ones, in words; empty where in none."""
-    gaps = np.median(measure_style(images), axis=0) - np.array(known.median)
+    return style_differences(measure_style(images), known)
+
+
+def style_differences(measures: FloatArray, known: ImageStyle) -> str:
+    """The same, from measures (N,4) of the images."""
+    gaps = np.median(measures, axis=0) - np.array(known.median)
     effects = gaps / np.array(known.spread)
     words = [
         more if effect > 0 else less for (more, less), effect in zip(WORDS, effects, strict=True)
