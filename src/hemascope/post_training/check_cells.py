@@ -26,7 +26,7 @@ from hemascope.uncertainty.temperature import softmax
 VIEWS = 8  # of each cell; the first is how it will be seen later, the others are drawn
 FRAME = 1.42  # √2: what the corners of a turned square reach for
 SCALE_RATIO = 1.25  # between two scales that contradict each other
-SURE, NAMED = 0.98, 5  # probability of another class that contradicts a label; cells named at most
+SURE, NAMED = 0.9, 5  # probability of another class that contradicts a label; cells named at most
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from hemascope.bundle.card import Card
 from hemascope.data.manifest import Manifest, ManifestRow, write_manifest
 from hemascope.evaluation.survey import Survey
 from hemascope.files import remove_torn, write_atomic
@@ -24,13 +25,14 @@ def write_survey(
     if survey.to_label:
         _copy_cells(survey, classifier, um_per_pixel, folder)
     # The JSON last: a folder without it is one that was not finished.
-    files: dict[str, str | bytes] = {PAGE: survey_page(survey), SURVEY_FILE: to_json(survey)}
+    page = survey_page(survey, classifier.card)
+    files: dict[str, str | bytes] = {PAGE: page, SURVEY_FILE: to_json(survey)}
     for name, content in files.items():
         remove_torn(folder / name)
         write_atomic(folder / name, content)
 
 
-def survey_page(survey: Survey) -> str:
+def survey_page(survey: Survey, card: Card) -> str:
     """The survey as one page."""
     styles = [
         {
@@ -43,7 +45,7 @@ def survey_page(survey: Survey) -> str:
         }
         for place, name in enumerate(MEASURES)
     ]
-    return render("survey.html.j2", survey=survey, styles=styles)
+    return render("survey.html.j2", survey=survey, styles=styles, card=card)
 
 
 def _copy_cells(

@@ -52,16 +52,9 @@ def detect_drift(
     strata = np.concatenate([groups[old], after_groups[new]])
     is_new = np.repeat([False, True], [int(old.sum()), int(new.sum())])
     residuals = values - _group_means(values, strata)
-    spread = np.maximum(residuals.std(axis=0), 1e-9)
-    scaled = residuals / spread
-    observed = _differences(scaled, strata, is_new)
-    random = np.random.default_rng(0)
-    most = np.array(
-        [
-            np.abs(_differences(scaled, strata, _shuffle(strata, is_new, random))).max()
-            for _ in range(PERMUTATIONS)
-        ]
-    )
+    scaled = residuals / np.maximum(residuals.std(axis=0), 1e-9)
+    observed = (_contrasts(strata, is_new[None]) @ scaled)[0]
+    most = np.abs(_contrasts(strata, _shuffle(strata, is_new)) @ scaled).max(axis=1)
     reached = np.array([(most >= abs(value) - 1e-12).sum() for value in observed])
     p_values = (1 + reached) / (1 + PERMUTATIONS)
     words = [
@@ -80,23 +73,27 @@ def _group_means(values: FloatArray, strata: AnyIntArray) -> FloatArray:
     return means
 
 
-def _differences(values: FloatArray, strata: AnyIntArray, is_new: BoolArray) -> FloatArray:
-    """New minus earlier means (4,), over the groups by how much each tells."""
-    total, weights = np.zeros(values.shape[1]), 0.0
-    for group in np.unique(strata):
-        here = strata == group
-        new, old = values[here & is_new], values[here & ~is_new]
-        if len(new) and len(old):
-            weight = len(new) * len(old) / (len(new) + len(old))
-            total += weight * (new.mean(axis=0) - old.mean(axis=0))
-            weights += weight
-    return total / weights
+def _contrasts(strata: AnyIntArray, is_new: BoolArray) -> FloatArray:
+    """For each of P divisions (P,N), the weights (P,N) that give new minus earlier means.
 
-
-def _shuffle(strata: AnyIntArray, is_new: BoolArray, random: np.random.Generator) -> BoolArray:
-    """Who is new, drawn anew within each group."""
-    drawn = is_new.copy()
+    The difference of each group weighs as much as it tells.
+    """
+    contrasts, total = np.zeros(is_new.shape), 0.0
     for group in np.unique(strata):
         here = np.flatnonzero(strata == group)
-        drawn[here] = random.permutation(is_new[here])
+        new = is_new[:, here]
+        count, rest = int(new[0].sum()), int((~new[0]).sum())  # in each division alike
+        weight = count * rest / (count + rest)
+        contrasts[:, here] = np.where(new, weight / count, -weight / rest)
+        total += weight
+    return contrasts / total
+
+
+def _shuffle(strata: AnyIntArray, is_new: BoolArray) -> BoolArray:
+    """Who is new, drawn anew within each group, (P,N)."""
+    random = np.random.default_rng(0)
+    drawn = np.repeat(is_new[None], PERMUTATIONS, axis=0)
+    for group in np.unique(strata):
+        here = np.flatnonzero(strata == group)
+        drawn[:, here] = random.permuted(drawn[:, here], axis=1)
     return drawn
