@@ -5,8 +5,9 @@
 
 `cells.npz` comes from pack_laboratories.py, and `runs` holds the runs of leave_one_out.py, one
 named after each laboratory that it was trained without. What each network gives for that
-laboratory's cells is kept in the folder `features`. All values that a fit begins with (temperature, thresholds,
-limit of distance) are fitted to the other laboratories. Needs the extras `train` and `evaluate`.
+laboratory's cells is kept in the folder `features`. All values that a fit begins with (temperature,
+thresholds, limit of distance) are fitted to the other laboratories. Needs the extras `train` and
+`evaluate`.
 """
 
 from __future__ import annotations

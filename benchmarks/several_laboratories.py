@@ -32,6 +32,7 @@ from hemascope.bundle.card import Card, Metric
 from hemascope.bundle.engine import Engine
 from hemascope.bundle.export import draw_sample, export
 from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
+from hemascope.bundle.tta import symmetries
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.augment import to_images
 from hemascope.files import write_atomic
@@ -88,7 +89,8 @@ def main() -> None:
     )
     print(json.dumps(json.loads(to_json(results)), indent=1))
     if arguments.bundle is not None:
-        write_bundle(make_bundle(cells, arguments.runs, everything, results), arguments.bundle)
+        bundle = make_bundle(cells, arguments.runs, everything, results)
+        write_bundle(bundle, arguments.bundle)
 
 
 def read_run(folder: Path) -> tuple[CellNetwork, Recipe]:
@@ -200,6 +202,25 @@ def share(flags: np.ndarray) -> Proportion:
     return wilson(int(flags.sum()), len(flags))
 
 
+def agreement_error(cells: Cells, runs: Path, results: dict[str, Any]) -> float:
+    """How far the share that is named alike in all symmetries is from the accuracy, in the mean of
+    the laboratories that were left out."""
+    errors = []
+    for name, result in results.items():
+        network, _ = read_run(runs / name)
+        ours = (cells.laboratories == name) & (cells.targets >= 0)
+        offsets = np.array(result["fit"].offsets)
+        named = np.stack(
+            [
+                (outputs_of(network, way)[0] + offsets).argmax(axis=1)
+                for way in symmetries(images_of(cells, ours))
+            ]
+        )
+        alike = (named == named[0]).all(axis=0)
+        errors.append(abs(float(alike.mean() - (named[0] == cells.targets[ours]).mean())))
+    return float(np.mean(errors))
+
+
 def make_bundle(cells: Cells, runs: Path, fit: LeftOutFit, results: dict[str, Any]) -> Bundle:
     """The bundle of the runs `home` and `all`."""
     return add_fallback(
@@ -297,7 +318,13 @@ def make_fallback(cells: Cells, run: Path, fit: LeftOutFit, results: dict[str, A
         Metric(f"{name}, left out", "accuracy", result["among_all"].accuracy)
         for name, result in results.items()
     )
-    card = replace(bundle.card, temperature=fit.temperature, uncertainty=model, metrics=metrics)
+    card = replace(
+        bundle.card,
+        temperature=fit.temperature,
+        uncertainty=model,
+        metrics=metrics,
+        agreement_error=agreement_error(cells, run.parent, results),
+    )
     return replace(bundle, card=card)
 
 

@@ -32,7 +32,7 @@ from hemascope.models import create_model
 from hemascope.models.ensemble import Ensemble
 from hemascope.post_training import fit_heads as adaptation
 from hemascope.post_training.adapt import FOLDS, adapt, fit_cells, fit_views, folds_of
-from hemascope.post_training.check_cells import VIEWS, measure_cells
+from hemascope.post_training.check_cells import VIEWS, doubt_labels, measure_cells
 from hemascope.post_training.fit_heads import fit_head, fit_heads
 from hemascope.preprocess import View
 from hemascope.uncertainty.temperature import log_sum_exp, softmax
@@ -415,9 +415,12 @@ def test_contradictions_are_warned_of(tinted: Path, tmp_path: Path, home: Bundle
             target.write_bytes((cells.root / row.path).read_bytes())
     with pytest.warns(HemascopeWarning, match="the same image has several labels: lymphocyte/lym"):
         adapt(home, rows_of(doubled), "doubled")
-    wrong = replace(cells.rows[0], label="monocyte")
-    with pytest.warns(HemascopeWarning, match="contradict the other cells: eosinophil/0.png"):
-        adapt(home, replace(cells, rows=(wrong, *cells.rows[1:])), "wrong")
+    logits = 9 * np.eye(8)[[1, 1, 5, 4, 5]] * np.array([[1], [1], [1.2], [1], [0.1]])
+    rows = [ManifestRow(f"{n}.png", label) for n, label in enumerate((*NAMES, "ig", "ig"))]
+    assert doubt_labels(rows, logits, BLOOD_CELLS) == [
+        "1.png (lymphocyte, rather eosinophil)",
+        "3.png (ig, rather lymphocyte)",
+    ]
 
 
 def test_a_plain_install_adapts(tinted: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -222,8 +223,8 @@ def expect_accuracy(
     more = 0.0 if error is None else 2 * error
     return ExpectedAccuracy(
         counted.value,
-        max(0.0, counted.value - np.hypot(counted.value - counted.low, more)),
-        min(1.0, counted.value + np.hypot(counted.high - counted.value, more)),
+        max(0.0, counted.value - math.hypot(counted.value - counted.low, more)),
+        min(1.0, counted.value + math.hypot(counted.high - counted.value, more)),
         error,
     )
 
