@@ -93,6 +93,6 @@ def label_parts(mask: BoolArray) -> IntArray:
     roots = np.array([root(run) for run in range(len(rows))], dtype=np.int64)
     _, numbers = np.unique(roots, return_inverse=True)
     labels = np.zeros((height, width), dtype=np.int64)
-    for row, start, end, number in zip(rows, starts, ends, numbers + 1, strict=True):
-        labels[row, start:end] = number
+    for place, start, end, number in zip(rows, starts, ends, numbers + 1, strict=True):
+        labels[place, start:end] = number
     return labels
