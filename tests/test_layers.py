@@ -41,8 +41,7 @@ ROWS = (
     {"__init__", "__main__"},
 )
 TORCH = {
-    *("data/dataset.py", "data/augment.py", "models", "training", "bundle/export.py"),
-    *("post_training/adapt.py", "study"),
+    *("data/dataset.py", "data/augment.py", "models", "training", "bundle/export.py", "study"),
 }
 TORCH_FREE = {"training/recipe.py", "training/folder.py"}  # the command line reads these
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -224,7 +224,7 @@ def test_few_images_and_wrong_options_are_refused(slides: Path, home: Path, tmp_
     for words, message in (
         ((few, "--bundle", home), "1 images can be read"),
         ((slides, "--against", home), "was not adapted"),
-        ((slides, "--against", home, "--bundle", home), "either --bundle or --against"),
+        ((slides, "--against", home, "--bundle", home), "either --bundle or an adapted"),
         ((slides, "--label", -1), "--label"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -248,8 +248,14 @@ def test_a_weaker_stain_is_found_after_adapting(
     write_bundle(adapt(read_bundle(home), rows_of(cells), "ours"), tmp_path / "ours")
     out = tmp_path / "same"
     assert hemascope("survey", slides, "--against", tmp_path / "ours", "--out", out) == 0
-    assert "no change since" in capsys.readouterr().out
+    assert "no change since then" in capsys.readouterr().out
     out = tmp_path / "other"
     assert hemascope("survey", pale, "--against", tmp_path / "ours", "--out", out) == 1
     assert "weakly stained" in " ".join(capsys.readouterr().err.split())
     assert "weakly stained" in (out / "survey.html").read_text()
+    before = tmp_path / "same"
+    with pytest.raises(ValueError, match="give that as --bundle"):
+        hemascope("survey", pale, "--against", before, "--bundle", home, "--out", tmp_path / "x")
+    words = ("--against", before, "--bundle", tmp_path / "ours")
+    assert hemascope("survey", pale, *words, "--out", tmp_path / "x") == 1
+    assert hemascope("survey", slides, *words, "--out", tmp_path / "y") == 0

@@ -15,16 +15,16 @@ from hemascope.cli.options import (
     MaxPixels,
     Threads,
     UmPerPixel,
-    bundle_folder,
     limit_pixels,
     open_bundle,
 )
 from hemascope.cli.terminal import escape, out, print_warning, progress_bar, refuse_existing, share
-from hemascope.evaluation.survey import Survey
+from hemascope.evaluation.survey import Survey, reference_of
 from hemascope.evaluation.survey import survey as look
 from hemascope.inference.classifier import Classifier
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.reports.survey_page import SURVEY_FILE, write_survey
+from hemascope.serialization import from_json
 
 
 def survey(
@@ -54,19 +54,27 @@ def survey(
         Choose so many cells to label, and copy them to the folder to_label, in one folder per named
         class; to_label.csv lists the same. Correct either, and give it to 'hemascope adapt'.
     against
-        An adapted bundle: has stain, light or focus changed since then? This exits with 1 if so.
+        The folder of an earlier survey with the same --bundle, or an adapted bundle, which is used
+        then: has stain, light or focus changed since? This exits with 1 if so. A survey is the
+        better measure: cells that were chosen for labelling are not like those of every day.
     """
     limit_pixels(max_pixels)
     if label < 0:
         raise ValueError(f"--label must be a number of cells, not {label}")
-    if against is not None and bundle is not None:
-        raise ValueError("give either --bundle or --against, whose bundle is used then")
+    earlier = None if against is None else _read_survey(against)
+    if against is not None and earlier is None:
+        if bundle is not None:
+            raise ValueError("give either --bundle or an adapted bundle as --against, not both")
+        bundle = against
     refuse_existing(force, out_folder / SURVEY_FILE)
     inputs = find_inputs(images)
-    classifier = Classifier(open_bundle(against or bundle_folder(bundle), None), threads)
+    classifier = Classifier(open_bundle(bundle, None), threads)
+    reference = None
+    if against is not None:
+        reference = reference_of(earlier or classifier.bundle, classifier.card.name)
     folder = ", ".join(images)
     with progress_bar("surveying") as progress:
-        found = look(classifier, inputs, folder, um_per_pixel, label, against is not None, progress)
+        found = look(classifier, inputs, folder, um_per_pixel, label, reference, progress)
     write_survey(found, classifier, um_per_pixel, out_folder)
     _print(found)
     out.print(
@@ -77,6 +85,12 @@ def survey(
     return 1 if found.drift is not None and found.drift.alarm else 0
 
 
+def _read_survey(folder: Path) -> Survey | None:
+    """The survey in a folder; None where there is none."""
+    path = folder / SURVEY_FILE
+    return from_json(path.read_bytes(), Survey) if path.exists() else None
+
+
 def _print(found: Survey) -> None:
     expected, review = found.expected, found.to_review
     lines = [
@@ -85,11 +99,11 @@ def _print(found: Survey) -> None:
         found.advice,
     ]
     if found.drift is not None and not found.drift.alarm:
-        lines.insert(0, f"no change since the bundle was adapted (p = {found.drift.p_value:.3f})")
+        lines.insert(0, f"no change since then (p = {found.drift.p_value:.3f})")
     for line in lines:
         out.print(escape(line), soft_wrap=True, highlight=False)
     if found.drift is not None and found.drift.alarm:
         print_warning(
-            f"the images are {', '.join(found.drift.changes)} than those that the bundle was "
-            "adapted to: check stain, lamp and focus, or adapt it to some of these cells"
+            f"the images are {', '.join(found.drift.changes)} than the earlier ones: "
+            "check stain, lamp and focus, or adapt it to some of these cells"
         )

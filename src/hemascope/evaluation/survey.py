@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hemascope.arrays import FloatArray, ImageArray, ProgressCallback
+from hemascope.arrays import FloatArray, ImageArray, IntArray, ProgressCallback
 from hemascope.batch.inputs import Inputs
+from hemascope.bundle.bundle import Bundle
 from hemascope.bundle.tta import symmetries
 from hemascope.errors import ImageError, ManifestError
 from hemascope.evaluation.choose_cells import choose_cells
@@ -57,7 +58,9 @@ class Survey:
     light, tint, stain and sharpness, and `home` those of the laboratory that the bundle is for;
     `differences` puts in words how they differ. `laboratories` counts which one images are like.
     `per_class` counts the named classes, and `reasons` those for which cells are sent to review.
-    `to_label` are the images that it helps most to label, with the class that each is named.
+    `measures` (N,4) are those of style of each image, and `named` its class index, to compare later
+    images with. `to_label` are the images that it helps most to label, with the class that each is
+    named.
     """
 
     folder: str
@@ -79,7 +82,38 @@ class Survey:
     advice: str
     to_label: tuple[tuple[str, str], ...]
     drift: Drift | None
+    measures: FloatArray
+    named: tuple[int, ...]
     provenance: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Earlier images of a laboratory: their measures of style (N,4) and class indices (N,)."""
+
+    style: FloatArray
+    named: IntArray
+
+
+def reference_of(earlier: Survey | Bundle, model: str) -> Reference:
+    """The images of an earlier survey by the same model, or the cells a bundle was adapted to.
+
+    Raises ManifestError where another model made the survey, or the bundle was not adapted.
+    """
+    if isinstance(earlier, Survey):
+        if earlier.model != model:
+            raise ManifestError(
+                f"the earlier survey was made with '{earlier.model}' and not with '{model}'; give "
+                "that as --bundle"
+            )
+        return Reference(earlier.measures, np.array(earlier.named, dtype=np.int64))
+    adaptation = earlier.card.adaptation
+    if adaptation is None:
+        raise ManifestError(
+            f"'{earlier.card.name}' was not adapted to a laboratory, so that there is nothing to "
+            "compare with; give the bundle that 'hemascope adapt' wrote, or an earlier survey"
+        )
+    return Reference(adaptation.cells.style, np.array(adaptation.cells.targets, dtype=np.int64))
 
 
 def survey(
@@ -88,21 +122,14 @@ def survey(
     folder: str,
     um_per_pixel: float | None = None,
     label: int = 0,
-    against: bool = False,
+    against: Reference | None = None,
     progress: ProgressCallback | None = None,
 ) -> Survey:
     """Looks at up to 400 unlabelled images, drawn at random.
 
-    `label` is how many cells to choose for labelling. With `against`, the images are compared with
-    the cells that the classifier's bundle was adapted to. Raises ManifestError where fewer than 20
-    images can be read, and for a bundle that was not adapted and so has nothing to compare with.
+    `label` is how many cells to choose for labelling, and `against` the earlier images to compare
+    with. Raises ManifestError where fewer than 20 images can be read.
     """
-    adaptation = classifier.card.adaptation
-    if against and adaptation is None:
-        raise ManifestError(
-            f"'{classifier.card.name}' was not adapted to a laboratory, so that there is nothing "
-            "to compare with; give the bundle that 'hemascope adapt' wrote"
-        )
     seen = _look(classifier, inputs.images, um_per_pixel, progress)
     if len(seen.paths) < LEAST_IMAGES:
         why = f" ({seen.unreadable[0]})" if seen.unreadable else ""
@@ -113,10 +140,8 @@ def survey(
     first = [views[0] for views in seen.views]
     named = np.array([names.index(prediction.label or "") for prediction in first])
     drift = None
-    if against and adaptation is not None:
-        drift = detect_drift(
-            adaptation.cells.style, np.array(adaptation.cells.targets), seen.style, named
-        )
+    if against is not None:
+        drift = detect_drift(against.style, against.named, seen.style, named)
     model = classifier.card.uncertainty
     home = None if model is None else model.style
     uncertain = [p.uncertainty for p in first if p.uncertainty is not None]
@@ -144,9 +169,11 @@ def survey(
         to_review=to_review,
         reasons=dict(reasons.most_common()),
         expected=expected,
-        advice=advise(expected, to_review, adaptation is not None),
+        advice=advise(expected, to_review, classifier.card.adaptation is not None),
         to_label=_to_label(classifier, seen, named, label),
         drift=drift,
+        measures=seen.style,
+        named=tuple(named.tolist()),
         provenance=provenance(),
     )
 
