@@ -136,46 +136,55 @@ def survey(
         raise ManifestError(
             f"{folder}: {len(seen.paths)} images can be read{why}; a survey needs {LEAST_IMAGES}"
         )
-    names = classifier.card.classes.names
-    first = [views[0] for views in seen.views]
-    named = np.array([names.index(prediction.label or "") for prediction in first])
-    drift = None
-    if against is not None:
-        drift = detect_drift(against.style, against.named, seen.style, named)
-    model = classifier.card.uncertainty
-    home = None if model is None else model.style
-    uncertain = [p.uncertainty for p in first if p.uncertainty is not None]
-    reasons = Counter(reason for one in uncertain for reason in one.review_reasons)
-    counts = Counter(prediction.label for prediction in first)
-    scale = estimate_scale(seen.diameters, len(seen.paths))
+    return _summarise(classifier, seen, len(inputs.images), folder, label, against)
+
+
+def _summarise(
+    classifier: Classifier,
+    seen: _Seen,
+    found: int,
+    folder: str,
+    label: int,
+    against: Reference | None,
+) -> Survey:
+    """The survey of what was seen, of so many images that were found."""
+    card, first = classifier.card, [views[0] for views in seen.views]
+    named = np.array([card.classes.index(prediction.label or "") for prediction in first])
+    home = None if card.uncertainty is None else card.uncertainty.style
+    style, uncertain = seen.style, [p.uncertainty for p in first if p.uncertainty is not None]
     to_review = wilson(sum(one.review for one in uncertain), len(uncertain))
     expected = expect_accuracy(seen.views, classifier)
+    drift = None if against is None else detect_drift(against.style, against.named, style, named)
+    counts = np.bincount(named, minlength=len(card.classes)).tolist()
     return Survey(
         folder=folder,
-        model=classifier.card.name,
-        found=len(inputs.images),
+        model=card.name,
+        found=found,
         surveyed=len(seen.paths),
         unreadable=tuple(seen.unreadable),
-        kinds=dict(Counter(seen.kinds).most_common()),
-        scale=scale,
+        kinds=_count(seen.kinds),
+        scale=estimate_scale(seen.diameters, len(seen.paths)),
         given=float(np.median(seen.widths)) if seen.widths else None,
-        style=style_of(seen.style),
+        style=style_of(style),
         home=home,
-        differences="" if home is None else style_differences(seen.style, home),
-        laboratories=dict(
-            Counter(str(one.laboratory) for one in uncertain if one.laboratory).most_common()
-        ),
-        per_class={name: counts[name] for name in names},
+        differences="" if home is None else style_differences(style, home),
+        laboratories=_count([str(one.laboratory) for one in uncertain if one.laboratory]),
+        per_class=dict(zip(card.classes.names, counts, strict=True)),
         to_review=to_review,
-        reasons=dict(reasons.most_common()),
+        reasons=_count([reason for one in uncertain for reason in one.review_reasons]),
         expected=expected,
-        advice=advise(expected, to_review, classifier.card.adaptation is not None),
+        advice=advise(expected, to_review, card.adaptation is not None),
         to_label=_to_label(classifier, seen, named, label),
         drift=drift,
-        measures=seen.style,
+        measures=style,
         named=tuple(named.tolist()),
         provenance=provenance(),
     )
+
+
+def _count(words: Sequence[str]) -> dict[str, int]:
+    """How often each word is there, the most frequent first."""
+    return dict(Counter(words).most_common())
 
 
 @dataclass
