@@ -33,6 +33,7 @@ from hemascope.bundle.card import Card, Metric
 from hemascope.bundle.engine import Engine
 from hemascope.bundle.export import draw_sample, export
 from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
+from hemascope.bundle.tta import symmetries
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.augment import to_images
 from hemascope.data.manifest import Manifest, read_manifest
@@ -226,6 +227,25 @@ def share(flags: np.ndarray) -> Proportion:
     return wilson(int(flags.sum()), len(flags))
 
 
+def agreement_error(cells: Cells, runs: Path, results: dict[str, Any]) -> float:
+    """How far the share that is named alike in all symmetries is from the accuracy, in the mean of
+    the laboratories that were left out."""
+    errors = []
+    for name, result in results.items():
+        network, _ = read_seeds(runs, name)
+        ours = (cells.laboratories == name) & (cells.targets >= 0)
+        offsets = np.array(result["fit"].offsets)
+        named = np.stack(
+            [
+                (outputs_of(network, np.ascontiguousarray(way))[0] + offsets).argmax(axis=1)
+                for way in symmetries(images_of(cells, ours))
+            ]
+        )
+        alike = (named == named[0]).all(axis=0)
+        errors.append(abs(float(alike.mean() - (named[0] == cells.targets[ours]).mean())))
+    return float(np.mean(errors))
+
+
 def make_bundle(
     cells: Cells, runs: Path, pbc: Path, left_out: LeftOutCells, results: dict[str, Any]
 ) -> Bundle:
@@ -339,6 +359,7 @@ def make_fallback(
         uncertainty=model,
         confusion=confusion,
         metrics=metrics,
+        agreement_error=agreement_error(cells, runs, results),
     )
     return replace(bundle, card=card)
 

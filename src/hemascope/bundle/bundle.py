@@ -150,6 +150,8 @@ def replace_model(bundle: Bundle, model: bytes) -> Bundle:
         confusion=None,
         metrics=(),
         fallback_sha256=None,
+        adaptation=None,
+        agreement_error=None,
     )
     return Bundle(card, model)
 
