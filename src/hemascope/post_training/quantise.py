@@ -172,11 +172,12 @@ def _scales(graph: Any) -> dict[str, list[dict[str, Any]]]:
 
 
 def _after_the_features(graph: Any) -> list[str]:
-    """Nodes that come after the last feature map, or that lead to the texture."""
+    """Nodes that come after the last feature maps, or that lead to the style statistics."""
     makers = {name: node for node in graph.node for name in node.output}
-    (maps,) = (node for node in graph.node if "class_map" in node.output)
+    made = makers["features"]
+    means = [makers[name] for name in made.input] if made.op_type == "Concat" else [made]
     inside: set[str] = set()
-    waiting = [maps.input[0]]
+    waiting = [mean.input[0] for mean in means]
     while waiting:
         node = makers.get(waiting.pop())
         if node is not None and node.name not in inside:
