@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.stats import ttest_1samp
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -204,46 +200,6 @@ def test_every_fold_holds_out_a_fifth_of_each_class() -> None:
     for k, least, most in ((0, 2, 2), (2, 1, 2), (5, 1, 1)):
         counts = np.bincount(folds[targets == k], minlength=FOLDS)
         assert (counts.min(), counts.max()) == (least, most)
-
-
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    """benchmarks/adaptation.py"""
-    path = Path(__file__).parents[1] / "benchmarks" / "adaptation.py"
-    spec = importlib.util.spec_from_file_location("adaptation_benchmark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_benchmark_names_among_all_and_among_the_shared(benchmark: ModuleType) -> None:
-    scores = np.array([[5.0, 3, 2], [1, 6, 3], [0, 4, 1], [4, 1, 5]])
-    found = benchmark.balanced(scores, np.array([1, 1, 1, 2]))  # no cell of class 0
-    assert found == pytest.approx({"all": (2 / 3 + 1) / 2, "shared": 1.0})
-
-
-def test_the_benchmark_draws_as_many_of_each_class_and_names_no_drawn_one(
-    benchmark: ModuleType,
-) -> None:
-    cells = Manifest(Path(), tuple(ManifestRow(str(n), "abc"[n % 3]) for n in range(60)))
-    chosen = benchmark.draw_cells(cells, 10, 0)
-    assert Counter(row.label for row in chosen.rows) == {"a": 10, "b": 10, "c": 10}
-    assert len({row.path for row in chosen.rows}) == 30
-    assert benchmark.draw_cells(cells, 10, 1) != chosen
-    targets = np.array([0, 0, 0, 1, 1, 2])
-    rows = benchmark.alike(np.array([0, 1, 2, 3, 5]), targets)
-    assert np.bincount(targets[rows]).tolist() == [3, 3, 3]
-    assert 4 not in rows
-
-
-def test_the_interval_over_draws_is_students(benchmark: ModuleType) -> None:
-    found = [0.8, 0.85, 0.9, 0.83]
-    result = benchmark.over_draws(found)
-    library = ttest_1samp(found, 0.0).confidence_interval(0.95)
-    assert (result["low"], result["high"]) == pytest.approx((library.low, library.high))
-    assert (result["least"], result["most"]) == (0.8, 0.9)
 
 
 def measures_of(features: np.ndarray, targets: np.ndarray) -> CellMeasures:

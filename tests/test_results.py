@@ -38,20 +38,6 @@ def test_the_card_has_the_measured_accuracy() -> None:
     )
 
 
-def test_adaptation_is_of_the_fallback_model_that_ships() -> None:
-    fallback = read_bundle().fallback
-    assert fallback is not None
-    found = read("adaptation")
-    assert found["model_sha256"] == fallback.card.model_sha256
-    for site in found["sites"].values():
-        assert (site["cells_per_class"], site["draws"]) == (10, 10)
-        assert site["seconds"] < 120
-        for kind in ("one", "eight"):  # the page shows one figure for both
-            balanced, ceiling = site["balanced_accuracy"][kind], site["ceiling"][kind]
-            assert balanced["all"] == balanced["shared"]
-            assert ceiling["all"] == ceiling["shared"]
-
-
 def test_the_fallback_model_is_fitted_to_what_was_left_out() -> None:
     fallback, found = read_bundle().fallback, read("left_out")
     assert fallback is not None
