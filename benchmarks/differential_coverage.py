@@ -14,14 +14,14 @@ With `--card FOLDER`, the confusion of all cells is written into the card of the
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import binom
 
-from hemascope.arrays import BoolArray, IntArray
+from hemascope.arrays import BoolArray, FloatArray, IntArray
 from hemascope.bundle.card import Card, read_card, write_card
 from hemascope.classes import find_counted_class
 from hemascope.data.manifest import read_manifest
@@ -33,7 +33,7 @@ from hemascope.records import Interval, Proportion
 from hemascope.serialization import to_json
 from hemascope.smear.counted import interval_of
 from hemascope.smear.shares import count_classes, nucleated_of
-from hemascope.uncertainty.confusion import measure_confusion
+from hemascope.uncertainty.confusion import Confusion, measure_confusion
 
 CELLS = 200
 # Shares among all nucleated cells, in the order of CLASSES.
@@ -123,6 +123,40 @@ def exact_coverage(share: float, n: int) -> float:
     return float(chances @ np.array(held))
 
 
+def draw_sample(
+    cells: Named, mixture: FloatArray, random: np.random.Generator
+) -> tuple[Confusion, IntArray, IntArray]:
+    """The confusion of one half of the cells; 200 of the other half, and those with a name."""
+    calibrating = random.random(len(cells.targets)) < 0.5
+    confusion = measure_confusion(
+        "half",
+        cells.targets[calibrating],
+        cells.named[calibrating],
+        cells.without[calibrating],
+        len(mixture),
+    )
+    drawn = []
+    for k, count in enumerate(random.multinomial(CELLS, mixture)):
+        left = np.flatnonzero((cells.targets == k) & ~calibrating)
+        drawn.append(random.choice(left, count, replace=count > len(left)))
+    chosen = np.concatenate(drawn).astype(np.int64)
+    return confusion, chosen, chosen[~cells.without[chosen]]
+
+
+@dataclass
+class Record:
+    """Of one kind of interval of one class: whether each held the share, its width and its gap."""
+
+    held: list[bool] = field(default_factory=list)
+    widths: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+
+    def add(self, found: Interval, share: float) -> None:
+        self.held.append(found.low - 1e-9 <= share <= found.high + 1e-9)
+        self.widths.append(100 * (found.high - found.low))
+        self.gaps.append(100 * (found.value - share))
+
+
 def simulate(
     cells: Named, card: Card, name: str, percent: tuple[float, ...], samples: int, seed: int
 ) -> Composition:
@@ -133,51 +167,47 @@ def simulate(
         mixture[names.index(label)] = share / sum(percent)
     white = mixture * [find_counted_class(label).role == "white" for label in names]
     truth = dict(zip(names, (white / white.sum()).tolist(), strict=True))
-    held: dict[tuple[str, str], list[bool]] = {}
-    widths: dict[tuple[str, str], list[float]] = {}
-    gaps: dict[tuple[str, str], list[float]] = {}
+    raw, corrected = defaultdict[str, Record](Record), defaultdict[str, Record](Record)
     lost = []
     for _ in range(samples):
-        calibrating = random.random(len(cells.targets)) < 0.5
-        confusion = measure_confusion(
-            "half",
-            cells.targets[calibrating],
-            cells.named[calibrating],
-            cells.without[calibrating],
-            len(names),
-        )
-        drawn = []
-        for k, count in enumerate(random.multinomial(CELLS, mixture)):
-            left = np.flatnonzero((cells.targets == k) & ~calibrating)
-            drawn.append(random.choice(left, count, replace=count > len(left)))
-        chosen = np.concatenate(drawn).astype(np.int64)
-        seen = chosen[~cells.without[chosen]]
+        confusion, chosen, seen = draw_sample(cells, mixture, random)
         lost.append(1 - len(seen) / len(chosen))
         counts = Counter(names[k] for k in cells.named[seen])
-        rows = count_classes(nucleated_of(counts, replace(card, confusion=confusion)))
-        for row in rows:
-            for kind, found in (("raw", interval_of(row.share)), ("corrected", row.corrected)):
-                assert isinstance(found, Interval)
-                key, share = (row.name, kind), truth[row.name]
-                held.setdefault(key, []).append(found.low - 1e-9 <= share <= found.high + 1e-9)
-                widths.setdefault(key, []).append(100 * (found.high - found.low))
-                gaps.setdefault(key, []).append(100 * (found.value - share))
-    return Composition(
-        name,
-        tuple(
-            ClassCoverage(
-                label,
-                truth[label],
-                *(wilson(sum(held[label, kind]), samples) for kind in ("raw", "corrected")),
-                exact_coverage(truth[label], CELLS),
-                *(float(np.mean(gaps[label, kind])) for kind in ("raw", "corrected")),
-                *(float(np.mean(widths[label, kind])) for kind in ("raw", "corrected")),
-            )
-            for label in CLASSES
-            if label in truth and find_counted_class(label).role == "white"
-        ),
-        float(np.mean(lost)),
+        for row in count_classes(nucleated_of(counts, replace(card, confusion=confusion))):
+            counted = interval_of(row.share)
+            assert counted is not None
+            assert row.corrected is not None
+            raw[row.name].add(counted, truth[row.name])
+            corrected[row.name].add(row.corrected, truth[row.name])
+    coverage = tuple(
+        ClassCoverage(
+            label=label,
+            share=truth[label],
+            raw=wilson(sum(raw[label].held), samples),
+            corrected=wilson(sum(corrected[label].held), samples),
+            in_theory=exact_coverage(truth[label], CELLS),
+            raw_bias=float(np.mean(raw[label].gaps)),
+            corrected_bias=float(np.mean(corrected[label].gaps)),
+            raw_width=float(np.mean(raw[label].widths)),
+            corrected_width=float(np.mean(corrected[label].widths)),
+        )
+        for label in CLASSES
+        if find_counted_class(label).role == "white"
     )
+    return Composition(name, coverage, float(np.mean(lost)))
+
+
+def print_coverage(result: DifferentialCoverage) -> None:
+    for composition in result.compositions:
+        for found in composition.classes:
+            print(
+                f"{composition.name:30} {found.label:12} {100 * found.share:5.1f} %  raw "
+                f"{100 * found.raw.value:5.1f}  corrected {100 * found.corrected.value:5.1f}  "
+                f"theory {100 * found.in_theory:5.1f}  width {found.raw_width:.1f} "
+                f"{found.corrected_width:.1f}  bias {found.raw_bias:+.2f} "
+                f"{found.corrected_bias:+.2f}"
+            )
+    print(f"mean raw {result.mean_raw:.3f}, corrected {result.mean_corrected:.3f}")
 
 
 def main() -> None:
@@ -221,16 +251,7 @@ def main() -> None:
         provenance() | {"model": card.name, "model_sha256": card.model_sha256},
     )
     write_atomic(given.out, to_json(result))
-    for composition in compositions:
-        for found in composition.classes:
-            print(
-                f"{composition.name:30} {found.label:12} {100 * found.share:5.1f} %  raw "
-                f"{100 * found.raw.value:5.1f}  corrected {100 * found.corrected.value:5.1f}  "
-                f"theory {100 * found.in_theory:5.1f}  width {found.raw_width:.1f} "
-                f"{found.corrected_width:.1f}  bias {found.raw_bias:+.2f} "
-                f"{found.corrected_bias:+.2f}"
-            )
-    print(f"mean raw {result.mean_raw:.3f}, corrected {result.mean_corrected:.3f}")
+    print_coverage(result)
 
 
 if __name__ == "__main__":

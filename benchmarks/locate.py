@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import ImageDraw
 
 from hemascope.arrays import FloatArray
 from hemascope.bundle.bundle import pretrained_folder
@@ -33,6 +34,7 @@ from hemascope.smear.locate import Locator
 from hemascope.smear.records import KINDS, LocatedField
 
 LEAST_SCORE = 0.02  # that average precision goes down to
+COLOURS = {"white": "blue", "red": "lime", "platelet": "red"}
 WITHIN = 0.1  # relative error of the scale
 GREEN_BAR, GREEN_MICRONS = (440, 496, 105.3), 20.0  # row, left, length in pixels
 BLACK_BAR, BLACK_MICRONS = (434, 558, 42.5), 8.0
@@ -69,6 +71,32 @@ def score(folder: Path | None, fields: Sequence[MarkedField]) -> dict[str, Any]:
     truth = [true_scale(field, f) for f, field in zip(located, fields, strict=True)]
     result["scale"] = scale_errors(located, truth)
     return result
+
+
+def show_disagreements(
+    folder: Path, locator: Locator, name: str, fields: Sequence[MarkedField], most: int = 12
+) -> None:
+    """Pictures of the fields where drawn boxes (yellow) and found ones agree least, worst first."""
+    ranked = []
+    for field in fields:
+        found = locator.locate(field.path)
+        matches = [
+            match_cells(found, field.cells, kind) for kind in KINDS if kind in field.complete
+        ]
+        right = sum(int(m.is_right.sum()) for m in matches)
+        ranked.append(
+            (2 * right / max(1, sum(len(m.scores) + m.drawn for m in matches)), field, found)
+        )
+    ranked.sort(key=lambda entry: entry[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (f1, field, found) in enumerate(ranked[:most], 1):
+        picture = decode(field.path)
+        pen = ImageDraw.Draw(picture)
+        for cell in field.cells:
+            pen.rectangle(cell.box, outline="yellow", width=3)
+        for cell in found.cells:
+            pen.rectangle(cell.box, outline=COLOURS[cell.kind])
+        picture.save(folder / f"{name}_{number:02d}_f1_{f1:.2f}_{field.path.stem}.png")
 
 
 def true_scale(field: MarkedField, found: LocatedField) -> float | None:
@@ -197,6 +225,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--left-out", action="append", default=[], metavar="SET=FOLDER")
     parser.add_argument("--quick", action="store_true", help="boxed test fields only")
+    parser.add_argument("--show", type=Path, help="folder for pictures of disagreements")
     parser.add_argument("--write-card", action="store_true", help="the main figures go on it")
     asked = parser.parse_args()
     sets = {name: fields.read(asked.data) for name, fields in FIELD_SETS.items()}
@@ -207,6 +236,8 @@ def main() -> None:
         if test:
             result["held_out"][name] = score(asked.bundle, test)
             _say(name, result["held_out"][name])
+            if asked.show is not None:
+                show_disagreements(asked.show, Locator.from_bundle(asked.bundle), name, test)
     for pair in asked.left_out:
         name, _, folder = pair.partition("=")
         result["left_out"][name] = score(Path(folder), boxed[name])

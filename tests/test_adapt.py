@@ -283,6 +283,10 @@ def test_cells_in_other_light(
     card = read_bundle(out).card
     assert card.name.endswith("adapted to green light")
     assert card.metrics[0].result.n == 18
+    assert card.confusion is not None
+    assert [sum(row) for row in card.confusion.counts if any(row)] == [6, 6, 6]
+    right = sum(row[k] for k, row in enumerate(card.confusion.counts))
+    assert right == card.metrics[0].result.successes
     paths = sorted((tinted / "others").rglob("*.png"))
     predictions = Classifier(out).predict(paths)
     right = [

@@ -93,6 +93,11 @@ def test_passing_bablok_covers_the_line_in_95_of_100_sets() -> None:
     assert 0.92 <= covered / 400 <= 0.99
 
 
+def test_an_upright_line_has_no_slope() -> None:
+    found = passing_bablok([0, 0, 0, 0, 0], [1, 2, 3, 4, 5])
+    assert found.slope.value is found.slope.high is found.intercept.value is None
+
+
 def test_equal_samples_have_no_line() -> None:
     assert passing_bablok([5, 5, 5, 5], [5, 5, 5, 5]).slope.value is None
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hemascope import Classifier, calibrate, open_manifest
+from hemascope.bundle.bundle import read_bundle, replace_model
 from hemascope.bundle.card import Card, read_card, write_card
 from hemascope.bundle.card_check import check_card
 from hemascope.classes import BLOOD_CELLS
+from hemascope.data.synthetic import draw_folder
 from hemascope.preprocess import InputSpec
 from hemascope.uncertainty.confusion import Confusion, correct_shares, measure_confusion, summarise
 
@@ -71,7 +75,7 @@ def test_chosen_classes_leave_the_others_out() -> None:
 
 @pytest.mark.parametrize(
     ("confusion", "counts"),
-    [(TWO, (0, 0)), (Confusion("few", ((19, 0), (0, 500)), (0, 0)), (10, 10))],
+    [(TWO, (0, 0)), (Confusion("few", ((9, 0), (0, 500)), (0, 0)), (10, 10))],
 )
 def test_nothing_is_corrected_without_cells(confusion: Confusion, counts: tuple[int, int]) -> None:
     assert correct_shares(confusion, (0, 1), counts) is None
@@ -98,7 +102,7 @@ def card() -> Card:
     return Card("drawn", BLOOD_CELLS, InputSpec(128), "none", 1, "0" * 64, "nothing")
 
 
-def test_a_card_keeps_its_confusion(card: Card, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_card_keeps_its_confusion(card: Card, tmp_path: Path) -> None:
     confusion = Confusion("test", ((9,) * 8,) * 8, (1,) * 8)
     write_card(replace(card, confusion=confusion), tmp_path)
     assert read_card(tmp_path).confusion == confusion
@@ -111,3 +115,20 @@ def test_a_card_keeps_its_confusion(card: Card, tmp_path) -> None:  # type: igno
 def test_a_confusion_that_does_not_fit_is_refused(card: Card, confusion: Confusion) -> None:
     with pytest.raises(ValueError, match="confusion must"):
         check_card(replace(card, confusion=confusion))
+
+
+@pytest.mark.slow
+def test_calibration_measures_what_the_classifier_then_does(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "cells", per_class=20)
+    manifest = open_manifest(tmp_path / "cells")
+    bundle = calibrate(replace(read_bundle(), fallback=None), manifest, "drawn cells")
+    found = bundle.card.confusion
+    assert found is not None
+    assert found.measured_on == "drawn cells"
+    predictions = Classifier(bundle, threads=1).predict(manifest.views())
+    names = bundle.card.classes.names
+    targets = np.array([names.index(row.label) for row in manifest.rows])
+    named = np.array([names.index(str(each.label)) for each in predictions])
+    review = np.array([bool(each.uncertainty and each.uncertainty.review) for each in predictions])
+    assert found == measure_confusion("drawn cells", targets, named, review, len(names))
+    assert replace_model(bundle, bundle.model).card.confusion is None

@@ -15,19 +15,21 @@ import pytest
 from PIL import Image
 
 from drawn_smears import KnownLocator, cells_of, draw_sample
-from hemascope import Classifier
+from hemascope import Classifier, DifferentialCount, HemascopeError, count_smear
 from hemascope.cli import app
 from hemascope.data.synthetic import draw_cell
 from hemascope.data.synthetic_fields import DrawnField
 from hemascope.preprocess import View
+from hemascope.reports.count_fields import CELLS, choose
 from hemascope.serialization import from_json
 from hemascope.smear import run
-from hemascope.smear.counted import DifferentialCount
+from hemascope.smear.counted import NamedCell
 from hemascope.smear.locate import Locator
 from hemascope.smear.naming import Probe, name_field, probe_sample
 from hemascope.smear.records import LocatedCell
 from hemascope.smear.run import count_to
 from hemascope.smear.samples import Sample, find_samples
+from named_fields import field_of, prediction_of
 
 FIELDS = 6
 
@@ -93,6 +95,24 @@ def test_white_cells_are_named_as_classify_names_them(
         assert cell.prediction.region == alone.region
         assert cell.prediction.label == alone.label
         assert cell.prediction.probability == pytest.approx(alone.probability, abs=0.02)
+
+
+def test_one_call_counts_as_the_command_does(
+    slide: list[DrawnField], locator: KnownLocator, classifier: Classifier
+) -> None:
+    assert call("slide", "--json", "r.json", "--wbc", "7.2") == 0
+    record = from_json(Path("r.json").read_bytes(), DifferentialCount)
+    paths = sorted(Path("slide").iterdir())
+    count = count_smear(paths, classifier, sample="slide", wbc=7.2)
+    assert replace(count, provenance=record.provenance) == record
+    Image.new("RGB", (300, 300), "white").save("white.png")
+    with pytest.raises(HemascopeError, match="no cell was found"):
+        count_smear(["white.png"], classifier)
+    with pytest.raises(HemascopeError, match="no field was given"):
+        count_smear([], classifier)
+    for words in ({"wbc": -1.0}, {"um_per_pixel": 100.0}):
+        with pytest.raises(ValueError, match="must be"):
+            count_smear(paths, classifier, **words)
 
 
 def test_the_command_writes_every_kind_of_file(slide: list[DrawnField]) -> None:
@@ -254,7 +274,7 @@ def test_a_scale_that_contradicts_the_red_cells_is_refused(slide: list[DrawnFiel
     assert call("slide", "--um-per-pixel", "0.1", "--json", "r.json", "--force") == 0
     record = from_json(Path("r.json").read_bytes(), DifferentialCount)
     assert (record.um_per_pixel, record.scale_source) == (0.1, "given")
-    with pytest.raises(ValueError, match="must be from"):
+    with pytest.raises(ValueError, match="micrometres wide"):
         call("slide", "--um-per-pixel", "500", "--force")
 
 
@@ -415,3 +435,18 @@ def test_a_probe_looks_at_fields_from_all_over_the_sample(
     assert locator.looks == 12
     assert probe.um_per_pixel is not None
     assert set(probe.located) <= set(sample.paths)
+
+
+def test_the_page_keeps_the_least_certain_cells_of_each_class() -> None:
+    cells = [
+        NamedCell(
+            LocatedCell("white", (100 + k, 100, 160 + k, 160), 0.9, at_border=False),
+            replace(prediction_of(label), probability=0.5 + k / 1000),
+        )
+        for label in ("neutrophil", "basophil")
+        for k in range(200 if label == "neutrophil" else 3)
+    ]
+    chosen = choose([field_of(cells)])
+    kept = {name: sorted(-entry[0] for entry in group) for name, group in chosen.cells.items()}
+    assert kept["neutrophil"] == [0.5 + k / 1000 for k in range(CELLS)]
+    assert len(kept["basophil"]) == 3

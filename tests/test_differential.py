@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from hemascope.classes import BLOOD_CELLS, COUNTED_CLASSES, find_counted_class
+from hemascope.errors import SampleError
 from hemascope.metrics.intervals import exact_interval
 from hemascope.serialization import from_json, to_json
-from hemascope.smear.counted import DifferentialCount, Flag, NamedCell, NamedField
+from hemascope.smear.counted import DifferentialCount, Flag, NamedCell, NamedField, interval_of
 from hemascope.smear.differential import CountOptions, count_sample
-from hemascope.smear.naming import SampleError, join_scales
+from hemascope.smear.naming import join_scales
 from hemascope.smear.records import LocatedCell, Scale
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION
 from named_fields import SCALE, card_of, field_of, fields_of, located, prediction_of, white
@@ -160,6 +161,23 @@ def test_nothing_is_corrected_without_a_confusion_or_for_other_cells() -> None:
     count = count_sample("slide", [*fields_of(NORMAL), *unlike], card_of())
     assert count.trusted == "raw"
     assert "50 of 250" in count.trusted_because
+
+
+def test_a_class_without_labelled_cells_is_not_corrected_but_the_others_are() -> None:
+    card = card_of(confused=0.05)
+    assert card.confusion is not None
+    counts = list(card.confusion.counts)
+    counts[0] = (0,) * 8  # no basophil was labelled
+    card = replace(card, confusion=replace(card.confusion, counts=tuple(counts)))
+    found = count_sample("slide", fields_of({"lymphocyte": 95, "monocyte": 5}), card)
+    rows = {row.name: row for row in found.classes}
+    assert found.trusted == "corrected"
+    assert rows["basophil"].corrected is None
+    assert found.trusted_share(rows["basophil"]) == interval_of(rows["basophil"].share)
+    assert rows["monocyte"].corrected is not None
+    assert rows["monocyte"].corrected.value < 0.005
+    with_basophil = {"lymphocyte": 95, "monocyte": 4, "basophil": 1}
+    assert count_sample("slide", fields_of(with_basophil), card).trusted == "raw"
 
 
 def test_totals_become_numbers_without_the_erythroblasts() -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from hemascope.predictions import Prediction, Region, Uncertainty
     from hemascope.preprocess import InputSpec, View
     from hemascope.records import Evaluation
+    from hemascope.smear.count_smear import count_smear
+    from hemascope.smear.counted import DifferentialCount
     from hemascope.smear.locate import Locator
     from hemascope.training.recipe import Recipe, list_models
     from hemascope.training.run import train
@@ -41,6 +43,7 @@ __all__ = [
     "CellClass",
     "ClassSet",
     "Classifier",
+    "DifferentialCount",
     "Evaluation",
     "HemascopeError",
     "ImageError",
@@ -56,6 +59,7 @@ __all__ = [
     "__version__",
     "adapt",
     "calibrate",
+    "count_smear",
     "create_model",
     "evaluate",
     "list_bundles",
@@ -73,6 +77,7 @@ _HOMES = {
     "CellClass": "hemascope.classes",
     "ClassSet": "hemascope.classes",
     "Classifier": "hemascope.inference.classifier",
+    "DifferentialCount": "hemascope.smear.counted",
     "Evaluation": "hemascope.records",
     "HemascopeError": "hemascope.errors",
     "ImageError": "hemascope.errors",
@@ -87,6 +92,7 @@ _HOMES = {
     "View": "hemascope.preprocess",
     "adapt": "hemascope.post_training.adapt",
     "calibrate": "hemascope.post_training.calibrate",
+    "count_smear": "hemascope.smear.count_smear",
     "create_model": "hemascope.models",
     "evaluate": "hemascope.evaluation.evaluate",
     "list_bundles": "hemascope.bundle.bundle",

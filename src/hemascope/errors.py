@@ -5,6 +5,7 @@
     ├── ManifestError     labelled images that cannot be used (also a ValueError)
     │   └── LeakageError  an image is trained on and tested on
     ├── BundleError       a model that cannot be used        (also a ValueError)
+    ├── SampleError       a smear that cannot be counted     (also a ValueError)
     ├── StorageError      storage that refuses               (also a ValueError)
     └── TrainingError     a run that cannot go on            (also a RuntimeError)
 
@@ -72,6 +73,10 @@ class BundleError(HemascopeError, ValueError):
         ...
     hemascope.errors.BundleError: 'hemascope-0' is no folder, and no bundle of that name ...
     """
+
+
+class SampleError(HemascopeError, ValueError):
+    """A smear that cannot be counted; its text says why and what to do."""
 
 
 class StorageError(HemascopeError, ValueError):

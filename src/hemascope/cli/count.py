@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
 
-from hemascope.bundle.card import Card
 from hemascope.cli.options import (
     BundlePath,
     Force,
@@ -29,86 +25,17 @@ from hemascope.cli.terminal import (
     progress_bar,
     refuse_existing,
 )
-from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.records import RESEARCH_USE_ONLY, Interval
-from hemascope.reports.count_fields import overlays as draw_overlays
-from hemascope.reports.count_pages import comparison_page, count_page
-from hemascope.serialization import to_json
+from hemascope.reports.write_counts import CountFiles
 from hemascope.smear.compare import ManualCount, compare_counts, read_manual_counts
-from hemascope.smear.counted import DifferentialCount, NamedField
+from hemascope.smear.counted import DifferentialCount
 from hemascope.smear.differential import CountOptions
-from hemascope.smear.fhir import to_fhir
-from hemascope.smear.hl7 import to_hl7
 from hemascope.smear.locate import Locator
+from hemascope.smear.naming import check_width
 from hemascope.smear.run import count_to
 from hemascope.smear.samples import Sample, find_samples
 from hemascope.smear.shares import count_classes, nucleated_of
-
-UNSAFE = re.compile(r"[^\w.-]+")
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """The files that are written for each sample; with several samples, each has its own name."""
-
-    report: Path | None
-    json: Path | None
-    fhir: Path | None
-    hl7: Path | None
-    overlays: Path | None
-    several: bool
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Those that were asked for, as they were asked for."""
-        return tuple(filter(None, (self.report, self.json, self.fhir, self.hl7)))
-
-    def of(self, path: Path, sample: str) -> Path:
-        """Where the file of a sample is."""
-        if not self.several:
-            return path
-        return path.with_name(f"{path.stem}-{UNSAFE.sub('_', sample)}{path.suffix}")
-
-    def check(self, samples: tuple[Sample, ...], force: bool) -> None:
-        """Raises ValueError for files that exist, or that two samples would share."""
-        for path in self.files:
-            names: dict[Path, str] = {}
-            for sample in samples:
-                target = self.of(path, sample.name)
-                if target in names:
-                    raise ValueError(
-                        f"{target}: would be written for '{names[target]}' and for "
-                        f"'{sample.name}'; rename one of the samples"
-                    )
-                names[target] = sample.name
-                refuse_existing(force, target)
-
-    def write(
-        self,
-        count: DifferentialCount,
-        read_fields: Callable[[], Iterator[NamedField]],
-        card: Card,
-        count_unlike: bool,
-    ) -> None:
-        """Writes the files of one sample; one that was not counted has a page and a record only."""
-        name = count.sample
-        if self.report is not None:
-            fields = read_fields() if count.status == "ok" else iter(())
-            page = count_page(count, fields, card, count_unlike)
-            write_atomic(self.of(self.report, name), page)
-        if self.json is not None:
-            write_atomic(self.of(self.json, name), to_json(count))
-        if count.status != "ok":
-            return
-        if self.fhir is not None:
-            write_atomic(self.of(self.fhir, name), to_fhir(count))
-        if self.hl7 is not None:
-            write_atomic(self.of(self.hl7, name), to_hl7(count))
-        if self.overlays is not None:
-            folder = self.overlays / UNSAFE.sub("_", name) if self.several else self.overlays
-            for number, (field, png) in enumerate(draw_overlays(read_fields(), card, count_unlike)):
-                write_atomic(folder / f"{number:04d}_{Path(field.path).stem}.png", png)
 
 
 def count(
@@ -123,7 +50,7 @@ def count(
     overlays: Path | None = None,
     compare: Path | None = None,
     wbc: float | None = None,
-    um_per_pixel: float | None = None,
+    um_per_pixel: float | Literal["auto"] = "auto",
     count_unlike: Annotated[bool, Parameter(negative="")] = False,
     bundle: BundlePath = None,
     locator: Path | None = None,
@@ -162,7 +89,7 @@ def count(
     wbc
         The white cell count of the blood in 10⁹/L, for numbers in a volume.
     um_per_pixel
-        How many micrometres a pixel is wide; by default the red cells tell it.
+        How many micrometres a pixel is wide; by default (auto) the red cells tell it.
     count_unlike
         Count cells that are unlike the training cells too, by the names of the fallback model;
         measure it on your own cells first.
@@ -174,11 +101,12 @@ def count(
         Exit with 1 if any field cannot be read, or any sample cannot be counted.
     """
     limit_pixels(max_pixels)
-    if um_per_pixel is not None and not 0.02 <= um_per_pixel <= 2.0:
-        raise ValueError(f"--um-per-pixel must be from 0.02 to 2, not {um_per_pixel:g}")
+    given = None if um_per_pixel == "auto" else um_per_pixel
+    if given is not None:
+        check_width(given)
     found = find_samples(fields, wbc)
-    outputs = Outputs(report, json, fhir, hl7, overlays, len(found.samples) > 1)
-    outputs.check(found.samples, force or resume)
+    outputs = CountFiles(report, json, fhir, hl7, overlays, len(found.samples) > 1)
+    _check_files(outputs, found.samples, force or resume)
     classifier = Classifier(bundle_folder(bundle), threads)
     manual = _read_manual(compare, classifier)
     finder = Locator.from_bundle(locator, threads=1)
@@ -188,7 +116,7 @@ def count(
             found.samples,
             finder,
             classifier,
-            CountOptions(um_per_pixel, count_unlike, finder.card.model_sha256),
+            CountOptions(given, count_unlike, finder.card.model_sha256),
             cells=cells,
             on_count=lambda made, read: outputs.write(made, read, classifier.card, count_unlike),
             progress=progress,
@@ -207,6 +135,21 @@ def count(
     return _exit_status(counts, strict)
 
 
+def _check_files(outputs: CountFiles, samples: tuple[Sample, ...], force: bool) -> None:
+    """Raises ValueError for files that exist, or that two samples would share."""
+    for path in outputs.files:
+        names: dict[Path, str] = {}
+        for sample in samples:
+            target = outputs.of(path, sample.name)
+            if target in names:
+                raise ValueError(
+                    f"{target}: would be written for '{names[target]}' and for '{sample.name}'; "
+                    "rename one of the samples"
+                )
+            names[target] = sample.name
+            refuse_existing(force, target)
+
+
 def _read_manual(path: Path | None, classifier: Classifier) -> tuple[ManualCount, ...]:
     """The manual counts, read before anything is counted, so that a bad table costs no time."""
     if path is None:
@@ -218,7 +161,7 @@ def _read_manual(path: Path | None, classifier: Classifier) -> tuple[ManualCount
 def _compare(
     counts: list[DifferentialCount],
     manual: tuple[ManualCount, ...],
-    outputs: Outputs,
+    outputs: CountFiles,
     classifier: Classifier,
 ) -> None:
     """Prints how our counts compare with manual ones, and writes it beside the page and record."""
@@ -237,12 +180,7 @@ def _compare(
     out.print(table)
     if comparison.missing:
         print_warning(f"only on one side of --compare: {', '.join(comparison.missing)}")
-    for path, content in (
-        (outputs.report, lambda: comparison_page(comparison, classifier.card)),
-        (outputs.json, lambda: to_json(comparison)),
-    ):
-        if path is not None:
-            write_atomic(path.with_name(f"{path.stem}-comparison{path.suffix}"), content())
+    outputs.write_comparison(comparison, classifier.card)
 
 
 def _points(value: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import exp, lgamma, nan, sqrt
+from math import exp, isfinite, lgamma, nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -63,9 +63,9 @@ def passing_bablok(first: ArrayLike, second: ArrayLike) -> Line:
     """A line through N samples with errors in both measurements, with its 95 % intervals.
 
     The slope is the shifted median of the slopes between all pairs of samples. Undefined for fewer
-    than three samples, or where all have the same value. Passing and Bablok, "A new biometrical
-    procedure for testing the equality of measurements from two different analytical methods",
-    Journal of Clinical Chemistry and Clinical Biochemistry 21 (1983).
+    than three samples, or where all have the same value; None for an upright line. Passing and
+    Bablok, "A new biometrical procedure for testing the equality of measurements from two different
+    analytical methods", Journal of Clinical Chemistry and Clinical Biochemistry 21 (1983).
     """
     x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     n, slopes = x.size, _pair_slopes(x, y)
@@ -80,11 +80,20 @@ def passing_bablok(first: ArrayLike, second: ArrayLike) -> Line:
     ) / 2
     low = slopes[_within(lowest - 1 + shift, count)]
     high = slopes[_within(count - lowest + shift, count)]
-    cuts = [float(np.median(y - slope * x)) for slope in (middle, high, low)]
+    value, steep, flat = (_cut(x, y, slope) for slope in (middle, high, low))
     return Line(
-        Estimate(float(middle), n, float(low), float(high)),
-        Estimate(cuts[0], n, cuts[1], cuts[2]),
+        Estimate(_finite(middle), n, _finite(low), _finite(high)), Estimate(value, n, steep, flat)
     )
+
+
+def _cut(x: FloatArray, y: FloatArray, slope: float) -> float | None:
+    """Where the line of this slope through the middle of the samples cuts the axis."""
+    return float(np.median(y - slope * x)) if isfinite(slope) else None
+
+
+def _finite(slope: float) -> float | None:
+    """A slope, or None for an upright line."""
+    return float(slope) if isfinite(slope) else None
 
 
 def _pair_slopes(x: FloatArray, y: FloatArray) -> FloatArray:

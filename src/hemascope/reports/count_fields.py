@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import io
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +18,7 @@ from hemascope.smear.counted import CellPlace, NamedCell, NamedField
 from hemascope.smear.reasons import is_outside_frame, reason_without_name
 from hemascope.smear.records import Box
 
-FIELDS, CELLS = 40, 400  # shown; more would make the page too heavy to open
+FIELDS, CELLS = 40, 60  # fields, and cells of each class; more would make the page too heavy
 FIELD_WIDTH, THUMBNAIL = 1000, 96
 MARGIN = 1.5  # of a cell's longer side
 RED, PLATELET, NO_NAME = "red cell", "platelet", "unidentified"
@@ -58,13 +59,13 @@ class ShownField:
 
 @dataclass
 class Chosen:
-    """What is shown of any number of fields: the first with white cells, the least certain cells.
+    """What is shown of any number of fields: the first ones, and each class's least certain cells.
 
-    `keys` are the names of cells on the page, by where they are.
+    `cells` are by group, and `keys` are the names of cells on the page, by where they are.
     """
 
     fields: list[NamedField] = field(default_factory=list)
-    cells: list[tuple[float, int, ShownCell]] = field(default_factory=list)
+    cells: dict[str, list[tuple[float, int, ShownCell]]] = field(default_factory=dict)
     keys: dict[CellPlace, str] = field(default_factory=dict)
     count_unlike: bool = False
 
@@ -76,10 +77,11 @@ class Chosen:
         for cell in white:
             shown = self.show(found, cell)
             entry = (-shown.probability, len(self.keys), shown)
-            if len(self.cells) < CELLS:
-                heapq.heappush(self.cells, entry)
+            group = self.cells.setdefault(shown.group, [])
+            if len(group) < CELLS:
+                heapq.heappush(group, entry)
             else:
-                heapq.heappushpop(self.cells, entry)  # drops the most certain
+                heapq.heappushpop(group, entry)  # drops the most certain
 
     def show(self, found: NamedField, cell: NamedCell) -> ShownCell:
         """A cell as the page shows it, without its image."""
@@ -121,7 +123,7 @@ def show(chosen: Chosen) -> tuple[list[ShownField], list[ShownCell]]:
     Each file is opened once; what went away since it was counted is left out.
     """
     wanted: dict[str, list[ShownCell]] = {}
-    for _, _, cell in chosen.cells:
+    for _, _, cell in itertools.chain.from_iterable(chosen.cells.values()):
         wanted.setdefault(cell.path, []).append(cell)
     by_path = {found.path: found for found in chosen.fields}
     fields: dict[str, ShownField] = {}

@@ -9,6 +9,7 @@ from hemascope.bundle.card import Card
 from hemascope.classes import find_counted_class
 from hemascope.records import Interval
 from hemascope.reports.count_fields import (
+    CELLS,
     NO_NAME,
     PLATELET,
     RED,
@@ -99,6 +100,7 @@ def count_page(
         ],
         all_cells=count.white + count.erythroblasts.count + sum(count.unidentified.values()),
         shown_cells=len(shown_cells),
+        most=CELLS,
         flagged=[
             [chosen.keys[place] for place in flag.cells if place in chosen.keys]
             for flag in count.flags

@@ -127,7 +127,7 @@ class DifferentialCount:
 
     Examples
     --------
-    >>> from hemascope.smear.counted import DifferentialCount
+    >>> from hemascope import DifferentialCount
     >>> DifferentialCount("slide 17", status="none of its fields could be read").white
     0
     """

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from hemascope.bundle.card import Card
+from hemascope.errors import SampleError
 from hemascope.provenance import provenance
 from hemascope.smear.counted import DifferentialCount, NamedField, ScaleSource, Trusted
 from hemascope.smear.flags import raise_flags
 from hemascope.smear.method import describe_method
-from hemascope.smear.naming import SampleError, check_scale, join_scales
+from hemascope.smear.naming import check_scale, join_scales
 from hemascope.smear.shares import (
     add_totals,
     count_classes,

@@ -1,6 +1,8 @@
 """A differential count as a FHIR R4 Bundle: DiagnosticReport, Observations, Specimen, Device.
 
 The report is preliminary: nobody has signed it. Intervals are components, as no reference range.
+When the blood was taken, and whose it is, is not known here: there is neither `effective` nor
+`subject`.
 https://hl7.org/fhir/R4/diagnosticreport.html, https://hl7.org/fhir/R4/observation.html
 """
 
@@ -65,7 +67,6 @@ def _report(
         "status": "preliminary",
         "category": [{"coding": [{"system": f"{HL7}/v2-0074", "code": "HM"}]}],
         "code": _code(DIFFERENTIAL_PANEL, "Differential count"),
-        "effectiveDateTime": issued,
         "issued": issued,
         "specimen": [{"reference": specimen}],
         "result": results,
@@ -124,7 +125,6 @@ def _laboratory(code: dict[str, Any], issued: str) -> dict[str, Any]:
         "status": "preliminary",
         "category": [{"coding": [category]}],
         "code": code,
-        "effectiveDateTime": issued,
         "issued": issued,
         "method": {"text": METHOD},
     }

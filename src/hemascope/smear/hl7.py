@@ -1,7 +1,8 @@
 r"""A differential count as an HL7 v2.5.1 message ORU^R01: MSH, OBR, OBX with NTE, SPM.
 
 The results are preliminary (P), and the message is for training (T), not for production. Segments
-end in a carriage return, as the standard says. No patient is known here, so that there is no PID.
+end in a carriage return, as the standard says. Whose blood it is and when it was taken is not known
+here, so that there is no PID and no time of observation, but that of the analysis.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _request(count: DifferentialCount, when: str) -> str:
     order = f"{escape_hl7(count.sample)}^Hemascope"
     return _segment(
         "OBR",
-        {1: "1", 3: order, 4: _coded(DIFFERENTIAL_PANEL, ""), 7: when, 22: when, 25: "P"},
+        {1: "1", 3: order, 4: _coded(DIFFERENTIAL_PANEL, ""), 22: when, 25: "P"},
     )
 
 
@@ -105,9 +106,9 @@ def _observation(
             5: value,
             6: unit,
             11: "P",
-            14: when,
             17: f"^{escape_hl7(METHOD)}^{LOCAL}",
             18: device,
+            19: when,
         },
     )
 

@@ -14,11 +14,11 @@ from typing import Protocol
 from PIL import Image
 
 from hemascope.decoding import decoded
-from hemascope.errors import HemascopeError, ImageError
+from hemascope.errors import ImageError, SampleError
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.order import map_ahead
 from hemascope.predictions import Prediction, Region
-from hemascope.preprocess import View
+from hemascope.preprocess import UM_PER_PIXEL, View
 from hemascope.smear.counted import NamedCell, NamedField
 from hemascope.smear.records import LocatedCell, LocatedField, Scale
 from hemascope.smear.samples import Sample
@@ -34,10 +34,6 @@ SINGLE_CELLS = (
     "'hemascope count' needs whole photographs of the smear"
 )
 AHEAD = 2
-
-
-class SampleError(HemascopeError, ValueError):
-    """A sample that cannot be counted; its text says why and what to do."""
 
 
 class FieldLocator(Protocol):
@@ -145,6 +141,15 @@ def join_scales(scales: Iterable[Scale | None]) -> Scale | None:
         median(scale.high for scale in known),
         sum(scale.n for scale in known),
     )
+
+
+def check_width(um_per_pixel: float) -> None:
+    """Raises ValueError for a width of a pixel that no microscope has."""
+    low, high = UM_PER_PIXEL
+    if not low <= um_per_pixel <= high:
+        raise ValueError(
+            f"a pixel must be {low:g} to {high:g} micrometres wide, not {um_per_pixel:g}"
+        )
 
 
 def check_scale(um_per_pixel: float, scale: Scale | None) -> None:

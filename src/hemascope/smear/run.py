@@ -18,12 +18,13 @@ import msgspec
 from hemascope.arrays import ProgressCallback
 from hemascope.batch.shards import DiskFolder, Job, Shards, job_of, shard_file
 from hemascope.batch.table import KINDS, Write, open_table
+from hemascope.errors import SampleError
 from hemascope.files import atomic_path, remove_torn
 from hemascope.inference.classifier import Classifier
 from hemascope.serialization import from_json
 from hemascope.smear.counted import DifferentialCount, NamedField
 from hemascope.smear.differential import CountOptions, count_sample, provenance_of
-from hemascope.smear.naming import FieldLocator, Probe, SampleError, name_fields, probe_sample
+from hemascope.smear.naming import FieldLocator, Probe, name_fields, probe_sample
 from hemascope.smear.samples import Sample
 from hemascope.smear.tables import cell_columns, cell_rows, sample_columns, sample_row
 

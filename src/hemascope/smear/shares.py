@@ -13,7 +13,7 @@ from hemascope.classes import COUNTED_CLASSES, CountedClass, find_counted_class
 from hemascope.metrics.intervals import bootstrap, exact_interval
 from hemascope.records import Estimate, Interval
 from hemascope.smear.counted import ClassCount, DifferentialCount, Erythroblasts, interval_of
-from hemascope.uncertainty.confusion import correct_shares, summarise
+from hemascope.uncertainty.confusion import correct_shares, is_measured, summarise
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,23 @@ class Nucleated:
     """The classes of a model that are nucleated cells, how often each was named, and draws.
 
     `draws` (R,K) are shares among all of them that the counts allow once the model's confusion is
-    taken into account, the estimate first; None where nothing can be corrected.
+    taken into account, the estimate first; None where nothing can be corrected. `measured` are the
+    classes whose confusion is known; others, which no cell was named, are 0 in the draws.
     """
 
     names: tuple[str, ...]
     counts: tuple[int, ...]
+    measured: frozenset[int]
     draws: FloatArray | None
+
+    def correct(self, chosen: Sequence[int], among: Sequence[int]) -> Interval | None:
+        """The corrected share of some classes among others; None where it is not known."""
+        if self.draws is None or not self.measured.issuperset(chosen):
+            return None
+        total = self.draws[:, list(among)].sum(axis=1)
+        part = self.draws[:, list(chosen)].sum(axis=1)
+        shares = np.divide(part, total, out=np.zeros_like(part), where=total > 0)
+        return summarise(shares[:, None])[0]
 
     def count(self, chosen: Sequence[int]) -> int:
         """How many cells were named one of these."""
@@ -42,8 +53,19 @@ def nucleated_of(counts: Mapping[str, int], card: Card) -> Nucleated:
     ]
     names = tuple(card.classes.names[index] for index in indices)
     seen = tuple(counts.get(name, 0) for name in names)
-    draws = None if card.confusion is None else correct_shares(card.confusion, indices, seen)
-    return Nucleated(names, seen, draws)
+    if card.confusion is None:
+        return Nucleated(names, seen, frozenset(), None)
+    measured = [k for k, index in enumerate(indices) if is_measured(card.confusion, index)]
+    draws = None
+    if sum(seen[k] for k in measured) == sum(seen):
+        draws = correct_shares(
+            card.confusion, [indices[k] for k in measured], [seen[k] for k in measured]
+        )
+    if draws is not None:
+        every = np.zeros((len(draws), len(names)))
+        every[:, measured] = draws
+        draws = every
+    return Nucleated(names, seen, frozenset(measured), draws)
 
 
 def count_classes(cells: Nucleated) -> tuple[ClassCount, ...]:
@@ -58,10 +80,7 @@ def count_classes(cells: Nucleated) -> tuple[ClassCount, ...]:
     rows = []
     for title, name, part_of, chosen in _groups(known, white):
         share = exact_interval(cells.count(chosen), cells.count(white))
-        corrected = None
-        if cells.draws is not None:
-            (corrected,) = summarise(_share_of(cells.draws, chosen, white)[:, None])
-        rows.append(ClassCount(name, title, part_of, share, corrected))
+        rows.append(ClassCount(name, title, part_of, share, cells.correct(chosen, white)))
     return tuple(rows)
 
 
@@ -94,12 +113,8 @@ def count_erythroblasts(cells: Nucleated) -> Erythroblasts:
     share = interval_of(exact_interval(count, count + whites))
     if not chosen or share is None or not whites:
         return Erythroblasts(count, None, None)
-    corrected = None
-    if cells.draws is not None:
-        both = list(range(len(cells.names)))
-        (found,) = summarise(_share_of(cells.draws, chosen, both)[:, None])
-        corrected = _per_100(found)
-    return Erythroblasts(count, _per_100(share), corrected)
+    corrected = cells.correct(chosen, range(len(cells.names)))
+    return Erythroblasts(count, _per_100(share), None if corrected is None else _per_100(corrected))
 
 
 def _per_100(share: Interval) -> Interval:
@@ -108,13 +123,6 @@ def _per_100(share: Interval) -> Interval:
         for part in (share.value, share.low, share.high)
     )
     return Interval(*values)
-
-
-def _share_of(draws: FloatArray, chosen: Sequence[int], among: Sequence[int]) -> FloatArray:
-    """The share of some classes among others, in each draw: (R,)."""
-    total = draws[:, list(among)].sum(axis=1)
-    part = draws[:, list(chosen)].sum(axis=1)
-    return np.asarray(np.divide(part, total, out=np.zeros_like(part), where=total > 0))
 
 
 def add_totals(count: DifferentialCount, wbc: float | None) -> DifferentialCount:

@@ -8,7 +8,7 @@ from typing import Any
 from hemascope.batch.table import columns_of, row
 from hemascope.bundle.card import Card
 from hemascope.records import Interval
-from hemascope.smear.counted import DifferentialCount, NamedField
+from hemascope.smear.counted import ClassCount, DifferentialCount, NamedField
 from hemascope.smear.shares import count_classes, nucleated_of
 
 OF_CLASS = ("n", "percent", "percent_low", "percent_high")
@@ -82,14 +82,7 @@ def sample_row(count: DifferentialCount, card: Card) -> dict[str, Any]:
     if count.status != "ok":
         return values
     for counted in count.classes:
-        share, corrected = counted.share, _percent(counted.corrected)
-        of_class = (share.successes, *(_times_100(x) for x in (share.value, share.low, share.high)))
-        values |= {f"{part}_{counted.name}": x for part, x in zip(OF_CLASS, of_class, strict=True)}
-        values |= {
-            f"{part}_{counted.name}": x for part, x in zip(CORRECTED, corrected, strict=True)
-        }
-        absolute = counted.absolute
-        values[f"absolute_{counted.name}"] = None if absolute is None else absolute.value
+        values |= _class_values(counted)
     per_100 = count.trusted_erythroblasts
     total, scale = count.corrected_white_cell_count, count.scale
     return values | {
@@ -117,6 +110,15 @@ def sample_row(count: DifferentialCount, card: Card) -> dict[str, Any]:
         "scale_source": count.scale_source,
         "flags": "|".join(dict.fromkeys(flag.name for flag in count.flags)) or None,
     }
+
+
+def _class_values(counted: ClassCount) -> dict[str, Any]:
+    share, corrected = counted.share, _percent(counted.corrected)
+    raw = (share.successes, *map(_times_100, (share.value, share.low, share.high)))
+    absolute = None if counted.absolute is None else counted.absolute.value
+    columns = (*OF_CLASS, *CORRECTED, "absolute")
+    values = (*raw, *corrected, absolute)
+    return {f"{part}_{counted.name}": x for part, x in zip(columns, values, strict=True)}
 
 
 def _percent(interval: Interval | None) -> tuple[float | None, ...]:

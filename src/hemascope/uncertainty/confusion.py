@@ -15,7 +15,7 @@ import numpy as np
 from hemascope.arrays import BoolArray, FloatArray, IntArray
 from hemascope.records import Interval
 
-LEAST_CELLS = 20  # labelled cells of a class, below which nothing is corrected
+LEAST_CELLS = 10  # labelled cells of a class, below which nothing is corrected
 JEFFREYS = 0.5  # cells of each name that are taken to have been counted beforehand
 LABELLED = 1.0  # cells of each label, spread over all outcomes, likewise
 DRAWS = 2000
@@ -46,6 +46,11 @@ def measure_confusion(
     return Confusion(measured_on, tuple(map(tuple, counts.tolist())), tuple(unidentified.tolist()))
 
 
+def is_measured(confusion: Confusion, index: int) -> bool:
+    """Whether enough cells of a class are labelled to say what becomes of it."""
+    return sum(confusion.counts[index]) + confusion.unidentified[index] >= LEAST_CELLS
+
+
 def correct_shares(
     confusion: Confusion, chosen: Sequence[int], counts: Sequence[int], seed: int = 0
 ) -> FloatArray | None:
@@ -57,7 +62,7 @@ def correct_shares(
     so that they spread as far as both leave the shares open; the priors are Jeffreys' for the count
     and one cell in all for each row, since most confusions never happen. Cells without a
     name are allowed for: a class that is harder to name is rarer among the named cells than in the
-    blood. None where no cell was named, or a class has fewer than 20 labelled cells.
+    blood. None where no cell was named, or a class is not measured.
     """
     labelled = np.array(confusion.counts, dtype=np.float64)[list(chosen)]
     inside = labelled[:, list(chosen)]
@@ -66,7 +71,7 @@ def correct_shares(
     )
     outcomes = np.concatenate([inside, lost[:, None]], axis=1)  # (K,K+1)
     seen = np.array(counts, dtype=np.float64)
-    if not seen.sum() or outcomes.sum(axis=1).min() < LEAST_CELLS:
+    if not seen.sum() or not all(is_measured(confusion, index) for index in chosen):
         return None
     random = np.random.default_rng(seed)
     outcomes = outcomes + LABELLED / outcomes.shape[1]
