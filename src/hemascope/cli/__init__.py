@@ -17,6 +17,7 @@ from hemascope.cli.data import app as data_app
 from hemascope.cli.evaluate import evaluate
 from hemascope.cli.info import benchmark, info
 from hemascope.cli.locator import train_locator
+from hemascope.cli.serve import serve
 from hemascope.cli.study import app as study_app
 from hemascope.cli.terminal import err, print_error, print_warning
 from hemascope.cli.train import export, train
@@ -32,7 +33,7 @@ app = App(
 )
 for command in (
     *(classify, count, explain, train, evaluate, calibrate, adapt, export, train_locator),
-    *(benchmark, info),
+    *(benchmark, info, serve),
 ):
     app.command(command)
 app.command(data_app)
@@ -40,6 +41,12 @@ app.command(study_app)
 
 # Which extra brings a package that may be missing; `train` brings the others.
 EXTRAS = {
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "sqlalchemy": "serve",
+    "alembic": "serve",
+    "argon2": "serve",
+    "psycopg": "postgresql",
     "matplotlib": "evaluate",
     "scipy": "evaluate",
     "ray": "cluster",
