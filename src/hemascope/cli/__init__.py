@@ -18,6 +18,7 @@ from hemascope.cli.evaluate import evaluate
 from hemascope.cli.info import benchmark, info
 from hemascope.cli.locator import train_locator
 from hemascope.cli.serve import serve
+from hemascope.cli.station import app as station_app
 from hemascope.cli.study import app as study_app
 from hemascope.cli.terminal import err, print_error, print_warning
 from hemascope.cli.train import export, train
@@ -37,6 +38,7 @@ for command in (
 ):
     app.command(command)
 app.command(data_app)
+app.command(station_app)
 app.command(study_app)
 
 # Which extra brings a package that may be missing; `train` brings the others.
