@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sqlite3
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -26,63 +23,6 @@ from hemascope.serve.store.people import User, add_user, change_user, find_sessi
 from hemascope.serve.store.schema import metadata
 
 PASSWORD = "correct horse battery"
-
-
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a PostgreSQL server of our own, from Debian's package."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
-    if not found:
-        if os.environ.get("CI"):
-            pytest.fail("PostgreSQL is not installed; .ci/run installs it")
-        pytest.skip("PostgreSQL is not installed; apt-get install postgresql")
-    folder = Path("/tmp") / tmp_path_factory.mktemp("pg").name  # a socket's path must be short
-    folder = folder.with_name(f"hemascope-{os.getpid()}-{time.time_ns()}")
-    folder.mkdir()
-    data = folder / "data"
-    run_as: list[str] = []
-    if os.geteuid() == 0:  # the server refuses to run as root
-        shutil.chown(folder, "postgres")
-        run_as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-
-    def call(*words: str) -> None:
-        command = [*run_as, str(found[-1]), "-D", str(data), "-s", *words]
-        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
-
-    call("initdb", "-o", "--auth=trust --username=hemascope --encoding=UTF8 --no-sync")
-    call("start", "-w", "-o", f"-k {folder} -c listen_addresses='' -c fsync=off")
-    try:
-        yield f"postgresql://hemascope@/postgres?host={folder}"
-    finally:
-        call("stop", "-m", "immediate")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    address = None
-    if request.param == "postgresql":
-        address = request.getfixturevalue("postgresql")
-        with closing(_connect(address)) as connection:
-            connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")  # type: ignore[attr-defined]
-    found = open_store(tmp_path / "store", address)
-    yield found
-    found.close()
-
-
-def _connect(address: str) -> object:
-    import psycopg
-
-    return psycopg.connect(address, autocommit=True)
-
-
-@pytest.fixture(autouse=True)
-def _cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashes that take little time and memory."""
-    from argon2 import PasswordHasher
-
-    monkeypatch.setattr(people, "HASHER", PasswordHasher(1, 8, 1))
 
 
 def test_the_migrations_make_the_tables_that_the_code_knows(store: Store, tmp_path: Path) -> None:

@@ -139,7 +139,11 @@ def _open(folder: Path, database: str | None) -> Store:
     """The store in a folder. Raises ValueError where there is none, rather than make one."""
     from hemascope.serve.store.database import DATABASE, open_store
 
-    if database is None and not (folder / DATABASE).exists() and (folder.exists() and any(folder.iterdir())):
+    if (
+        database is None
+        and not (folder / DATABASE).exists()
+        and (folder.exists() and any(folder.iterdir()))
+    ):
         raise ValueError(f"{folder}: no store, and not empty")
     return open_store(folder, database)
 

@@ -128,9 +128,9 @@ signatures = Table(
     Column("meaning", String(20), nullable=False),
     Column("signed", String(40), nullable=False),
     Column("reason", Text, nullable=False, default=""),
-    Column("count", LargeBinary, nullable=False),  # the DifferentialCount that was signed, as JSON
+    Column("record", LargeBinary, nullable=False),  # the DifferentialCount that was signed, as JSON
     Column("labels", LargeBinary, nullable=False),  # [cell id, machine, label] of each cell
-    Column("sha256", String(64), nullable=False),  # of count and labels
+    Column("sha256", String(64), nullable=False),  # of all of it
     UniqueConstraint("sample_id", "version", "meaning"),
 )
 

@@ -142,7 +142,7 @@ def _make_signatures() -> None:
         sa.Column("meaning", sa.String(length=20), nullable=False),
         sa.Column("signed", sa.String(length=40), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("count", sa.LargeBinary(), nullable=False),
+        sa.Column("record", sa.LargeBinary(), nullable=False),
         sa.Column("labels", sa.LargeBinary(), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.ForeignKeyConstraint(
