@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,14 +29,20 @@ from hemascope.serve.counting import Counting
 
 
 def create_app(
-    settings: Settings, counting: Counting, pages: Sequence[BaseRoute] = ()
+    settings: Settings,
+    counting: Counting,
+    pages: Sequence[BaseRoute] = (),
+    running: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Starlette:
-    """The service for one classifier and one locator; `pages` guard themselves, by sessions."""
+    """The service for one classifier and one locator.
+
+    `pages` guard themselves, by sessions. `running` is entered while the service runs.
+    """
     metrics = Metrics()
 
     @asynccontextmanager
     async def live(app: Starlette) -> AsyncIterator[None]:
-        with TemporaryDirectory(prefix="hemascope-serve-") as folder:
+        with running(), TemporaryDirectory(prefix="hemascope-serve-") as folder:
             batcher = Batcher(counting.classifier, settings, metrics)
             jobs = CountJobs(counting, Path(folder), settings.jobs, settings.kept)
             app.state.service = Service(

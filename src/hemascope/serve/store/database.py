@@ -29,7 +29,7 @@ PRAGMAS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Store:
     """A database and the images by their hashes. Threads can share it.
 
