@@ -21,6 +21,7 @@ from hemascope.smear.counted import NamedField
 from hemascope.smear.records import Box
 
 THUMBNAIL, LARGE, MARGIN = 96, 480, 1.5
+BEYOND = (160, 160, 160)  # the border of the field
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
@@ -78,7 +79,9 @@ def _draw_cell(store: Store, sha256: str, box: Box, size: int) -> bytes:
     half = MARGIN * max(x1 - x0, y1 - y0) / 2
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
     image = read_image(store, sha256)
-    part = image.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
+    side = max(1, round(2 * half))
+    part = Image.new("RGB", (side, side), BEYOND)
+    part.paste(image, (round(half - x), round(half - y)))
     return to_png(part.resize((size, size), Image.Resampling.BICUBIC))
 
 

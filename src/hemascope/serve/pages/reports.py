@@ -26,9 +26,10 @@ from hemascope.serve.store.signing import (
 from hemascope.smear.counted import DifferentialCount
 from hemascope.smear.fhir import to_fhir
 from hemascope.smear.hl7 import to_hl7
-from hemascope.smear.reported import ReportStatus, report_quantities
+from hemascope.smear.reported import PER_100, PER_VOLUME, ReportStatus, report_quantities
 
 UNSAFE = re.compile(r"[^A-Za-z0-9.-]+")
+UNITS = {"%": " %", PER_VOLUME: "·10⁹/L", PER_100: " per 100 white cells"}
 WRITTEN = ("count.json", "count.csv", "count.fhir.json", "count.hl7")
 
 
@@ -62,7 +63,7 @@ def show_report(call: Call) -> Response:
     """The report as a page that prints well."""
     sample, count, status, signatures = _report(call)
     quantities = [
-        (found.name, found.unit, f"{found.number:.1f}", found.describe(), found.at_most)
+        (found.name, UNITS[found.unit], f"{found.number:.1f}", found.describe(), found.at_most)
         for found in report_quantities(count)
     ]
     return render(

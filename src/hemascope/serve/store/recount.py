@@ -9,10 +9,11 @@ from dataclasses import replace
 from hemascope.bundle.card import Card
 from hemascope.classes import find_counted_class
 from hemascope.predictions import Prediction, Uncertainty
-from hemascope.serve.store.labels import OUTSIDE, UNIDENTIFIED
+from hemascope.serve.store.labels import OUTSIDE, UNIDENTIFIED, effective
 from hemascope.serve.store.review import ReviewedCell
 from hemascope.smear.counted import ClassCount, DifferentialCount, NamedCell, NamedField
 from hemascope.smear.differential import CountOptions, count_sample
+from hemascope.smear.method import UNSIGNED
 from hemascope.smear.shares import count_classes, nucleated_of
 
 ACKNOWLEDGED = "left without a name by a person"
@@ -38,7 +39,12 @@ def recount(
     if not any(cell.label for cell in found):
         return count_sample(sample, renamed, card, wbc, options)
     count = count_sample(sample, renamed, replace(card, confusion=None), wbc, options)
-    return replace(count, trusted_because=REVIEWED_SHARES)
+    changed = sum(
+        cell.label not in ("", effective(cell.machine, cell.reason, "")) for cell in found
+    )
+    words = f"Of {len(found)} cells, people gave {changed} another label than the model. {UNSIGNED}"
+    method = count.method.replace(UNSIGNED, words)
+    return replace(count, trusted_because=REVIEWED_SHARES, method=method)
 
 
 def live_classes(cells: Iterable[ReviewedCell], card: Card) -> tuple[ClassCount, ...]:
