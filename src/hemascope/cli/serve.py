@@ -151,14 +151,18 @@ def _station(
     """The station of a store, or one to try; None where no pages are asked for."""
     from hemascope.serve.demo import DEMO, fill_demo
     from hemascope.serve.pages.station import Station
-    from hemascope.serve.store.database import open_store
+    from hemascope.serve.store.database import open_existing, open_store
     from hemascope.serve.store.people import has_users
 
     if folder is None and not demo:
         yield None
         return
     with TemporaryDirectory(prefix="hemascope-demo-") as temporary:
-        store = open_store(folder or Path(temporary) / "store", database)
+        store = (
+            open_store(Path(temporary) / "store")
+            if folder is None
+            else open_existing(folder, database)
+        )
         if demo:
             password = fill_demo(store)
             out.print(f"log in as {DEMO}, password {password}", soft_wrap=True, highlight=False)

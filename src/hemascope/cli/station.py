@@ -27,7 +27,9 @@ StoreFolder = Annotated[Path, Parameter(help="Folder of the station's store.")]
 def add_user(
     store: StoreFolder, name: str, role: RoleName, *, database: DatabaseAddress = None
 ) -> int:
-    """Add a person who may use the station. The password is asked for, or read from a pipe.
+    """Add a person who may use the station, and make its store if there is none.
+
+    The password is asked for, or read from a pipe.
 
     Parameters
     ----------
@@ -37,9 +39,10 @@ def add_user(
         A viewer looks; a technologist imports, corrects and signs; a reviewer amends and signs as
         a reviewer too; an administrator may do all of it.
     """
+    from hemascope.serve.store.database import open_store
     from hemascope.serve.store.people import add_user as add
 
-    add(_open(store, database), name, _read_password(), role)
+    add(open_store(store, database), name, _read_password(), role)
     out.print(escape(f"{name} may use {store} as {role}"))
     return 0
 
@@ -136,16 +139,9 @@ def restore(folder: Path, store: StoreFolder) -> int:
 
 
 def _open(folder: Path, database: str | None) -> Store:
-    """The store in a folder. Raises ValueError where there is none, rather than make one."""
-    from hemascope.serve.store.database import DATABASE, open_store
+    from hemascope.serve.store.database import open_existing
 
-    if (
-        database is None
-        and not (folder / DATABASE).exists()
-        and (folder.exists() and any(folder.iterdir()))
-    ):
-        raise ValueError(f"{folder}: no store, and not empty")
-    return open_store(folder, database)
+    return open_existing(folder, database)
 
 
 def _read_password() -> str:

@@ -82,6 +82,13 @@ def open_store(folder: Path, address: str | None = None) -> Store:
     return store
 
 
+def open_existing(folder: Path, address: str | None = None) -> Store:
+    """The store in a folder. Raises StorageError where there is none, rather than make one."""
+    if address is None and not (folder / DATABASE).exists():
+        raise StorageError(f"{folder}: there is no store; 'hemascope station add-user' makes one")
+    return open_store(folder, address)
+
+
 def _open_engine(folder: Path, address: str | None) -> Engine:
     if address is None:
         engine = create_engine(f"sqlite:///{folder / DATABASE}")
