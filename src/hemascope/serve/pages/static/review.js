@@ -61,12 +61,22 @@ function apply(next) {
   showSelected();
 }
 
+async function ask(path, options) {
+  try {
+    return await fetch(`${base}/${path}`, options);
+  } catch {
+    message.textContent = "The station cannot be reached; what is not shown as moved is not saved.";
+    return null;
+  }
+}
+
 async function send(path, body) {
-  const answer = await fetch(`${base}/${path}`, {
+  const answer = await ask(path, {
     method: "POST",
     headers: { "Content-Type": "application/json", "X-CSRF-Token": review.dataset.csrf },
     body: JSON.stringify(body ?? {}),
   });
+  if (!answer) return;
   const found = await answer.json();
   message.textContent = answer.ok ? "" : found.detail;
   if (answer.ok) apply(found);
@@ -74,8 +84,8 @@ async function send(path, body) {
 }
 
 async function refresh() {
-  const answer = await fetch(`${base}/state`);
-  if (!answer.ok || answer.redirected) return;
+  const answer = await ask("state");
+  if (!answer?.ok || answer.redirected) return;
   const next = await answer.json();
   if (next.changes !== state.changes || next.state !== state.state) apply(next);
 }
