@@ -28,8 +28,6 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 
-from PIL import Image
-
 from hemascope import BLOOD_CELLS, Classifier
 from hemascope.data.synthetic import draw_cell
 from hemascope.files import write_atomic
@@ -87,7 +85,7 @@ def main() -> None:
 def _jpeg(seed: int) -> bytes:
     names = BLOOD_CELLS.names
     file = io.BytesIO()
-    Image.fromarray(draw_cell(names[seed % len(names)], seed)).save(file, "JPEG", quality=92)
+    draw_cell(names[seed % len(names)], seed).save(file, "JPEG", quality=92)
     return file.getvalue()
 
 
