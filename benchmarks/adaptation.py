@@ -34,8 +34,8 @@ from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.class_subset import AT_LEAST
 from hemascope.metrics.classification import balanced_accuracy, confusion_matrix
-from hemascope.post_training.adapt import FOLDS, adapt, extract_features, flatten_views, folds_of
-from hemascope.post_training.fit_heads import fit_heads
+from hemascope.post_training.adapt import FOLDS, adapt, fit_views, folds_of
+from hemascope.post_training.check_cells import measure_cells
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
 
@@ -84,15 +84,15 @@ def over_draws(found: list[float]) -> dict[str, float]:
 def ceiling(bundle: Bundle, cells: Manifest) -> Accuracies:
     """Balanced accuracy, by look and reading, of a layer that is fitted to four fifths of all."""
     old, classes = read_heads(bundle), bundle.card.classes
-    features, read = extract_features(Classifier(bundle), cells)  # (N,V,F)
-    targets = np.array([classes.index(row.label) for row in read])
+    measured = measure_cells(Classifier(bundle), cells, classes)
+    features, targets = measured.measures.features, np.array(measured.measures.targets)
     folds = folds_of(targets)
     heads = []
     for fold in range(FOLDS):
         rows = alike(np.flatnonzero(folds != fold), targets)
         with threadpool_limits(1):
-            heads.append(fit_heads(*flatten_views(features[rows], targets[rows]), old))
-    images = [bundle.card.input.load(row.view(cells.root)) for row in read]
+            heads.append(fit_views(features[rows], targets[rows], old))
+    images = [bundle.card.input.load(row.view(cells.root)) for row in measured.rows]
     found = {}
     for mode, tta in MODES.items():
         classifier = Classifier(bundle, tta=tta)

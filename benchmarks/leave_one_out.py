@@ -108,7 +108,12 @@ class Cells:
 
 
 def run_laboratory(
-    cells_path: Path, trials: list[dict[str, Any]], folder: Path, end: float, with_test: bool
+    cells_path: Path,
+    trials: list[dict[str, Any]],
+    folder: Path,
+    end: float,
+    with_test: bool,
+    train_only: bool,
 ) -> list[str]:
     """Trains and scores the runs of one laboratory in turn."""
     keep_memory()
@@ -146,6 +151,9 @@ def run_laboratory(
             json.dumps({k: getattr(recipe, k) for k in recipe.__dataclass_fields__})
         )
         fit(recipe, data, run, start=run.start if run.start.exists() else None, teachers=teachers)
+        done.append(trial["name"])
+        if train_only:
+            continue
         network = network_of(recipe, len(NAMES))
         network.load_state_dict(load_file(run.best))
         scored = cells.scored(trial["without"], with_test)
@@ -158,7 +166,6 @@ def run_laboratory(
         run.last.unlink()
         line = summary(cells, trial["without"], np.flatnonzero(scored), logits)
         print(f"{trial['name']:28s} {line}  {time.perf_counter() - started:.0f} s", flush=True)
-        done.append(trial["name"])
     return done
 
 
@@ -212,6 +219,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--stop-after", type=float, default=1e9)
     parser.add_argument("--score-test", action="store_true")
+    parser.add_argument("--train-only", action="store_true", help="leave the scoring to others")
     arguments = parser.parse_args()
     end = time.time() + arguments.stop_after
     queues: dict[str, list[dict[str, Any]]] = {}
@@ -222,7 +230,13 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.at_once, mp_context=context) as pool:
         futures = [
             pool.submit(
-                run_laboratory, arguments.cells, queue, arguments.out, end, arguments.score_test
+                run_laboratory,
+                arguments.cells,
+                queue,
+                arguments.out,
+                end,
+                arguments.score_test,
+                arguments.train_only,
             )
             for queue in queues.values()
         ]

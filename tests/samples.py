@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from hemascope.data.manifest import Manifest, ManifestRow
+
 
 def two_classes(folder: Path, per_class: int) -> Path:
     """Noise of two classes that differ in colour; the folder, with a folder a class."""
@@ -27,3 +29,12 @@ def noise_files(folder: Path, images: int, damaged: int) -> Path:
         Image.fromarray(noise).save(folder / f"{number:03d}.png")
     (folder / f"{damaged:03d}.png").write_bytes(b"no image")
     return folder
+
+
+def rows_of(folder: Path) -> Manifest:
+    """The images in a folder with one folder per class."""
+    rows = [
+        ManifestRow(path.relative_to(folder).as_posix(), path.parent.name)
+        for path in sorted(folder.rglob("*.png"))
+    ]
+    return Manifest(folder, tuple(rows))

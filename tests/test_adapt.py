@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -17,28 +19,24 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
-from hemascope.bundle.bundle import Bundle, read_bundle
+from hemascope.bundle.adaptation import CellMeasures
+from hemascope.bundle.bundle import Bundle, read_bundle, write_bundle
 from hemascope.bundle.card import Card
 from hemascope.bundle.export import draw_sample, export
 from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
 from hemascope.cli import app
 from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.data.synthetic import draw_cell
-from hemascope.errors import BundleError
+from hemascope.errors import BundleError, HemascopeWarning
 from hemascope.models import create_model
 from hemascope.models.ensemble import Ensemble
 from hemascope.post_training import fit_heads as adaptation
-from hemascope.post_training.adapt import (
-    FOLDS,
-    VIEWS,
-    _fit,
-    extract_features,
-    flatten_views,
-    folds_of,
-)
+from hemascope.post_training.adapt import FOLDS, adapt, fit_cells, fit_views, folds_of
+from hemascope.post_training.check_cells import VIEWS, doubt_labels, measure_cells
 from hemascope.post_training.fit_heads import fit_head, fit_heads
 from hemascope.preprocess import View
-from hemascope.uncertainty.temperature import softmax
+from hemascope.uncertainty.temperature import log_sum_exp, softmax
+from samples import rows_of
 
 NAMES = ("eosinophil", "lymphocyte", "monocyte")
 
@@ -64,15 +62,44 @@ def test_without_an_old_layer_it_is_logistic_regression(monkeypatch: pytest.Monk
     assert weights / weights.sum(axis=1, keepdims=True) == pytest.approx(expected, abs=2e-3)
 
 
-def test_a_class_without_cells_keeps_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_without_cells_keeps_what_it_was_against_the_others() -> None:
     features, targets = problem(60)
-    old = Head(np.random.default_rng(1).normal(size=(4, 6)), np.array([0.0, 0.0, 0.0, -30.0]))
+    random = np.random.default_rng(1)
+    old = Head(random.normal(size=(4, 6)), np.array([0.0, 0.0, 0.0, -30.0]))
     found = fit_head(features, targets, old)
-    assert found.weight[3] == pytest.approx(old.weight[3], abs=1e-3)
+    assert np.array_equal(found.weight[3], old.weight[3])
     assert np.abs(found.weight[:3] - old.weight[:3]).max() > 0.1
     assert (found(features).argmax(axis=1) == targets).mean() > (
         old(features).argmax(axis=1) == targets
     ).mean()
+    before, after = (head(features) for head in (old, found))
+    levels = log_sum_exp(after[:, :3]) - log_sum_exp(before[:, :3])
+    assert np.median(levels) == pytest.approx(0, abs=1e-9)
+    assert found.bias[3] == pytest.approx(-30, abs=1e-3)  # no cell was likely to be of it
+
+
+def test_a_class_that_takes_in_others_cells_is_lowered_as_far_as_its_prior_lets_it() -> None:
+    features, targets = problem(60)
+    old = Head(np.zeros((4, 6)), np.array([0.0, 0.0, 0.0, 2.0]))
+    lowered = []
+    for cells in (3, 60):
+        found = fit_head(features, targets, old, cells)
+        offset = found.bias[3] - old.bias[3]
+        chances = softmax(found(features))[:, 3]  # all classes weigh alike here
+        pull = 1 / (adaptation.OFFSET_SPREAD**2 * cells)
+        assert chances.mean() == pytest.approx(-pull * offset, abs=1e-3)
+        lowered.append(offset)
+    assert lowered[1] < lowered[0] < 0
+
+
+def test_rare_classes_weigh_more_than_their_cells() -> None:
+    features, targets = problem(90)
+    chosen = np.concatenate([np.flatnonzero(targets == k)[: (30, 30, 4)[k]] for k in range(3)])
+    old = Head(np.zeros((3, 6)), np.zeros(3))
+    chances = softmax(fit_head(features[chosen], targets[chosen], old)(features[chosen]))
+    weights = 1 / np.sqrt(np.bincount(targets[chosen]))[targets[chosen]]
+    wanted = np.eye(3)[targets[chosen]]
+    assert weights @ chances == pytest.approx(weights @ wanted, abs=0.02)  # the bias is free
 
 
 def test_at_the_fit_the_pull_holds_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,19 +184,18 @@ def test_the_first_way_a_cell_is_seen_is_how_it_will_be(tinted: Path, shipped: B
     classifier = Classifier(shipped.fallback)
     one, missing, two = (ManifestRow(f"{name}.png", "monocyte") for name in ("0", "none", "1"))
     root = tinted / "cells" / "monocyte"
-    features, read = extract_features(classifier, Manifest(root, (one, missing, two)))
-    assert read == [one, two]
+    measured = measure_cells(classifier, Manifest(root, (one, missing, two)), BLOOD_CELLS)
+    features = measured.measures.features
+    assert measured.rows == (one, two)
+    assert measured.measures.targets == (5, 5)
     assert features.shape[:2] == (2, VIEWS)
-    images = np.stack([classifier.card.input.load(row.view(root)) for row in read])
+    images = np.stack([classifier.card.input.load(row.view(root)) for row in measured.rows])
     assert features[:, 0] == pytest.approx(classifier.outputs(images).features, abs=1e-4)
     placed = replace(one, um_per_pixel=0.05, x=150.0, y=170.0)
-    elsewhere, _ = extract_features(classifier, Manifest(root, (placed,)))
+    elsewhere = measure_cells(classifier, Manifest(root, (placed,)), BLOOD_CELLS).measures.features
     image = classifier.card.input.load(View(root / "0.png", 0.05, (150, 170)))
     assert elsewhere[:, 0] == pytest.approx(classifier.outputs(image[None]).features, abs=1e-4)
     assert np.abs(features[:, 1:] - features[:, :1]).max(axis=2).min() > 0.01
-    rows, classes = flatten_views(features, np.array([3, 5]))
-    assert np.array_equal(rows[VIEWS], features[1, 0])
-    assert classes.tolist() == [3] * VIEWS + [5] * VIEWS
 
 
 def test_every_fold_holds_out_a_fifth_of_each_class() -> None:
@@ -220,28 +246,36 @@ def test_the_interval_over_draws_is_students(benchmark: ModuleType) -> None:
     assert (result["least"], result["most"]) == (0.8, 0.9)
 
 
-def test_the_fit_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def measures_of(features: np.ndarray, targets: np.ndarray) -> CellMeasures:
+    """Cells with these features (N,F), seen in two equal ways."""
+    n = len(features)
+    views = np.repeat(features[:, None], 2, axis=1)
+    random = np.random.default_rng(0)
+    styles = (random.normal(size=(n, width)) for width in (7, 4, 3))
+    return CellMeasures(views, *styles, tuple(targets.tolist()))
+
+
+def test_the_fit_takes_one_thread_and_holds_each_cell_out(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
 
-    def watched(features: np.ndarray, targets: np.ndarray, old: Heads) -> Heads:
+    def watched(*given: object) -> Heads:
         threads.extend(
             pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"
         )
-        return fit_heads(features, targets, old)
+        return fit_heads(*given)
 
     monkeypatch.setattr("hemascope.post_training.adapt.fit_heads", watched)
     features, targets = problem(30)
-    views = np.repeat(features[:, None], 2, axis=1).astype(np.float32)
-    old = Heads((Head(np.zeros((3, 6)), np.zeros(3)),))
+    cells, old = measures_of(features, targets), Heads((Head(np.zeros((3, 6)), np.zeros(3)),))
     with threadpool_limits(2):
-        heads, held_out = _fit(views, targets, old)
+        fit = fit_cells(cells, old)
     assert threads
     assert set(threads) == {1}
-    assert held_out.shape == (30, 3)
-    others = folds_of(targets) != 2
-    without = fit_heads(*flatten_views(views[others], targets[others]), old)
-    assert held_out[~others] == pytest.approx(without(features[~others]), abs=1e-4)
-    assert np.abs(heads.members[0].weight - without.members[0].weight).max() > 1e-3
+    assert fit.held_out.shape == (30, 3)
+    out = fit.folds == 2
+    without = fit_views(cells.features[~out], targets[~out], old)
+    assert fit.held_out[out] == pytest.approx(without(features[out]), abs=1e-4)
+    assert np.abs(fit.heads.members[0].weight - without.members[0].weight).max() > 1e-3
 
 
 def test_a_graph_without_a_linear_last_layer_is_refused(shipped: Bundle) -> None:
@@ -304,11 +338,103 @@ def test_cells_in_other_light(
 
 
 def test_too_few_cells_are_refused(tinted: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="4 readable cells of class 'eosinophil'"):
-        hemascope("adapt", tinted / "others", "--out", tmp_path / "bundle")
+    few = tmp_path / "few"
+    for name in NAMES:
+        (few / name).mkdir(parents=True)
+        Image.fromarray(np.asarray(draw_cell(name, 0))).save(few / name / "a.png")
+    with pytest.raises(ValueError, match="3 readable cells"):
+        hemascope("adapt", few, "--out", tmp_path / "bundle")
     one = tmp_path / "one" / "monocyte"
     one.mkdir(parents=True)
     Image.fromarray(np.asarray(draw_cell("monocyte", 0))).save(one / "a.png")
     with pytest.raises(ValueError, match="at least two classes"):
         hemascope("adapt", tmp_path / "one", "--out", tmp_path / "bundle")
+    with pytest.raises(ValueError, match="no readable cell of the new class 'blast'"):
+        hemascope("adapt", few, "--new-class", "blast", "--out", tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.fixture(scope="module")
+def home(shipped: Bundle) -> Bundle:
+    """The network for PBC alone, which is fast."""
+    card = replace(shipped.card, fallback_sha256=None)
+    return Bundle(card, shipped.model)
+
+
+def test_cells_in_two_parts_give_the_same_as_all_at_once(
+    tinted: Path, tmp_path: Path, home: Bundle
+) -> None:
+    cells = rows_of(tinted / "cells")
+    first = replace(cells, rows=cells.rows[::3] + cells.rows[1::3])
+    second = replace(cells, rows=cells.rows[2::3])
+    with pytest.warns(HemascopeWarning, match="only 4 of eosinophil, 4 of lymphocyte"):
+        write_bundle(adapt(home, first, "first"), tmp_path / "first")
+    with pytest.warns(HemascopeWarning, match="only 2 of"):
+        both = adapt(read_bundle(tmp_path / "first"), second, "second")
+    whole = adapt(home, replace(cells, rows=first.rows + second.rows), "whole")
+    for ours, theirs in zip(read_heads(both).members, read_heads(whole).members, strict=True):
+        assert ours.weight == pytest.approx(theirs.weight, abs=2e-3)
+        assert ours.bias == pytest.approx(theirs.bias, abs=2e-2)
+    assert both.card.temperature == pytest.approx(whole.card.temperature, rel=0.02)
+    assert both.card.adaptation is not None
+    assert [part.counts["monocyte"] for part in both.card.adaptation.sets] == [4, 2]
+    assert both.card.name.endswith("adapted to first, second")
+
+
+def test_a_new_class_is_named_and_the_old_ones_are_not_lost(
+    tinted: Path, tmp_path: Path, home: Bundle
+) -> None:
+    folder = tmp_path / "cells"
+    for name in ("monocyte", "lymphocyte"):
+        (folder / name).mkdir(parents=True)
+        for seed in range(5):
+            draw_cell(name, seed).save(folder / name / f"{seed}.png")
+    (folder / "square").mkdir()
+    for seed in range(8):
+        image = np.full((200, 200, 3), 235, dtype=np.uint8)
+        image[60 + seed : 140, 60 : 140 - seed] = (90, 30 + 5 * seed, 140)
+        Image.fromarray(image).save(folder / "square" / f"{seed}.png")
+    cells = rows_of(folder)
+    chosen = replace(cells, rows=tuple(row for row in cells.rows if "7.png" not in row.path))
+    adapted = adapt(home, chosen, "squares", new_classes=["square"])
+    write_bundle(adapted, tmp_path / "bundle")
+    bundle = read_bundle(tmp_path / "bundle")
+    assert bundle.card.classes.names == (*BLOOD_CELLS.names, "square")
+    assert bundle.card.parameters == home.card.parameters + 321
+    classifier = Classifier(bundle)
+    unseen = [folder / "square" / "7.png", draw_cell("monocyte", 9), draw_cell("platelet", 9)]
+    labels = [prediction.label for prediction in classifier.predict(unseen)]
+    assert labels == ["square", "monocyte", "platelet"]  # no platelet was labelled
+    with pytest.raises(ValueError, match="is no class of the model"):
+        adapt(home, cells, "squares")
+
+
+def test_contradictions_are_warned_of(tinted: Path, tmp_path: Path, home: Bundle) -> None:
+    cells = rows_of(tinted / "cells")
+    doubled = tmp_path / "cells"
+    for row in cells.rows:
+        for label in {row.label, "monocyte"} if row.path == "lymphocyte/0.png" else {row.label}:
+            (doubled / label).mkdir(parents=True, exist_ok=True)
+            target = doubled / label / f"{row.label}_{Path(row.path).name}"
+            target.write_bytes((cells.root / row.path).read_bytes())
+    with pytest.warns(HemascopeWarning, match="the same image has several labels: lymphocyte/lym"):
+        adapt(home, rows_of(doubled), "doubled")
+    logits = 9 * np.eye(8)[[1, 1, 5, 4, 5]] * np.array([[1], [1], [1.2], [1], [0.1]])
+    rows = [ManifestRow(f"{n}.png", label) for n, label in enumerate((*NAMES, "ig", "ig"))]
+    assert doubt_labels(rows, logits, BLOOD_CELLS) == [
+        "1.png (lymphocyte, rather eosinophil)",
+        "3.png (ig, rather lymphocyte)",
+    ]
+
+
+def test_a_plain_install_adapts(tinted: Path, tmp_path: Path) -> None:
+    """Neither torch nor scipy nor onnx is imported."""
+    code = (
+        "import sys; from pathlib import Path; from hemascope import Classifier, adapt, "
+        "open_manifest; from dataclasses import replace; "
+        "bundle = replace(Classifier().bundle, fallback=None); "
+        f"adapt(bundle, open_manifest({str(tinted / 'cells')!r}), 'x'); "
+        "print({'torch', 'scipy', 'onnx'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

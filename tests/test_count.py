@@ -18,7 +18,7 @@ from drawn_smears import KnownLocator, cells_of, draw_sample
 from hemascope import Classifier, DifferentialCount, HemascopeError, count_smear
 from hemascope.cli import app
 from hemascope.data.synthetic import draw_cell
-from hemascope.data.synthetic_fields import DrawnField
+from hemascope.data.synthetic_fields import WHITE_PER_FIELD, DrawnField
 from hemascope.preprocess import View
 from hemascope.reports.count_fields import CELLS, choose
 from hemascope.serialization import from_json
@@ -450,3 +450,22 @@ def test_the_page_keeps_the_least_certain_cells_of_each_class() -> None:
     kept = {name: sorted(-entry[0] for entry in group) for name, group in chosen.cells.items()}
     assert kept["neutrophil"] == [0.5 + k / 1000 for k in range(CELLS)]
     assert len(kept["basophil"]) == 3
+
+
+def test_a_drawn_smear_is_counted_by_what_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `make demo` does, with the locator and the model that come with the package."""
+    monkeypatch.chdir(tmp_path)
+    assert app(["data", "draw", "smear", "--fields", "3"], result_action="return_value") == 0
+    assert call("smear", "--json", "r.json", "--report", "r.html") == 0
+    record = from_json(Path("r.json").read_bytes(), DifferentialCount)
+    seen = record.white + record.erythroblasts.count + sum(record.unidentified.values())
+    drawn = 3 * WHITE_PER_FIELD  # a few find no room on their field
+    assert 0.7 * drawn <= seen + record.outside_frame.get("white", 0) <= drawn + 1
+    assert record.um_per_pixel == pytest.approx(0.1, rel=0.1)
+    assert record.provenance["locator_sha256"]
+    with pytest.raises(FileExistsError):
+        app(["data", "draw", "smear", "--fields", "3"], result_action="return_value")
+    with pytest.raises(ValueError, match="at least one field"):
+        app(["data", "draw", "other", "--fields", "0"], result_action="return_value")

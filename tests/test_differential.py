@@ -14,6 +14,7 @@ from hemascope.smear.counted import DifferentialCount, Flag, NamedCell, NamedFie
 from hemascope.smear.differential import CountOptions, count_sample
 from hemascope.smear.naming import join_scales
 from hemascope.smear.records import LocatedCell, Scale
+from hemascope.uncertainty.confusion import Confusion
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION
 from named_fields import SCALE, card_of, field_of, fields_of, located, prediction_of, white
 
@@ -225,6 +226,16 @@ def test_flags_name_the_cells_that_raised_them() -> None:
         assert found is not None, name
         assert len(found.cells) == number
     assert flag(count_sample("slide", fields_of(NORMAL), card_of()), "left shift") is None
+
+
+def test_a_confusion_of_few_cells_is_flagged() -> None:
+    rows = tuple(tuple(7 * (k == j) + 3 * ((k + 1) % 8 == j) for j in range(8)) for k in range(8))
+    few = Confusion("few cells", rows, (0,) * 8)
+    count = count_sample("slide", fields_of(NORMAL), replace(card_of(), confusion=few))
+    found = flag(count, "confusion hardly known")
+    assert found is not None
+    assert "as few as 10 cells" in found.text
+    assert flag(count_sample("slide", fields_of(NORMAL), card_of()), found.name) is None
 
 
 def test_large_cells_that_are_cut_off_more_often_are_flagged() -> None:

@@ -25,7 +25,6 @@ from hemascope.inference.explain import offset_of, resize_map
 from hemascope.inference.predict import is_out_of_distribution
 from hemascope.models import create_model
 from hemascope.models.imagenet import EPSILON, MEAN, STD, imagenet_state
-from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION
 
 NOISE = np.random.default_rng(0).integers(0, 256, (360, 360, 3), dtype=np.uint8)
 
@@ -35,20 +34,24 @@ def shipped() -> Bundle:
     return read_bundle()
 
 
-def test_only_unlike_cells_are_referred(shipped: Bundle) -> None:
+def test_only_images_of_other_laboratories_are_referred(shipped: Bundle) -> None:
     assert shipped.fallback is not None
     both = Classifier(shipped)
     alone = Classifier(replace(shipped, fallback=None))
     other = Classifier(shipped.fallback)
     images = [NOISE, *(draw_cell(name, seed=3) for name in ("ig", "platelet"))]
     spread = np.full((360, 360, 3), 128, dtype=np.uint8)
+    referred = []
     for image in (*images, spread):
         (own,), (prediction,) = alone.predict(image, True), both.predict(image, True)
         (foreign,) = other.predict(image, True)
         assert own.uncertainty is not None
         assert prediction.uncertainty is not None
         assert foreign.uncertainty is not None
-        if own.uncertainty.in_distribution:
+        laboratory = own.uncertainty.laboratory
+        assert laboratory is not None
+        if (laboratory.nearest, laboratory.status) == (both.home, "known"):
+            referred.append(False)
             assert prediction.probabilities == own.probabilities
             assert prediction.model_sha256 == shipped.card.model_sha256
             assert prediction.class_map is not None
@@ -59,16 +62,18 @@ def test_only_unlike_cells_are_referred(shipped: Bundle) -> None:
         assert prediction.model_sha256 == shipped.fallback.card.model_sha256
         assert both.model_for(prediction) is both.fallback
         assert prediction.uncertainty.prediction_set == foreign.uncertainty.prediction_set
-        assert prediction.uncertainty.ood_score == own.uncertainty.ood_score
-        assert prediction.uncertainty.review
-        assert prediction.uncertainty.review_reasons[0] == OUT_OF_DISTRIBUTION
-        assert prediction.uncertainty.review_reasons.count(OUT_OF_DISTRIBUTION) == 1
+        referred.append(True)
+        assert prediction.uncertainty.ood_score == foreign.uncertainty.ood_score
+        assert prediction.uncertainty.review_reasons == foreign.uncertainty.review_reasons
+        assert prediction.uncertainty.laboratory == laboratory
         assert prediction.class_map is not None
-        assert prediction.class_map.shape[1:] == (12, 12)  # of maps of 4 and of 6 places a side
+        assert prediction.class_map.shape[1:] == (6, 6)
         offset = shipped.fallback.card.map_offset
-        assert offset == pytest.approx((3 + 2 + 2) / 3)
+        assert offset == 1.0
         assert (offset_of(both, prediction), offset_of(alone, own)) == (offset, 1.0)
-    assert is_out_of_distribution(alone.predict(NOISE)[0])
+    assert set(referred) == {True, False}
+    for image in (NOISE, spread):
+        assert is_out_of_distribution(both.predict(image)[0])
 
 
 def test_the_order_of_a_batch_is_kept(shipped: Bundle) -> None:

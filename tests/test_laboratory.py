@@ -76,31 +76,28 @@ def prediction(laboratory: Laboratory | None, ood_score: float = 0.5) -> Predict
 
 def test_other_laboratories_are_referred_and_keep_the_fallback_models_own_flags() -> None:
     other = prediction(None)
-    at_home, similar = Laboratory("pbc", 0.8), Laboratory("pbc", 1.2)
-    foreign = Laboratory("munich", 0.8)
-    assert not is_referred(prediction(at_home), "pbc")
-    for laboratory in (similar, foreign):
+    assert not is_referred(prediction(Laboratory("pbc", 0.8)), "pbc")
+    for laboratory in (Laboratory("pbc", 1.2), Laboratory("munich", 0.8)):
         first = prediction(laboratory, ood_score=3.0)
         assert is_referred(first, "pbc")
         assert is_referred(prediction(laboratory), "pbc")
-        joined = join_statements(other, first, "pbc").uncertainty
+        joined = join_statements(other, first).uncertainty
         assert joined is not None
         assert (joined.review, joined.laboratory) == (False, laboratory)
-    strange = prediction(at_home, ood_score=3.0)
-    assert is_referred(strange, "pbc")
-    joined = join_statements(other, strange, "pbc").uncertainty
-    assert joined is not None
-    assert joined.review_reasons == (OUT_OF_DISTRIBUTION,)
-    assert joined.ood_score == 3.0
+
+
+def test_a_strange_cell_at_home_stays_there() -> None:
+    assert not is_referred(prediction(Laboratory("pbc", 0.8), ood_score=3.0), "pbc")
 
 
 def test_without_laboratories_the_score_alone_decides() -> None:
     assert not is_referred(prediction(None), None)
     strange = prediction(None, ood_score=2.0)
     assert is_referred(strange, None)
-    joined = join_statements(prediction(None), strange, None).uncertainty
+    joined = join_statements(prediction(None), strange).uncertainty
     assert joined is not None
-    assert joined.review
+    assert joined.review_reasons == (OUT_OF_DISTRIBUTION,)
+    assert joined.ood_score == 2.0
 
 
 def tally(detector: LaboratoryDetector, counts: dict[str, int]) -> Tally:

@@ -42,7 +42,7 @@ ROWS = (
 )
 TORCH = {
     *("data/dataset.py", "data/augment.py", "models", "training", "bundle/export.py"),
-    *("bundle/export_locator.py", "post_training/adapt.py", "smear/train_locator.py", "study"),
+    *("bundle/export_locator.py", "smear/train_locator.py", "study"),
 }
 TORCH_FREE = {
     "training/recipe.py",

@@ -23,12 +23,8 @@ def read(name: str) -> Any:
         "evaluation",
         "jiangxi",
         "bccd",
-        "bccd_crops",
         "munich",
-        "benchmark",
-        "explanation",
         "quality",
-        "flags",
     ],
 )
 def test_results_are_of_the_model_that_ships(name: str) -> None:
@@ -56,9 +52,15 @@ def test_adaptation_is_of_the_fallback_model_that_ships() -> None:
             assert ceiling["all"] == ceiling["shared"]
 
 
-def test_cells_of_other_laboratories_are_all_flagged() -> None:
-    for name in ("jiangxi", "bccd", "bccd_crops"):
-        assert read(name)["uncertainty"]["in_distribution"]["successes"] == 0
+def test_the_fallback_model_is_fitted_to_what_was_left_out() -> None:
+    fallback, found = read_bundle().fallback, read("left_out")
+    assert fallback is not None
+    assert fallback.card.uncertainty is not None
+    for name in ("set_threshold", "least_probability"):
+        assert getattr(fallback.card.uncertainty, name) == found["shipped"][name]
+    assert fallback.card.temperature == found["shipped"]["temperature"]
+    for metric, result in zip(fallback.card.metrics, found["laboratories"].values(), strict=True):
+        assert metric.result.successes == result["among_all"]["accuracy"]["successes"]
 
 
 def test_the_searched_map_differs_from_the_blob_by_more_than_chance() -> None:

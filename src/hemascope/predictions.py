@@ -98,12 +98,14 @@ class Uncertainty:
     >>> import numpy as np
     >>> from hemascope import Classifier
     >>> from hemascope.data.synthetic import draw_cell
-    >>> (prediction,) = Classifier().predict(draw_cell("monocyte", seed=1))
+    >>> (prediction,) = Classifier().predict(draw_cell("basophil", seed=1))
     >>> prediction.uncertainty.in_distribution, prediction.uncertainty.review
     (True, False)
     >>> grey = Classifier().predict(np.full((200, 200, 3), 128, dtype=np.uint8))[0]
     >>> grey.uncertainty.review_reasons
-    ('unlike the training cells', 'no class is likely enough', 'no cell in the image')
+    ('several classes possible', 'unlike the training cells', 'no cell in the image')
+    >>> print(grey.uncertainty.laboratory)
+    unknown, nearest bccd
     """
 
     prediction_set: tuple[str, ...]

@@ -66,7 +66,7 @@ def list_bundles() -> list[str]:
     --------
     >>> import hemascope
     >>> hemascope.list_bundles()
-    ['hemascope-pbc-3', 'hemascope-elsewhere-2']
+    ['hemascope-pbc-4', 'hemascope-laboratories-1']
     """
     return list(_shipped_folders())
 
@@ -150,6 +150,8 @@ def replace_model(bundle: Bundle, model: bytes) -> Bundle:
         confusion=None,
         metrics=(),
         fallback_sha256=None,
+        adaptation=None,
+        agreement_error=None,
     )
     return Bundle(card, model)
 

@@ -19,6 +19,7 @@ from hemascope.uncertainty.model import UncertaintyModel
 from hemascope.uncertainty.ood import OODDetector
 
 if TYPE_CHECKING:
+    from hemascope.bundle.adaptation import Adaptation
     from hemascope.bundle.card import Card, Metric
 
 DEEPEST = 20  # levels of values within values; a card has seven
@@ -77,8 +78,12 @@ def check_card(card: Card) -> None:
     _check_range("map_offset", card.map_offset, (0.0, float(card.input.size)))
     for number, metric in enumerate(card.metrics):
         _check_metric(f"metrics.{number}.result", metric)
+    if card.agreement_error is not None:
+        _check_range("agreement_error", card.agreement_error, SHARE)
     if card.uncertainty is not None:
-        _check_uncertainty(card.uncertainty, len(card.classes))
+        _check_uncertainty("uncertainty", card.uncertainty, len(card.classes))
+    if card.adaptation is not None:
+        _check_adaptation("adaptation", card.adaptation, len(card.classes))
     if card.confusion is not None:
         _check_confusion(card.confusion, len(card.classes))
 
@@ -93,8 +98,32 @@ def _check_metric(name: str, metric: Metric) -> None:
             _check_range(f"{name}.{part}", share, SHARE)
 
 
-def _check_uncertainty(model: UncertaintyModel, num_classes: int) -> None:
-    name = "uncertainty"
+def _check_adaptation(name: str, adaptation: Adaptation, num_classes: int) -> None:
+    cells, members, width = adaptation.cells, len(adaptation.widths), sum(adaptation.widths)
+    n = len(cells.targets)
+    shapes = {
+        "weight": (adaptation.weight, (num_classes, width)),
+        "bias": (adaptation.bias, (members, num_classes)),
+        "cells.features": (cells.features, (n, *cells.features.shape[1:2], width)),
+        "cells.style_statistics": (cells.style_statistics, (n, *cells.style_statistics.shape[1:])),
+        "cells.style": (cells.style, (n, 4)),
+        "cells.quality": (cells.quality, (n, 3)),
+    }
+    for part, (array, shape) in shapes.items():
+        if array.shape != shape or not array.size:
+            raise ValueError(f"{name}.{part} must be of shape {shape}, not {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}.{part} must hold finite numbers only")
+    if min(adaptation.widths) < 1 or not all(0 <= k < num_classes for k in cells.targets):
+        raise ValueError(f"{name} must be of the classes on the card, and of widths above 0")
+    _check_range(f"{name}.temperature", adaptation.temperature, TEMPERATURES)
+    if adaptation.uncertainty is not None:
+        known = len(adaptation.uncertainty.class_thresholds)
+        _check_range(f"{name}.uncertainty.class_thresholds", known, (2, num_classes))
+        _check_uncertainty(f"{name}.uncertainty", adaptation.uncertainty, known)
+
+
+def _check_uncertainty(name: str, model: UncertaintyModel, num_classes: int) -> None:
     if len(model.class_thresholds) != num_classes:
         raise ValueError(
             f"{name}.class_thresholds must be {num_classes} numbers, one per class, not "

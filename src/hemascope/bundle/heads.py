@@ -1,14 +1,16 @@
-"""The last layers inside a bundle's graph: read them, or replace them. Needs onnx."""
+"""The last layers inside a bundle's graph: read them, or replace them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from hemascope.arrays import AnyFloatArray, FloatArray
 from hemascope.bundle.bundle import Bundle, replace_model
+from hemascope.bundle.graph import Graph, read_graph
+from hemascope.bundle.graph_tensors import read_tensors, replace_tensors
 from hemascope.errors import BundleError
 
 
@@ -52,81 +54,62 @@ def read_heads(bundle: Bundle) -> Heads:
 
     They are of all the graph's classes, also where the card chooses some.
     """
-    graph = _load(bundle).graph
-    values = {tensor.name: tensor for tensor in graph.initializer}
-    tensors = _find_layers(graph, bundle.card.name)
-    return Heads(tuple(Head(_values(values[p.weight]), _values(values[p.bias])) for p in tensors))
+    values, layers = _find_layers(bundle)
+    return Heads(tuple(Head(values[names.weight], values[names.bias]) for names in layers))
 
 
 def replace_heads(bundle: Bundle, heads: Heads) -> Bundle:
-    """The bundle with other last layers, which its class maps use as well.
+    """The bundle with other last layers, of as many classes or more, which its class maps use too.
 
     It is not calibrated, and its card has no metrics: both belonged to the old layers.
     """
-    import onnx
-
-    proto = _load(bundle)
-    new: dict[str, Any] = {}
-    for head, tensors in zip(
-        heads.members, _find_layers(proto.graph, bundle.card.name), strict=True
-    ):
+    values, layers = _find_layers(bundle)
+    new: dict[str, FloatArray] = {}
+    for head, names in zip(heads.members, layers, strict=True):
         new |= {
-            tensors.weight: head.weight,
-            tensors.bias: head.bias,
-            tensors.maps: head.weight[:, :, None, None],
+            names.weight: head.weight,
+            names.bias: head.bias,
+            names.maps: head.weight[:, :, None, None],
         }
-    for tensor in proto.graph.initializer:
-        if tensor.name in new:
-            kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-            tensor.CopyFrom(
-                onnx.numpy_helper.from_array(new[tensor.name].astype(kind), tensor.name)
-            )
-    return replace_model(bundle, bytes(proto.SerializeToString()))
+    num_classes = len(heads.members[0].bias)
+    logits, _, class_map, _, members = bundle.card.outputs
+    sides = {logits: {1: num_classes}, class_map: {1: num_classes}, members: {2: num_classes}}
+    grown = num_classes != len(values[layers[0].bias])
+    return replace_model(bundle, replace_tensors(bundle.model, new, sides if grown else {}))
 
 
-def _load(bundle: Bundle) -> Any:
-    import onnx
-
-    return onnx.load_from_string(bundle.model)
-
-
-def _find_layers(graph: Any, title: str) -> list[_LayerTensors]:
-    """The tensors of each member's last layer, in the order of the features."""
-    (made,) = (node for node in graph.node if "features" in node.output)
-    feature_names = made.input if made.op_type == "Concat" else ["features"]
-    layers = {node.input[0]: node.input[1:] for node in graph.node if node.op_type == "Gemm"}
+def _find_layers(bundle: Bundle) -> tuple[dict[str, FloatArray], list[_LayerTensors]]:
+    """The graph's tensors, and those of each member's last layer, in the order of the features."""
+    try:
+        graph, values = read_graph(bundle.model), read_tensors(bundle.model)
+    except ValueError as error:
+        raise BundleError(f"'{bundle.card.name}' cannot be read: {error}") from None
+    features = bundle.card.outputs[1]
+    (made,) = (node for node in graph.nodes if features in node.outputs)
+    feature_names = made.inputs if made.op_types == ["Concat"] else [features]
+    layers = {node.inputs[0]: node.inputs[1:] for node in graph.nodes if node.op_types == ["Gemm"]}
     if not set(feature_names) <= layers.keys():
-        raise BundleError(f"'{title}' has no linear last layer that could be fitted")
-    values = {tensor.name: tensor for tensor in graph.initializer}
-    kernels = {_find_stored(graph, node.input[1]) for node in graph.node if node.op_type == "Conv"}
+        raise BundleError(f"'{bundle.card.name}' has no linear last layer that could be fitted")
+    kernels = {
+        _find_stored(graph, node.inputs[1]) for node in graph.nodes if node.op_types == ["Conv"]
+    }
     convolutions = {name: values[name] for name in kernels & values.keys()}
     tensors = []
     for feature_name in feature_names:
         weight, bias = (_find_stored(graph, name) for name in layers[feature_name])
-        tensors.append(
-            _LayerTensors(weight, bias, _find_map_kernel(_values(values[weight]), convolutions))
-        )
-    return tensors
+        maps = _find_map_kernel(values[weight], convolutions)
+        tensors.append(_LayerTensors(weight, bias, maps))
+    return values, tensors
 
 
-def _find_map_kernel(weight: Any, kernels: dict[str, Any]) -> str:
+def _find_map_kernel(weight: FloatArray, kernels: dict[str, FloatArray]) -> str:
     """The 1×1 kernel with the same weights (C,F), which computes the class maps."""
     wanted = weight[:, :, None, None]
-    (kernel,) = (
-        name
-        for name, tensor in kernels.items()
-        if tuple(tensor.dims) == wanted.shape and np.array_equal(_values(tensor), wanted)
-    )
+    (kernel,) = (name for name, values in kernels.items() if np.array_equal(values, wanted))
     return kernel
 
 
-def _find_stored(graph: Any, name: str) -> str:
+def _find_stored(graph: Graph, name: str) -> str:
     """The tensor that is stored under or behind a name: one in half precision has a Cast node."""
-    widened = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
-    return str(widened.get(name, name))
-
-
-def _values(tensor: Any) -> Any:
-    import onnx
-
-    return np.asarray(onnx.numpy_helper.to_array(tensor), dtype=np.float64)
+    widened = {node.outputs[0]: node.inputs[0] for node in graph.nodes if node.op_types == ["Cast"]}
+    return widened.get(name, name)

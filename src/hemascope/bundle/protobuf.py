@@ -1,4 +1,4 @@
-"""Reads the fields of a protobuf message, which an ONNX file is, without a package for it.
+"""Reads and writes the fields of a protobuf message, which an ONNX file is, without a package.
 
 https://protobuf.dev/programming-guides/encoding/
 """
@@ -22,16 +22,21 @@ class MessageReader:
 
     def fields(self, message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         """The number and the value of each field: a whole number, or the bytes of all else."""
+        return ((number, value) for number, value, _ in self.spans(message))
+
+    def spans(self, message: memoryview) -> Iterator[tuple[int, int | memoryview, memoryview]]:
+        """The number and the value of each field, and the bytes that both stand in."""
         place, end = 0, len(message)
         while place < end:
             self._left -= 1
             if self._left < 0:
                 raise ValueError("it has too many parts")
+            first = place
             tag, place = read_varint(message, place)
             number, kind = tag >> 3, tag & 7
             if kind == VARINT:
                 value, place = read_varint(message, place)
-                yield number, value
+                yield number, value, message[first:place]
                 continue
             if kind == BYTES:
                 length, place = read_varint(message, place)
@@ -41,8 +46,9 @@ class MessageReader:
                 raise ValueError("it is damaged")
             if tag >= 2**32 or not number or length > end - place:
                 raise ValueError("it is damaged")
-            yield number, message[place : place + length]
+            content = message[place : place + length]
             place += length
+            yield number, content, message[first:place]
 
     def integers(self, value: int | memoryview) -> Iterator[int]:
         """The signed integers of one field of a list, which may be packed."""
@@ -74,3 +80,22 @@ def read_varint(message: memoryview, place: int) -> tuple[int, int]:
 
 def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
+
+
+def write_varint(value: int) -> bytes:
+    """An unsigned integer."""
+    parts = []
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])
+
+
+def write_integer(number: int, value: int) -> bytes:
+    """A field that is an integer."""
+    return write_varint(number << 3 | VARINT) + write_varint(value % 2**64)
+
+
+def write_bytes(number: int, content: bytes) -> bytes:
+    """A field that is a text, a message or other bytes."""
+    return write_varint(number << 3 | BYTES) + write_varint(len(content)) + content

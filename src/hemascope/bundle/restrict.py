@@ -16,8 +16,9 @@ def restrict_classes(bundle: Bundle, names: Sequence[str]) -> Bundle:
     """The bundle for a laboratory that knows which classes occur.
 
     Probabilities, prediction sets and out-of-distribution scores are of these classes alone: a cell
-    of a class that is left out is unlike the known cells, if the network can tell. The metrics on
-    the card, which are of all classes, are left out.
+    of a class that is left out is unlike the known cells, if the network can tell. The metrics and
+    the confusion on the card, which are of all classes, are left out, and so is what an adapted
+    bundle keeps of its cells.
 
     Parameters
     ----------
@@ -67,7 +68,9 @@ def _restrict_card(card: Card, places: list[int]) -> Card:
         classes=ClassSet(tuple(card.classes.classes[place] for place in places)),
         columns=tuple(columns[place] for place in places),
         uncertainty=None if model is None else _restrict_uncertainty(model, places),
+        confusion=None,
         metrics=(),
+        adaptation=None,
     )
 
 

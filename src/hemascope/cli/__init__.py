@@ -20,6 +20,7 @@ from hemascope.cli.locator import train_locator
 from hemascope.cli.serve import serve
 from hemascope.cli.station import app as station_app
 from hemascope.cli.study import app as study_app
+from hemascope.cli.survey import survey
 from hemascope.cli.terminal import err, print_error, print_warning
 from hemascope.cli.train import export, train
 from hemascope.errors import HemascopeWarning
@@ -33,7 +34,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # main() says what is left
 )
 for command in (
-    *(classify, count, explain, train, evaluate, calibrate, adapt, export, train_locator),
+    *(classify, count, explain, survey, train, evaluate, calibrate, adapt, export, train_locator),
     *(benchmark, info, serve),
 ):
     app.command(command)

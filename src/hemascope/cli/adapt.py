@@ -67,7 +67,7 @@ def calibrate(
 
     refuse_existing(force, out_folder / CARD_FILE)
     source = read_bundle(bundle_folder(bundle))
-    images = fill_scales(select_images(manifest, root, split, source.card), um_per_pixel)
+    images = fill_scales(select_images(manifest, root, split, source.card.classes), um_per_pixel)
     title = name or title_of(manifest, split)
     with progress_bar("calibrating") as progress:
         other = None if fallback is None else read_bundle(bundle_folder(fallback))
@@ -88,6 +88,7 @@ def adapt(
     *,
     out_folder: Annotated[Path, Parameter(name="--out")],
     bundle: BundlePath = None,
+    new_class: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     split: Split = None,
     root: Root = None,
     name: Name = None,
@@ -97,24 +98,28 @@ def adapt(
 ) -> int:
     """Fit a model to another laboratory with ten labelled cells per class.
 
-    Needs 'hemascope[train]'. Writes a bundle whose last layers are fitted to these cells, at least
-    five of each class. Where there is a fallback model, its last layers are fitted. The bundle is
-    for that laboratory's images only; classify them with the same --um-per-pixel. It flags nothing
-    until it is calibrated on other cells of the laboratory.
+    Writes a bundle whose last layers are fitted to these cells, and which is calibrated on the same
+    cells, each held out. Where there is a fallback model, its last layers are fitted. A class
+    without cells keeps what the model knew of it. The bundle is for that laboratory's images only;
+    classify them with the same --um-per-pixel. Give an adapted bundle as --bundle to add cells.
 
     Parameters
     ----------
     out_folder
         Folder of the adapted bundle.
+    new_class
+        A class that the model does not know, of which there are cells; repeat it for several.
     """
     limit_pixels(max_pixels)
     from hemascope.post_training.adapt import adapt as fit
+    from hemascope.post_training.adapt import grow_classes
 
     refuse_existing(force, out_folder / CARD_FILE)
     source = read_bundle(bundle_folder(bundle))
-    images = fill_scales(select_images(manifest, root, split, source.card), um_per_pixel)
+    classes = grow_classes(source.card.classes, new_class)
+    images = fill_scales(select_images(manifest, root, split, classes), um_per_pixel)
     with progress_bar("adapting") as progress:
-        adapted = fit(source, images, name or title_of(manifest, split), progress)
+        adapted = fit(source, images, name or title_of(manifest, split), progress, new_class)
     write_bundle(adapted, out_folder)
     held_out = adapted.card.metrics[0].result
     out.print(

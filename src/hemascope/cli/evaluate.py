@@ -78,7 +78,7 @@ class SiteOptions:
             manifest, others = read_site(self.site, path).separate_outliers(card.classes)
             _print_left_out(others)
             return manifest
-        manifest = fill_scales(select_images(path, root, split, card), self.um_per_pixel)
+        manifest = fill_scales(select_images(path, root, split, card.classes), self.um_per_pixel)
         if self.against is not None and all(row.um_per_pixel is None for row in manifest.rows):
             raise ValueError(
                 "--against compares a site's images; add --site or --um-per-pixel, or give the "
@@ -103,7 +103,7 @@ class SiteOptions:
             return replace(
                 evaluation, site=replace(evaluation.site, appearance=compare_appearance(ours))
             )
-        others = select_images(self.against, None, self.against_split, card)
+        others = select_images(self.against, None, self.against_split, card.classes)
         theirs = measure_appearance(match_labels(manifest, others), card.input, progress)
         site = replace(
             evaluation.site,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from cyclopts import Parameter
 
 from hemascope.bundle.bundle import Bundle, read_bundle
-from hemascope.bundle.card import CARD_FILE, Card
+from hemascope.bundle.card import CARD_FILE
 from hemascope.bundle.restrict import restrict_classes
 from hemascope.classes import ClassSet
 from hemascope.cli.terminal import escape, out, progress_bar
@@ -149,9 +149,9 @@ def open_images(path: Path, root: Path | None = None, classes: ClassSet | None =
     return manifest
 
 
-def select_images(path: Path, root: Path | None, split: str | None, card: Card) -> Manifest:
+def select_images(path: Path, root: Path | None, split: str | None, classes: ClassSet) -> Manifest:
     """The labelled images that a user names, or those of a split, in the model's spelling."""
-    manifest = open_images(path, root, card.classes)
+    manifest = open_images(path, root, classes)
     return manifest if split is None else manifest.select(split)
 
 

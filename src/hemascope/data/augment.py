@@ -12,11 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
-
-from hemascope.arrays import ImageArray
 
 GREY = (0.299, 0.587, 0.114)
 
@@ -141,16 +138,6 @@ def augment(frames: Tensor, size: int, inner: float, policy: Policy) -> Tensor:
         if chosen.any():
             images[chosen] = add_noise(defocus(restain(images[chosen])))
     return images.contiguous(memory_format=torch.channels_last)
-
-
-def augment_frame(frame: ImageArray, n: int, size: int, inner: float, policy: Policy) -> ImageArray:
-    """n images of one frame (F,F,3) as uint8 (n,size,size,3), the same ones every time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        frames = torch.tensor(frame)[None].expand(n, -1, -1, -1)
-        images = augment(frames, size, inner, policy)
-    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    return np.asarray(pixels.numpy())
 
 
 def affine_maps(n: int, policy: Policy) -> Tensor:

@@ -66,7 +66,7 @@ def predict_images(
     """One Prediction per image of a batch, by the fallback model where it is referred to that."""
     card = classifier.card
     loaded, failures, notices = load_batch(batch, card.input, um_per_pixel)
-    made = iter(_predict_loaded(classifier, np.stack(loaded), class_maps) if loaded else ())
+    made = iter(predict_loaded(classifier, np.stack(loaded), class_maps) if loaded else ())
     return [
         replace(
             failed_prediction(card, failures[index]) if index in failures else next(made),
@@ -95,7 +95,7 @@ def check_read(predictions: Sequence[Prediction]) -> None:
             raise ImageError(f"{prediction.image_id or f'image {index}'}: {prediction.status}")
 
 
-def _predict_loaded(
+def predict_loaded(
     classifier: Classifier, images: ImageArray, class_maps: bool
 ) -> list[Prediction]:
     """Predictions of preprocessed images (N,S,S,3)."""
@@ -104,5 +104,5 @@ def _predict_loaded(
     if rows and classifier.fallback is not None:
         others = predict_batch(classifier.fallback.engine, images[rows], class_maps)
         for row, other in zip(rows, others, strict=True):
-            predictions[row] = join_statements(other, predictions[row], home)
+            predictions[row] = join_statements(other, predictions[row])
     return predictions

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hemascope.arrays import ImageArray
 from hemascope.bundle.card import Card
 from hemascope.bundle.engine import Engine
-from hemascope.predictions import Laboratory, Prediction, Uncertainty
+from hemascope.predictions import Prediction, Uncertainty
 from hemascope.uncertainty.ensemble import disagreement
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION, Assessment, assess
 from hemascope.uncertainty.temperature import softmax
@@ -50,17 +50,17 @@ def is_out_of_distribution(prediction: Prediction) -> bool:
 def is_referred(prediction: Prediction, home: str | None) -> bool:
     """Whether a bundle's own network leaves an image to the fallback model.
 
-    It does so for a cell or a style unlike its own, and for any laboratory but `home`, the one that
-    it is for. Of a network that is not calibrated nothing is known, and it keeps all images.
+    It does so with the images of any laboratory but `home`, the one that it is for; where no
+    laboratories are known, with those that are out of distribution. Of a network that is not
+    calibrated nothing is known, and it keeps all images.
     """
     uncertainty = prediction.uncertainty
     if uncertainty is None:
         return False
-    return not (uncertainty.in_distribution and _is_at_home(uncertainty.laboratory, home))
-
-
-def _is_at_home(laboratory: Laboratory | None, home: str | None) -> bool:
-    return laboratory is None or (laboratory.status == "known" and laboratory.nearest == home)
+    laboratory = uncertainty.laboratory
+    if laboratory is None:
+        return not uncertainty.in_distribution
+    return laboratory.status != "known" or laboratory.nearest != home
 
 
 def failed_prediction(card: Card, reason: str) -> Prediction:
@@ -68,18 +68,17 @@ def failed_prediction(card: Card, reason: str) -> Prediction:
     return Prediction(None, None, None, {}, reason, None, card.name, card.model_sha256)
 
 
-def join_statements(other: Prediction, first: Prediction, home: str | None) -> Prediction:
+def join_statements(other: Prediction, first: Prediction) -> Prediction:
     """The fallback model's prediction of an image that the `first` one referred to it.
 
-    Where the image is of the laboratory `home`, which the first network is for, or where no
-    laboratories are known, that network's score says that the cell is unlike the training cells.
-    From another laboratory every image has such a score, and the fallback model says whether the
-    cell is.
+    Where laboratories are known, the fallback model says whether the cell is unlike the known
+    ones, since every image of another laboratory is unlike those of the first network. Where none
+    are, the first network's score stands, and the image is sent to review.
     """
     assert first.uncertainty is not None
     assert other.uncertainty is not None  # a Bundle's fallback model is calibrated
     laboratory = first.uncertainty.laboratory
-    if not _is_at_home(laboratory, home):
+    if laboratory is not None:
         return replace(other, uncertainty=replace(other.uncertainty, laboratory=laboratory))
     own_reasons = (why for why in other.uncertainty.review_reasons if why != OUT_OF_DISTRIBUTION)
     uncertainty = replace(
@@ -88,7 +87,6 @@ def join_statements(other: Prediction, first: Prediction, home: str | None) -> P
         in_distribution=False,
         review=True,
         review_reasons=(OUT_OF_DISTRIBUTION, *own_reasons),
-        laboratory=laboratory,
     )
     return replace(other, uncertainty=uncertainty)
 

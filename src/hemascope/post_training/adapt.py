@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hemascope.arrays import Float32Array, FloatArray, IntArray, ProgressCallback
+from hemascope.arrays import AnyFloatArray, AnyIntArray, FloatArray, IntArray, ProgressCallback
+from hemascope.bundle.adaptation import Adaptation, CellMeasures, LabelledCells
 from hemascope.bundle.bundle import Bundle
-from hemascope.bundle.card import Metric
-from hemascope.bundle.heads import Heads, read_heads, replace_heads
-from hemascope.data.augment import POLICIES, augment_frame
+from hemascope.bundle.card import Card, Metric
+from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
+from hemascope.classes import PALETTE, CellClass, ClassSet
 from hemascope.data.manifest import Manifest, ManifestRow, check_labels
-from hemascope.errors import ImageError, ManifestError
+from hemascope.errors import ManifestError
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
+from hemascope.post_training.check_cells import measure_cells, warn_of
+from hemascope.post_training.few_cells import General, fit_few_cells
 from hemascope.post_training.fit_heads import fit_heads
-from hemascope.preprocess import InputSpec
 from hemascope.uncertainty.confusion import measure_confusion
-from hemascope.uncertainty.temperature import fit_temperature
 
-VIEWS = 16  # of each cell; the first is how it will be seen later, the others are augmented
-FRAME = 1.42  # √2: what the corners of a turned square reach for
 FOLDS = 5
-LEAST_PER_CLASS = 5
+LEAST_PER_CLASS = 5  # fewer are warned of
+LEAST_CLASSES, LEAST_CELLS = 2, 10
 
 
 def adapt(
@@ -34,36 +35,48 @@ def adapt(
     manifest: Manifest,
     name: str,
     progress: ProgressCallback | None = None,
+    new_classes: Sequence[str] = (),
 ) -> Bundle:
-    """A bundle for another laboratory, whose last layers are fitted to a few of its cells.
+    """A bundle for another laboratory, fitted to a few of its labelled cells.
 
-    Each cell is used in 16 ways: as it is, and augmented. Of a bundle with a fallback model, the
-    fallback model is adapted. The card's metric is the accuracy on each fifth of the cells after
-    fitting to the other four, and the temperature is fitted to the same predictions. Needs
-    'hemascope[train]'.
+    The last layers are fitted to the cells, each seen in eight ways. Of a bundle with a fallback
+    model, the fallback model is adapted. A class without labelled cells keeps what the model knew
+    of it. Temperature, prediction sets, limits for review, the out-of-distribution detector and
+    what the laboratory's images look like are fitted to the same cells, each held out, and lie
+    near the general values where cells are few. The card's metric is the accuracy on the cells that
+    were held out. A bundle that was adapted before is fitted to its earlier cells and these.
 
     Parameters
     ----------
     bundle
-        The model, such as `Classifier().bundle`.
+        The model, such as `Classifier().bundle`, or one that was adapted before.
     manifest
-        Labelled cells of the laboratory, at least five of each class that it has.
+        Labelled cells of the laboratory: ten per class are a good number, and some classes may be
+        missing.
     name
         What these cells are called on the card.
     progress
         Called with how many cells are done and how many there are.
+    new_classes
+        Names of classes that the model does not know yet, of which there are cells.
 
     Returns
     -------
     Bundle
-        It is for that laboratory's images only, and not calibrated.
+        It is for that laboratory's images only.
 
     Raises
     ------
     ManifestError
-        For fewer than two classes, or a class with fewer than five cells that can be read.
+        For fewer than two classes or ten cells that can be read, and for a new class without cells.
     BundleError
         For a graph without a linear last layer.
+
+    Warns
+    -----
+    HemascopeWarning
+        For classes with fewer than five cells, labels that contradict one another or the rest of
+        the cells, and cells that seem to be of another scale.
 
     Examples
     --------
@@ -75,103 +88,166 @@ def adapt(
     >>> cells = replace(manifest, rows=manifest.rows[::4])  # five per class
     >>> bundle = replace(Classifier().bundle, fallback=None)
     >>> adapt(bundle, cells, "drawn cells").card.name
-    'hemascope-pbc-3, adapted to drawn cells'
+    'hemascope-pbc-4, adapted to drawn cells'
     """
     source = bundle.fallback or bundle
-    classes = source.card.classes
-    old = read_heads(source)
+    classes = grow_classes(source.card.classes, new_classes)
     check_labels(((row.path, row.label) for row in manifest.rows), classes)
-    _check_counts(manifest.rows, name)  # before the features, which take long
-    features, read = extract_features(Classifier(source), manifest, progress)  # (N,V,F)
-    _check_counts(read, name)
-    targets = np.array([classes.index(row.label) for row in read])
-
-    heads, held_out = _fit(features, targets, old)
-    adapted = replace_heads(source, heads)
-    named = held_out.argmax(axis=1)
-    right = int((named == targets).sum())
-    measured_on = f"{name}, each fifth of the cells held out"
-    card = replace(
-        adapted.card,
-        name=f"{source.card.name}, adapted to {name}",
-        training_data=f"{source.card.training_data}; last layers: {len(read)} cells, {name}",
-        temperature=fit_temperature(held_out, targets),
-        metrics=(Metric(measured_on, "accuracy", wilson(right, len(read))),),
-        confusion=measure_confusion(
-            measured_on, targets, named, np.zeros(len(read), dtype=bool), len(classes)
-        ),
+    start = _start_of(source, name, len(classes))
+    before = source.card.adaptation
+    _check_counts(manifest.rows, before, name, new_classes)  # before the features, which take long
+    measured = measure_cells(Classifier(source), manifest, classes, progress)
+    _check_counts(measured.rows, before, name, new_classes)
+    cells = measured.measures if before is None else before.cells + measured.measures
+    fit = fit_cells(cells, heads_of(start))
+    warn_of(measured, fit.held_out[-len(measured.rows) :], classes, LEAST_PER_CLASS)
+    adaptation = replace(
+        start, cells=cells, sets=(*start.sets, _labelled_cells(measured.rows, name))
     )
-    return replace(adapted, card=card)
+    adapted = replace_heads(source, fit.heads)  # whose card no longer knows the earlier cells
+    return replace(adapted, card=_card_of(adapted.card, classes, adaptation, fit))
 
 
-def _fit(features: Float32Array, targets: IntArray, old: Heads) -> tuple[Heads, FloatArray]:
-    """The layers fitted to views (N,V,F) of all cells, and logits (N,C) when each is held out.
+@dataclass(frozen=True)
+class CellFit:
+    """Layers that are fitted to all cells, and logits (N,C) of each cell when it is held out.
 
-    Those are of the cell as it will be seen later.
+    `folds` (N,) say which cells were held out together.
     """
+
+    heads: Heads
+    held_out: FloatArray
+    folds: IntArray
+
+
+def fit_cells(cells: CellMeasures, old: Heads) -> CellFit:
+    """Fits the last layers to cells, and to four fifths of them in turn."""
+    targets = np.array(cells.targets)
     folds, held_out = folds_of(targets), np.empty((len(targets), len(old.members[0].bias)))
+    features = cells.features
     with threadpool_limits(1):  # on busy processors two, waiting for one another, take minutes
         for fold in range(FOLDS):
             out = folds == fold
-            heads = fit_heads(*flatten_views(features[~out], targets[~out]), old)
-            held_out[out] = heads(features[out, 0])
-        return fit_heads(*flatten_views(features, targets), old), held_out
+            held_out[out] = fit_views(features[~out], targets[~out], old)(features[out, 0])
+        return CellFit(fit_views(features, targets, old), held_out, folds)
 
 
-def flatten_views(features: Float32Array, targets: IntArray) -> tuple[Float32Array, IntArray]:
-    """Views (N,V,F) of cells and their classes (N,), as (NV,F) and (NV,)."""
-    return features.reshape(-1, features.shape[2]), targets.repeat(features.shape[1])
+def fit_views(features: AnyFloatArray, targets: AnyIntArray, old: Heads) -> Heads:
+    """The last layers, fitted to views (N,V,F) of cells of these classes (N,)."""
+    n, views, width = features.shape
+    return fit_heads(features.reshape(n * views, width), targets.repeat(views), old, n)
 
 
-def folds_of(targets: IntArray) -> IntArray:
-    """The part (N,) that each cell is held out with: of each class, every fifth."""
+def folds_of(targets: AnyIntArray) -> IntArray:
+    """The part (N,) that each cell is held out with: every fifth, class by class."""
+    order = np.argsort(targets, kind="stable")
     folds = np.empty(len(targets), dtype=np.int64)
-    for k in np.unique(targets):
-        rows = np.flatnonzero(targets == k)
-        folds[rows] = np.arange(len(rows)) % FOLDS
+    folds[order] = np.arange(len(targets)) % FOLDS
     return folds
 
 
-def extract_features(
-    classifier: Classifier, manifest: Manifest, progress: ProgressCallback | None = None
-) -> tuple[Float32Array, list[ManifestRow]]:
-    """Features (N,V,F) of the cells that can be read, VIEWS ways each, and these rows.
+def grow_classes(classes: ClassSet, new: Sequence[str]) -> ClassSet:
+    """The classes, and after them those that are new."""
+    added = [name for name in new if name not in classes]
+    places = range(len(classes), len(classes) + len(added))
+    colours = [PALETTE[place % len(PALETTE)] for place in places]
+    grown = [CellClass(name, (), colour) for name, colour in zip(added, colours, strict=True)]
+    return ClassSet((*classes.classes, *grown))
 
-    The first way is how the classifier sees the cell, the others are turned, moved and recoloured.
+
+def heads_of(adaptation: Adaptation) -> Heads:
+    """The general model's last layers."""
+    parts = np.split(adaptation.weight, np.cumsum(adaptation.widths)[:-1], axis=1)
+    return Heads(tuple(Head(*pair) for pair in zip(parts, adaptation.bias, strict=True)))
+
+
+def _start_of(source: Bundle, name: str, num_classes: int) -> Adaptation:
+    """What the fit begins with: the general model, or that of the bundle adapted before.
+
+    A new class begins with the mean of the others' weights.
     """
-    spec = classifier.card.input
-    wide = _widen_spec(spec)
-    features, read = [], []
-    for done, row in enumerate(manifest.rows, 1):
-        view = row.view(manifest.root)
-        try:
-            image, frame = spec.load(view), wide.load(view)
-        except ImageError:
-            continue
-        views = augment_frame(
-            frame, VIEWS - 1, spec.size, spec.size / wide.size, POLICIES["any_rotation"]
+    card = source.card
+    if card.adaptation is not None:
+        start, heads = card.adaptation, heads_of(card.adaptation)
+    else:
+        heads = read_heads(source)
+        if card.columns is not None:
+            columns = list(card.columns)
+            heads = Heads(tuple(Head(h.weight[columns], h.bias[columns]) for h in heads.members))
+        nothing = np.empty(0)
+        start = Adaptation(
+            laboratory=name,
+            sets=(),
+            cells=CellMeasures(nothing, nothing, nothing, nothing, ()),
+            name=card.name,
+            training_data=card.training_data,
+            weight=nothing,
+            bias=nothing,
+            widths=tuple(head.weight.shape[1] for head in heads.members),
+            temperature=card.temperature,
+            uncertainty=card.uncertainty,
         )
-        features.append(classifier.outputs(np.concatenate([image[None], views])).features)
-        read.append(row)
-        if progress is not None:
-            progress(done, len(manifest.rows))
-    return np.stack(features) if features else np.empty((0, 1, 1), dtype=np.float32), read
+    grown = [_grow_head(head, num_classes) for head in heads.members]
+    return replace(
+        start,
+        weight=np.concatenate([head.weight for head in grown], axis=1),
+        bias=np.stack([head.bias for head in grown]),
+    )
 
 
-def _widen_spec(spec: InputSpec) -> InputSpec:
-    """The spec that also sees what is around the input, as far as the image goes."""
-    scale = min(FRAME, 1 / spec.crop)
-    microns = None if spec.microns is None else spec.microns * scale
-    return InputSpec(round(spec.size * scale), spec.crop * scale, microns)
+def _grow_head(head: Head, num_classes: int) -> Head:
+    new = num_classes - len(head.bias)
+    weight = np.vstack([head.weight, np.tile(head.weight.mean(axis=0), (new, 1))])
+    return Head(weight, np.append(head.bias, np.full(new, head.bias.mean())))
 
 
-def _check_counts(rows: Iterable[ManifestRow], name: str) -> None:
+def _card_of(card: Card, classes: ClassSet, adaptation: Adaptation, fit: CellFit) -> Card:
+    """The card of an adapted bundle."""
+    cells, laboratory = adaptation.cells, adaptation.laboratory
+    general = General(adaptation.temperature, adaptation.uncertainty)
+    temperature, model = fit_few_cells(fit.held_out, fit.folds, cells, general, laboratory)
+    targets, named = np.array(cells.targets), fit.held_out.argmax(axis=1)
+    right = int((named == targets).sum())
+    names = ", ".join(dict.fromkeys(part.name for part in adaptation.sets))
+    measured_on = f"{names}, each fifth of the cells held out"
+    grown = len(classes) - len(card.classes)
+    return replace(
+        card,
+        name=f"{adaptation.name}, adapted to {names}",
+        classes=classes,
+        columns=None,
+        parameters=card.parameters + grown * (adaptation.weight.shape[1] + len(adaptation.bias)),
+        training_data=f"{adaptation.training_data}; last layers: {len(targets)} cells, {names}",
+        temperature=temperature,
+        uncertainty=model,
+        adaptation=adaptation,
+        metrics=(Metric(measured_on, "accuracy", wilson(right, len(targets))),),
+        confusion=measure_confusion(
+            measured_on, targets, named, np.zeros(len(targets), dtype=bool), len(classes)
+        ),
+    )
+
+
+def _labelled_cells(rows: Sequence[ManifestRow], name: str) -> LabelledCells:
     counts = Counter(row.label for row in rows)
-    if len(counts) < 2:
+    return LabelledCells(name, time.strftime("%Y-%m-%d"), dict(sorted(counts.items())))
+
+
+def _check_counts(
+    rows: Sequence[ManifestRow], before: Adaptation | None, name: str, new_classes: Sequence[str]
+) -> None:
+    counts = Counter(row.label for row in rows)
+    for label in new_classes:
+        if not counts[label]:
+            raise ManifestError(f"{name}: no readable cell of the new class '{label}'")
+    if before is not None:
+        if not counts:
+            raise ManifestError(f"{name}: no cell can be read")
+        return
+    if len(counts) < LEAST_CLASSES:
         raise ManifestError(f"{name}: adapting needs readable cells of at least two classes")
-    label, fewest = min(counts.items(), key=lambda item: item[1])
-    if fewest < LEAST_PER_CLASS:
+    if counts.total() < LEAST_CELLS:
         raise ManifestError(
-            f"{name}: {fewest} readable cells of class '{label}'; adapting needs at least "
-            f"{LEAST_PER_CLASS} of each class, and ten are better"
+            f"{name}: {counts.total()} readable cells; adapting needs at least {LEAST_CELLS}, and "
+            "ten of each class are better"
         )

@@ -23,15 +23,15 @@ LARGEST = 127  # of a weight, and of two neighbours but for their rounding
 AGREED = 0.99  # least share of the images that both must name alike
 
 
-def quantise(bundle: Bundle, images: ImageArray) -> Bundle:
+def quantise(bundle: Bundle, images: ImageArray, least_agreement: float | None = None) -> Bundle:
     """The bundle with its convolutions in eight bits, their ranges taken from images (N,S,S,3).
 
     What follows the last feature map stays in single precision. The images must be like those to
     come; 256 are enough. It is no longer calibrated, and what was measured of it is left out.
     Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-
     only inference", CVPR 2018. Raises BundleError for one that is in eight bits already, and where
-    fewer than 99 % of the images are then predicted as before, as happens to networks that were not
-    made for it.
+    a smaller share of the images than `least_agreement`, by default 99 %, is then predicted as
+    before, as happens to networks that were not made for it.
     """
     if bundle.card.precision == "int8":
         raise BundleError(f"'{bundle.card.name}' computes in eight bits already")
@@ -43,7 +43,7 @@ def quantise(bundle: Bundle, images: ImageArray) -> Bundle:
     agreed = float(
         (_predict_classes(quantised_bundle, images) == _predict_classes(bundle, images)).mean()
     )
-    if agreed < AGREED:
+    if agreed < (AGREED if least_agreement is None else least_agreement):
         raise BundleError(
             f"'{bundle.card.name}' does not bear eight bits: only {agreed:.1%} of {len(images)} "
             "images are predicted as before; keep it as it is"
@@ -172,11 +172,12 @@ def _scales(graph: Any) -> dict[str, list[dict[str, Any]]]:
 
 
 def _after_the_features(graph: Any) -> list[str]:
-    """Nodes that come after the last feature map, or that lead to the texture."""
+    """Nodes that come after the last feature maps, or that lead to the style statistics."""
     makers = {name: node for node in graph.node for name in node.output}
-    (maps,) = (node for node in graph.node if "class_map" in node.output)
+    made = makers["features"]
+    means = [makers[name] for name in made.input] if made.op_type == "Concat" else [made]
     inside: set[str] = set()
-    waiting = [maps.input[0]]
+    waiting = [mean.input[0] for mean in means]
     while waiting:
         node = makers.get(waiting.pop())
         if node is not None and node.name not in inside:

@@ -16,6 +16,7 @@ from hemascope.uncertainty.model import NONE_LIKELY
 FEW, TOO_FEW = 200, 100  # white cells; CLSI H20 counts 200, twice
 LEFT_SHIFT = 0.01  # share of immature granulocytes that healthy adults do not reach
 BANDS = 0.1  # share of band neutrophils, likewise
+WIDENED = 1.5  # times as wide as the interval of the count
 UNLIKE_COUNTED = "unlike cells counted"
 BAND_NAMES = find_counted_class("band neutrophil").names
 UNIDENTIFIED = 0.1  # share of the white cells that are whole
@@ -28,6 +29,7 @@ def raise_flags(count: DifferentialCount, tally: SampleTally, card: Card) -> tup
         *_about_unlike_cells(tally),
         *_about_unidentified(count, tally, card),
         *_about_numbers(count),
+        *_about_correction(count, card),
         *_about_fields(count, tally),
     ]
     return tuple(found)
@@ -161,6 +163,29 @@ def _about_numbers(count: DifferentialCount) -> Iterator[Flag]:
             f"{count.white} white cells were counted, fewer than {least}; the intervals are wide, "
             "and rare cells may not be seen",
         )
+
+
+def _about_correction(count: DifferentialCount, card: Card) -> Iterator[Flag]:
+    """Where the model's confusion is known so badly that correcting for it says little."""
+    widened = [
+        row.title
+        for row in count.classes
+        if row.corrected is not None and row.share.low is not None and row.share.high is not None
+        if row.corrected.high - row.corrected.low > WIDENED * (row.share.high - row.share.low)
+    ]
+    if count.trusted != "corrected" or card.confusion is None or not widened:
+        return
+    labelled = [
+        sum(row) + lost
+        for row, lost in zip(card.confusion.counts, card.confusion.unidentified, strict=True)
+    ]
+    yield Flag(
+        "confusion hardly known",
+        f"how the model confuses the classes was measured on as few as "
+        f"{min(n for n in labelled if n)} cells of a class, so that the corrected shares are far "
+        f"less certain than the count ({', '.join(widened)}); label more cells, and adapt or "
+        "calibrate the model with them",
+    )
 
 
 def _about_fields(count: DifferentialCount, tally: SampleTally) -> Iterator[Flag]:

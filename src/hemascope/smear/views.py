@@ -17,14 +17,15 @@ from hemascope.smear.records import Box
 MULTIPLE = 16
 TILE, OVERLAP = 768, 128  # pixels of the network; a large white cell is 100
 FIRST_SIDE, LAST_SIDE, PART = 192, 6144, 640  # of the whole image, and of the part looked at
+SMALL_SIDE = 250  # pixels; a smaller image may show one cell only, and is looked at from farther
 SMALL = 64  # pixels a side of the image in which that part is chosen
-BUSY = 0.8  # rank of that part among others by its stain: neither empty nor the thickest
+MOST_STAIN = 40.0  # grey levels under the ground; what is darker says no more of cells
 LARGEST_ZOOM = 4.0
 FITTING = (0.6, 1.6)  # diameters over the network's, of red cells that speak for a zoom
 WHITE_DIAMETER = 1.9  # of a white cell, over a red one's
 WHITE_SUPPORT = 0.3  # how much a white cell says of the zoom, beside a red one
 LEAST_RED = 3  # red cells; with fewer, white ones say how large red ones are as well
-LEAST_SCORE = 0.3  # of a cell that says anything of the zoom
+LEAST_SCORE = 0.45  # of a cell that speaks for a zoom; from too far and too near few reach it
 ENOUGH = 0.05  # support from which on no larger zoom is tried once it falls
 CLEAR, LARGE_ENOUGH = 0.15, 0.7  # support, and diameter over the network's, that end the search
 REFINED = 0.15  # logarithm of the ratio from which on the zoom is taken anew
@@ -34,11 +35,14 @@ class FieldView:
     """A field's image, and what a locator's network sees of it. Boxes are in the image's pixels."""
 
     def __init__(self, image: Image.Image, engine: LocatorEngine, thresholds: FloatArray) -> None:
-        self.image, self.engine, self.thresholds = image, engine, thresholds
+        self.image, self.engine = image, engine
+        # The zoom must not hang on the thresholds, so cells below these are kept until it is found.
+        self.thresholds = np.minimum(thresholds, LEAST_SCORE)
         small = image.resize((SMALL, SMALL), Image.Resampling.BOX, reducing_gap=2.0)
         red, green, blue = np.rint(ground_colour(small)).astype(int).tolist()
         self._ground = (red, green, blue)
-        self._stain = np.abs(np.asarray(small, float) - self._ground).mean(axis=2)
+        stain = np.abs(np.asarray(small, float) - self._ground).mean(axis=2)
+        self._stain = np.minimum(stain, MOST_STAIN)
 
     def find_cells(self, zoom: float) -> Found:
         """All cells, at a zoom; a large field in overlapping tiles, where each cell is found once.
@@ -63,7 +67,8 @@ class FieldView:
         what is seen: from too near, parts of cells look like cells, but do not cover them.
         """
         longest = max(self.image.size)
-        best, best_support, side = None, 0.0, FIRST_SIDE
+        best, best_support = None, 0.0
+        side = FIRST_SIDE if longest >= SMALL_SIDE else longest / 2
         while side <= min(LAST_SIDE, 2 * longest):
             zoom = side / longest
             found = self._find_in(self._stained_part(PART / zoom), zoom)
@@ -106,14 +111,13 @@ class FieldView:
         return support, float(np.median(diameters[chosen]))
 
     def _stained_part(self, side: float) -> Box:
-        """A part of the image, so many of its pixels wide and high at most, with cells in it."""
+        """The part, at most so many of the image's pixels a side, where most is stained."""
         width, height = self.image.size
         wide, high = min(side, width), min(side, height)
         columns, rows = (max(1, round(SMALL * s / t)) for s, t in ((wide, width), (high, height)))
         windows = np.lib.stride_tricks.sliding_window_view(self._stain, (rows, columns))
         means = windows.mean(axis=(2, 3))
-        rank = np.argsort(means, axis=None, kind="stable")[int(BUSY * (means.size - 1))]
-        top, left = np.unravel_index(rank, means.shape)
+        top, left = np.unravel_index(int(np.argmax(means)), means.shape)
         x0 = min(float(left) / SMALL * width, width - wide)
         y0 = min(float(top) / SMALL * height, height - high)
         return x0, y0, x0 + wide, y0 + high

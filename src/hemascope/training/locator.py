@@ -29,12 +29,11 @@ from hemascope.models.locator import STRIDE, TYPICAL, LocatorNetwork
 from hemascope.serialization import to_json
 from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hemascope.training.locator_fields import LocatorData, draw_crops
-from hemascope.training.locator_recipe import LocatorRecipe
+from hemascope.training.locator_recipe import ROUND, LocatorRecipe
 from hemascope.training.locator_targets import Targets, make_targets
 from hemascope.training.machine import has_native_bf16
 from hemascope.training.optim import WeightAverage
 
-ROUND = 100  # steps between two checkpoints
 WARMUP = 100  # steps
 OTHER_STAIN, OTHER_SITE, OUT_OF_FOCUS = 0.3, 0.5, 0.15  # shares of the crops
 BOX_WEIGHT, SIZE_WEIGHT = 2.0, 0.5
@@ -80,9 +79,10 @@ def fit_locator(
         progress = found
     write_atomic(folder / "recipe.json", to_json(recipe))
     records = _read_records(folder / "metrics.csv")[: progress.epochs_done]
-    rounds = math.ceil(recipe.steps / ROUND)
+    last_step = recipe.stop_after or recipe.steps
+    rounds = math.ceil(last_step / ROUND)
     for number in range(progress.epochs_done, rounds):
-        steps = range(number * ROUND, min(recipe.steps, (number + 1) * ROUND))
+        steps = range(number * ROUND, min(last_step, (number + 1) * ROUND))
         records.append(_train(recipe, data, network, optimizer, average, steps))
         progress = replace(progress, epochs_done=number + 1, average_steps=average.steps)
         save_checkpoint(last, progress, network, optimizer, average)

@@ -8,6 +8,8 @@ from typing import Literal
 from hemascope.files import sha256_of
 from hemascope.serialization import to_json
 
+ROUND = 100  # steps between two checkpoints
+
 
 @dataclass(frozen=True)
 class LocatorRecipe:
@@ -50,6 +52,9 @@ class LocatorRecipe:
     """A laboratory, such as bccd, whose fields are not trained on."""
     steps: int = 3000
     """Steps of the optimiser."""
+    stop_after: int | None = None
+    """Steps after which the run ends, a multiple of 100, before its learning rate has fallen to 0;
+    it can be continued later. None: all steps."""
     batch_size: int = 16
     """Crops per step."""
     learning_rate: float = 2e-3
@@ -75,6 +80,7 @@ class LocatorRecipe:
             "drawn": (0, 10_000),
             "drawn_share": (0, 1),
             "steps": (1, 10**7),
+            "stop_after": (1, self.steps),
             "batch_size": (1, 4096),
             "learning_rate": (1e-12, 1),
             "weight_decay": (0, 1),
@@ -83,14 +89,22 @@ class LocatorRecipe:
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
+            if value is None:
+                continue
             if not low <= value <= high:
                 raise ValueError(f"{name} must be from {low:g} to {high:g}, not {value:g}")
 
+        if self.stop_after is not None and self.stop_after % ROUND:
+            raise ValueError(f"stop_after must be a multiple of {ROUND}, not {self.stop_after}")
+
     def digest(self) -> str:
-        """A short hash of the fields that are not at their default."""
+        """A short hash of the fields that are not at their default, without where the run stops.
+
+        Two runs with the same digest have the same weights after as many steps.
+        """
         changed = {
             field.name: getattr(self, field.name)
             for field in fields(self)
-            if getattr(self, field.name) != field.default
+            if getattr(self, field.name) != field.default and field.name != "stop_after"
         }
         return sha256_of(to_json(changed))[:12]

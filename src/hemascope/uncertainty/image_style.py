@@ -11,6 +11,7 @@ from hemascope.uncertainty.image_quality import measure_quality
 
 GROUND, STAINED = 90, 95  # percentiles: of a channel for the ground, of its density for the stain
 LEAST_SPREAD = (4.0, 4.0, 0.05, 0.05)  # in the units of `measure_style`
+MEASURES = ("light", "tint", "stain", "sharpness")
 MARKED = 1.0  # interquartile ranges by which a median must differ to be spoken of
 WORDS = (
     ("lighter", "darker"),
@@ -44,14 +45,24 @@ def measure_style(images: ImageArray) -> FloatArray:
 
 def fit_style(images: ImageArray) -> ImageStyle:
     """The style of images (N,S,S,3)."""
-    low, median, high = np.percentile(measure_style(images), (25, 50, 75), axis=0)
+    return style_of(measure_style(images))
+
+
+def style_of(measures: FloatArray) -> ImageStyle:
+    """The style of images with these measures (N,4)."""
+    low, median, high = np.percentile(measures, (25, 50, 75), axis=0)
     spread = np.maximum(high - low, LEAST_SPREAD)
     return ImageStyle(tuple(median.tolist()), tuple(spread.tolist()))
 
 
 def describe_style(images: ImageArray, known: ImageStyle) -> str:
     """In which ways images (N,S,S,3) differ from known ones, in words; empty where in none."""
-    gaps = np.median(measure_style(images), axis=0) - np.array(known.median)
+    return style_differences(measure_style(images), known)
+
+
+def style_differences(measures: FloatArray, known: ImageStyle) -> str:
+    """The same, from measures (N,4) of the images."""
+    gaps = np.median(measures, axis=0) - np.array(known.median)
     effects = gaps / np.array(known.spread)
     words = [
         more if effect > 0 else less for (more, less), effect in zip(WORDS, effects, strict=True)

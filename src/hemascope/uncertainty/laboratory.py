@@ -77,7 +77,7 @@ def fit_laboratory_detector(
                 rest.append(wide[group[::2]] - mean)
         if index not in laboratory_of:
             raise ValueError(f"{name}: no class has {2 * LEAST_PER_GROUP} images")
-    whiten = _whitening(np.concatenate(rest))
+    whiten = whitening(np.concatenate(rest))
     detector = LaboratoryDetector(
         names, np.stack(means) @ whiten, whiten, tuple(laboratory_of), (1.0,) * len(names)
     )
@@ -86,9 +86,12 @@ def fit_laboratory_detector(
     return LaboratoryDetector(names, detector.means, whiten, detector.laboratory_of, tuple(limits))
 
 
-def _whitening(rest: FloatArray) -> FloatArray:
-    """The map (T,T) to a space where these deviations (N,T) have the identity as covariance."""
+def whitening(rest: FloatArray, shrinkage: float = SHRINKAGE) -> FloatArray:
+    """The map (T,T) to a space where these deviations (N,T) have the identity as covariance.
+
+    A share of their mean variance is added to that in each direction.
+    """
     covariance = rest.T @ rest / len(rest)
-    level = np.trace(covariance) / len(covariance)
-    values, vectors = np.linalg.eigh(covariance + SHRINKAGE * level * np.eye(len(covariance)))
+    level = max(float(np.trace(covariance)) / len(covariance), 1e-12)
+    values, vectors = np.linalg.eigh(covariance + shrinkage * level * np.eye(len(covariance)))
     return np.asarray(vectors / np.sqrt(values))

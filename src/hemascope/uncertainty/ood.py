@@ -73,9 +73,14 @@ class Directions:
 
 def fit_directions(features: AnyFloatArray, targets: AnyIntArray) -> Directions:
     """Fits Directions to features (N,F) and class indices (N,)."""
+    return Directions(mean_directions(features, targets))
+
+
+def mean_directions(features: AnyFloatArray, targets: AnyIntArray) -> FloatArray:
+    """The mean direction of each class that there are targets (N,) of, in order, (≤C,F)."""
     units = _directions(features)
     means = [units[targets == k].mean(axis=0) for k in np.unique(targets)]
-    return Directions(_directions(np.stack(means)))
+    return _directions(np.stack(means))
 
 
 @dataclass(frozen=True)

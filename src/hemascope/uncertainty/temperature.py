@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from hemascope.arrays import AnyFloatArray, AnyIntArray, FloatArray
+
+LOG_RANGE = (-4.0, 4.0)  # of the logarithm of a temperature
+PRIOR_SPREAD = 0.5  # of the logarithm around an expected one, as between laboratories
+CLOSE, GOLDEN = 1e-6, (5**0.5 - 1) / 2
 
 
 def softmax(logits: AnyFloatArray, temperature: float = 1.0) -> FloatArray:
@@ -27,20 +33,40 @@ def log_sum_exp(logits: AnyFloatArray) -> FloatArray:
     return np.asarray(top + np.log(np.exp(wide - top[:, None]).sum(axis=1)))
 
 
-def fit_temperature(logits: AnyFloatArray, targets: AnyIntArray) -> float:
+def fit_temperature(
+    logits: AnyFloatArray, targets: AnyIntArray, expected: float | None = None
+) -> float:
     """The temperature with the least cross-entropy on N images: logits (N,C), targets (N,).
 
-    The images must be images that training never saw. Needs scipy. Raises ValueError without
-    images. Guo et al., ICML 2017.
+    The images must be images that training never saw. An `expected` temperature is preferred as far
+    as the images leave it open: the logarithm is taken to differ from its own by 0.5, as a standard
+    deviation. Raises ValueError without images. Guo et al., ICML 2017.
     """
-    from scipy.optimize import minimize_scalar
-
     if len(targets) == 0:
         raise ValueError("a temperature cannot be fitted on no images")
-    rows = np.arange(len(targets))
+    rows, wide = np.arange(len(targets)), np.asarray(logits, dtype=np.float64)
 
     def loss(log_temperature: float) -> float:
-        scaled = np.asarray(logits, dtype=np.float64) / np.exp(log_temperature)
-        return float((log_sum_exp(scaled) - scaled[rows, targets]).mean())
+        scaled = wide / np.exp(log_temperature)
+        loss = float((log_sum_exp(scaled) - scaled[rows, targets]).sum())
+        if expected is not None:
+            loss += ((log_temperature - np.log(expected)) / PRIOR_SPREAD) ** 2 / 2
+        return loss
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded").x))
+    return float(np.exp(_golden_section(loss, *LOG_RANGE)))
+
+
+def _golden_section(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function with one minimum between two places is least."""
+    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    values = function(left), function(right)
+    while high - low > CLOSE:
+        if values[0] < values[1]:
+            high, right = right, left
+            left = high - GOLDEN * (high - low)
+            values = function(left), values[0]
+        else:
+            low, left = left, right
+            right = low + GOLDEN * (high - low)
+            values = values[1], function(right)
+    return (low + high) / 2

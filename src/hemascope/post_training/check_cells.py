@@ -1,0 +1,165 @@
+"""Labelled cells, measured for a fit, and warned of where they are few or contradict each other."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hemascope.arrays import FloatArray, ProgressCallback
+from hemascope.bundle.adaptation import CellMeasures
+from hemascope.classes import ClassSet
+from hemascope.data.manifest import Manifest, ManifestRow
+from hemascope.errors import HemascopeWarning, ImageError
+from hemascope.inference.classifier import Classifier
+from hemascope.post_training.red_cells import Scale, estimate_scale, measure_red_cells
+from hemascope.post_training.views import draw_views
+from hemascope.preprocess import InputSpec, decode
+from hemascope.uncertainty.image_quality import measure_quality
+from hemascope.uncertainty.image_style import measure_style
+from hemascope.uncertainty.temperature import softmax
+
+VIEWS = 8  # of each cell; the first is how it will be seen later, the others are drawn
+FRAME = 1.42  # √2: what the corners of a turned square reach for
+SCALE_RATIO = 1.25  # between two scales that contradict each other
+SURE, NAMED = 0.9, 5  # probability of another class that contradicts a label; cells named at most
+
+
+@dataclass(frozen=True)
+class MeasuredCells:
+    """The rows that can be read, what was measured of them, and the hashes of what is seen.
+
+    `scale` is what red cells say of the pixels, and `given` the median width that was taken.
+    """
+
+    rows: tuple[ManifestRow, ...]
+    measures: CellMeasures
+    hashes: tuple[str, ...]
+    scale: Scale
+    given: float | None
+
+
+def measure_cells(
+    classifier: Classifier,
+    manifest: Manifest,
+    classes: ClassSet,
+    progress: ProgressCallback | None = None,
+) -> MeasuredCells:
+    """Measures of the cells that can be read, in VIEWS ways each.
+
+    The first way is how the classifier sees the cell, the others are turned, moved and recoloured.
+    """
+    spec = classifier.card.input
+    wide = _widen_spec(spec)
+    features, styles, images, rows, widths = [], [], [], [], []
+    diameters: dict[str, list[float]] = {}
+    for done, row in enumerate(manifest.rows, 1):
+        view = row.view(manifest.root)
+        try:
+            picture = decode(view.image)
+            image = spec.apply(picture, view.um_per_pixel, view.centre)
+            frame = wide.apply(picture, view.um_per_pixel, view.centre)
+        except ImageError:
+            continue
+        outputs = classifier.outputs(
+            np.concatenate([image[None], draw_views(frame, VIEWS - 1, spec.size)])
+        )
+        features.append(outputs.features)
+        styles.append(outputs.style_statistics[0])
+        images.append(image)
+        rows.append(row)
+        if spec.microns is not None:
+            widths.append(spec.microns / spec.side(picture, view.um_per_pixel))
+            diameters.setdefault(row.path, measure_red_cells(picture))
+        if progress is not None:
+            progress(done, len(manifest.rows))
+    if not rows:
+        nothing = np.empty(0)
+        measures = CellMeasures(nothing, nothing, nothing, nothing, ())
+        return MeasuredCells((), measures, (), Scale(0), None)
+    seen = np.stack(images)
+    measures = CellMeasures(
+        features=np.stack(features),
+        style_statistics=np.stack(styles),
+        style=measure_style(seen),
+        quality=np.stack(measure_quality(seen), axis=1),
+        targets=tuple(classes.index(row.label) for row in rows),
+    )
+    hashes = tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in images)
+    scale = estimate_scale([d for found in diameters.values() for d in found], len(diameters))
+    given = float(np.median(widths)) if widths else None
+    return MeasuredCells(tuple(rows), measures, hashes, scale, given)
+
+
+def _widen_spec(spec: InputSpec) -> InputSpec:
+    """The spec that also sees what is around the input, as far as the image goes."""
+    scale = min(FRAME, 1 / spec.crop)
+    microns = None if spec.microns is None else spec.microns * scale
+    return InputSpec(round(spec.size * scale), spec.crop * scale, microns)
+
+
+def warn_of(measured: MeasuredCells, held_out: FloatArray, classes: ClassSet, least: int) -> None:
+    """Warns of classes with fewer than `least` cells and of labels that contradict.
+
+    `held_out` (N,C) are the logits of each cell when the fit has not seen it.
+    """
+    counts = Counter(row.label for row in measured.rows)
+    few = [f"{count} of {label}" for label, count in sorted(counts.items()) if count < least]
+    if few:
+        _warn(f"only {', '.join(few)}: label at least {least} of each class, and better ten")
+    contradiction = contradict_scale(measured.scale, measured.given)
+    if contradiction:
+        _warn(contradiction)
+    for text in find_doubles(measured):
+        _warn(text)
+    doubted = doubt_labels(measured.rows, held_out, classes)
+    if doubted:
+        more = f" and {len(doubted) - NAMED} more" if len(doubted) > NAMED else ""
+        _warn(
+            f"labels that contradict the other cells: {', '.join(doubted[:NAMED])}{more}; look at "
+            "these again"
+        )
+
+
+def contradict_scale(scale: Scale, given: float | None) -> str:
+    """What to say where red cells show another scale than the one that is taken; else nothing."""
+    if scale.um_per_pixel is None or given is None:
+        return ""
+    if 1 / SCALE_RATIO <= scale.um_per_pixel / given <= SCALE_RATIO:
+        return ""
+    return (
+        f"{scale.red_cells} red cells are {scale.diameter:.0f} pixels across, so that a pixel is "
+        f"{scale.um_per_pixel:.3f} micrometres wide and not {given:.3f}: check --um-per-pixel"
+    )
+
+
+def find_doubles(measured: MeasuredCells) -> list[str]:
+    """A sentence per group of equal images with different labels."""
+    groups: dict[str, list[ManifestRow]] = defaultdict(list)
+    for row, digest in zip(measured.rows, measured.hashes, strict=True):
+        groups[digest].append(row)
+    return [
+        f"the same image has several labels: {', '.join(f'{r.path} ({r.label})' for r in group)}"
+        for group in groups.values()
+        if len({row.label for row in group}) > 1
+    ]
+
+
+def doubt_labels(rows: Sequence[ManifestRow], held_out: FloatArray, classes: ClassSet) -> list[str]:
+    """Cells that are another class for sure, as far as the other cells tell; the surest first."""
+    probabilities = softmax(held_out)
+    best = probabilities.argmax(axis=1)
+    surest = np.argsort(-probabilities.max(axis=1), kind="stable")
+    return [
+        f"{rows[n].path} ({rows[n].label}, rather {classes.names[best[n]]})"
+        for n in surest
+        if probabilities[n, best[n]] >= SURE and classes.index(rows[n].label) != best[n]
+    ]
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, HemascopeWarning, stacklevel=4)
