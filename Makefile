@@ -52,7 +52,7 @@ docs: .venv/tested
 
 # medmnist asks for torchvision, which it does not import.
 .venv/tested: pyproject.toml constraints.txt | .venv/bin/pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[study,cluster,parquet,audit]' --group dev --group docs
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[study,cluster,parquet,audit,postgresql]' --group dev --group docs
 	$(BIN)/pip install --quiet --no-deps medmnist
 	touch $@ .venv/installed
 

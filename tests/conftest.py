@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from hemascope.serve.store.database import Store
 
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
@@ -71,3 +80,64 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "bundle"
     write_bundle(export(create_model("efficientnet_lite", 3), card, draw_sample(spec)), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a PostgreSQL server of our own, from Debian's package."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    if not found:
+        if os.environ.get("CI"):
+            pytest.fail("PostgreSQL is not installed; .ci/run installs it")
+        pytest.skip("PostgreSQL is not installed; apt-get install postgresql")
+    folder = Path("/tmp") / tmp_path_factory.mktemp("pg").name  # a socket's path must be short
+    folder = folder.with_name(f"hemascope-{os.getpid()}-{time.time_ns()}")
+    folder.mkdir()
+    data = folder / "data"
+    run_as: list[str] = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        shutil.chown(folder, "postgres")
+        run_as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+
+    def call(*words: str) -> None:
+        command = [*run_as, str(found[-1]), "-D", str(data), "-s", *words]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+
+    call("initdb", "-o", "--auth=trust --username=hemascope --encoding=UTF8 --no-sync")
+    call("start", "-w", "-o", f"-k {folder} -c listen_addresses='' -c fsync=off")
+    try:
+        yield f"postgresql://hemascope@/postgres?host={folder}"
+    finally:
+        call("stop", "-m", "immediate")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, cheap_passwords: None) -> Iterator[Store]:
+    """An empty store."""
+    from hemascope.serve.store.database import open_store
+
+    address = None
+    if request.param == "postgresql":
+        address = request.getfixturevalue("postgresql")
+        with closing(_connect(address)) as connection:
+            connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")  # type: ignore[attr-defined]
+    found = open_store(tmp_path / "store", address)
+    yield found
+    found.close()
+
+
+def _connect(address: str) -> object:
+    import psycopg
+
+    return psycopg.connect(address, autocommit=True)
+
+
+@pytest.fixture
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes that take little time and memory."""
+    from argon2 import PasswordHasher
+
+    from hemascope.serve.store import people
+
+    monkeypatch.setattr(people, "HASHER", PasswordHasher(1, 8, 1))

@@ -17,6 +17,8 @@ from hemascope.cli.data import app as data_app
 from hemascope.cli.evaluate import evaluate
 from hemascope.cli.info import benchmark, info
 from hemascope.cli.locator import train_locator
+from hemascope.cli.serve import serve
+from hemascope.cli.station import app as station_app
 from hemascope.cli.study import app as study_app
 from hemascope.cli.survey import survey
 from hemascope.cli.terminal import err, print_error, print_warning
@@ -33,14 +35,21 @@ app = App(
 )
 for command in (
     *(classify, count, explain, survey, train, evaluate, calibrate, adapt, export, train_locator),
-    *(benchmark, info),
+    *(benchmark, info, serve),
 ):
     app.command(command)
 app.command(data_app)
+app.command(station_app)
 app.command(study_app)
 
 # Which extra brings a package that may be missing; `train` brings the others.
 EXTRAS = {
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "sqlalchemy": "serve",
+    "alembic": "serve",
+    "argon2": "serve",
+    "psycopg": "postgresql",
     "matplotlib": "evaluate",
     "scipy": "evaluate",
     "ray": "cluster",

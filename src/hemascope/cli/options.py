@@ -94,6 +94,15 @@ Cache: TypeAlias = Annotated[
         help="Folder for decoded images; by default HEMASCOPE_CACHE, or the user's cache folder."
     ),
 ]
+DatabaseAddress: TypeAlias = Annotated[
+    str | None,
+    Parameter(
+        name="--database",
+        env_var="HEMASCOPE_DATABASE",
+        help="Address of a PostgreSQL database, postgresql://user@host/name; by default a file in "
+        "the folder of the store.",
+    ),
+]
 RecipeFile: TypeAlias = Annotated[
     Path | None,
     Parameter(name="--recipe", help="A recipe.json to train with, instead of single settings."),

@@ -1,6 +1,6 @@
 """A differential count as a FHIR R4 Bundle: DiagnosticReport, Observations, Specimen, Device.
 
-The report is preliminary: nobody has signed it. Intervals are components, as no reference range.
+The report is preliminary until somebody signs it. Intervals are components, as no reference range.
 When the blood was taken, and whose it is, is not known here: there is neither `effective` nor
 `subject`.
 https://hl7.org/fhir/R4/diagnosticreport.html, https://hl7.org/fhir/R4/observation.html
@@ -17,7 +17,12 @@ from hemascope.classes import DIFFERENTIAL_PANEL, LoincCode
 from hemascope.escaping import escape_controls
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.smear.counted import DifferentialCount
-from hemascope.smear.reported import METHOD, Reported, report_quantities
+from hemascope.smear.reported import (
+    Reported,
+    ReportStatus,
+    describe_review,
+    report_quantities,
+)
 
 LOINC, UCUM = "http://loinc.org", "http://unitsofmeasure.org"
 HL7 = "http://terminology.hl7.org/CodeSystem"
@@ -25,20 +30,23 @@ SAMPLE_SYSTEM = "urn:hemascope:sample"
 NAMESPACE = uuid.UUID("5f6f2c1e-6f6b-5c57-9d2b-5a0f4a5a3b10")  # ours, for names of resources
 
 
-def to_fhir(count: DifferentialCount) -> str:
-    """The Bundle of a count as JSON, with the same names for the same count."""
+def to_fhir(count: DifferentialCount, status: ReportStatus = "preliminary") -> str:
+    """The Bundle of a count as JSON, with the same names for the same count.
+
+    Only a count that somebody signed has another `status` than preliminary.
+    """
     specimen, device, report = (_url(count, name) for name in ("specimen", "device", "report"))
     issued = count.provenance["created"]
     common = {"specimen": {"reference": specimen}, "device": {"reference": device}}
     observations = [
-        (_url(count, f"observation {number}"), _observation(found, issued) | common)
+        (_url(count, f"observation {number}"), _observation(found, issued, status) | common)
         for number, found in enumerate(report_quantities(count))
     ]
-    unidentified = _unidentified(count, issued) | common
+    unidentified = _unidentified(count, issued, status) | common
     observations.append((_url(count, "unidentified"), unidentified))
     results = [{"reference": url} for url, _ in observations]
     entries = [
-        (report, _report(count, issued, specimen, results)),
+        (report, _report(count, issued, specimen, results, status)),
         *observations,
         (specimen, _specimen(count)),
         (device, _device(count)),
@@ -58,13 +66,17 @@ def _url(count: DifferentialCount, name: str) -> str:
 
 
 def _report(
-    count: DifferentialCount, issued: str, specimen: str, results: list[dict[str, str]]
+    count: DifferentialCount,
+    issued: str,
+    specimen: str,
+    results: list[dict[str, str]],
+    status: ReportStatus,
 ) -> dict[str, Any]:
     flags = [f"{flag.name}: {flag.text}" for flag in count.flags]
     return {
         "resourceType": "DiagnosticReport",
         "identifier": [{"system": SAMPLE_SYSTEM, "value": _text(count.sample)}],
-        "status": "preliminary",
+        "status": status,
         "category": [{"coding": [{"system": f"{HL7}/v2-0074", "code": "HM"}]}],
         "code": _code(DIFFERENTIAL_PANEL, "Differential count"),
         "issued": issued,
@@ -74,7 +86,7 @@ def _report(
     }
 
 
-def _observation(found: Reported, issued: str) -> dict[str, Any]:
+def _observation(found: Reported, issued: str, status: ReportStatus) -> dict[str, Any]:
     value = _quantity(found.number, found.unit)
     if found.at_most:
         value["comparator"] = "<="
@@ -100,33 +112,33 @@ def _observation(found: Reported, issued: str) -> dict[str, Any]:
             ("Cells counted", found.counted.n),
         ):
             components.append({"code": {"text": title}, "valueInteger": cells})
-    return _laboratory(_code(found.code, found.name), issued) | {
+    return _laboratory(_code(found.code, found.name), issued, status) | {
         "valueQuantity": value,
         "note": [{"text": _text(found.describe())}],
         "component": components,
     }
 
 
-def _unidentified(count: DifferentialCount, issued: str) -> dict[str, Any]:
+def _unidentified(count: DifferentialCount, issued: str, status: ReportStatus) -> dict[str, Any]:
     """How many white cells have no name, with a component for each reason."""
     components = [
         {"code": {"text": _text(why)}, "valueInteger": cells}
         for why, cells in count.unidentified.items()
     ]
-    found = _laboratory({"text": "White cells without a name, in no percentage"}, issued)
+    found = _laboratory({"text": "White cells without a name, in no percentage"}, issued, status)
     found["valueInteger"] = sum(count.unidentified.values())
     return found | ({"component": components} if components else {})
 
 
-def _laboratory(code: dict[str, Any], issued: str) -> dict[str, Any]:
+def _laboratory(code: dict[str, Any], issued: str, status: ReportStatus) -> dict[str, Any]:
     category = {"system": f"{HL7}/observation-category", "code": "laboratory"}
     return {
         "resourceType": "Observation",
-        "status": "preliminary",
+        "status": status,
         "category": [{"coding": [category]}],
         "code": code,
         "issued": issued,
-        "method": {"text": METHOD},
+        "method": {"text": describe_review(status)},
     }
 
 

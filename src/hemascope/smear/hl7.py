@@ -1,13 +1,15 @@
 r"""A differential count as an HL7 v2.5.1 message ORU^R01: MSH, OBR, OBX with NTE, SPM.
 
-The results are preliminary (P), and the message is for training (T), not for production. Segments
-end in a carriage return, as the standard says. Whose blood it is and when it was taken is not known
-here, so that there is no PID and no time of observation, but that of the analysis.
+The results are preliminary (P) until somebody signs, and the message is for training (T), not for
+production. Segments end in a carriage return, as the standard says. Whose blood it is and when it
+was taken is not known here, so that there is no PID and no time of observation, but that of the
+analysis.
 """
 
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from datetime import datetime
 
 from hemascope import __version__
@@ -15,12 +17,28 @@ from hemascope.classes import DIFFERENTIAL_PANEL, LoincCode
 from hemascope.escaping import escape_controls
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.smear.counted import DifferentialCount
-from hemascope.smear.reported import METHOD, Reported, format_number, report_quantities
+from hemascope.smear.reported import (
+    Reported,
+    ReportStatus,
+    describe_review,
+    format_number,
+    report_quantities,
+)
 
 NAMESPACE = uuid.UUID("0e0a1c55-4a2f-5a8e-8d4b-7c1d1c0f6a77")  # ours, for names of messages
 ESCAPES = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}
 LOCAL = "99HEMASCOPE"
 LONGEST_ID = 20  # characters of MSH-10
+STATUSES: dict[ReportStatus, str] = {"preliminary": "P", "final": "F", "amended": "C"}
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is reported, when, and whether somebody has signed it."""
+
+    count: DifferentialCount
+    when: str
+    status: ReportStatus
 
 
 def escape_hl7(text: str) -> str:
@@ -33,20 +51,25 @@ def escape_hl7(text: str) -> str:
     return "".join(ESCAPES.get(character, character) for character in visible)
 
 
-def to_hl7(count: DifferentialCount) -> str:
-    """The message of a count, with the same identifier for the same count."""
+def to_hl7(count: DifferentialCount, status: ReportStatus = "preliminary") -> str:
+    """The message of a count, with the same identifier for the same count and status.
+
+    Only a count that somebody signed has another `status` than preliminary.
+    """
     when = datetime.fromisoformat(count.provenance["created"]).strftime("%Y%m%d%H%M%S%z")
-    number = uuid.uuid5(NAMESPACE, f"{count.sample}\n{count.provenance['created']}").hex
+    message = Message(count, when, status)
+    key = f"{count.sample}\n{count.provenance['created']}"
+    number = uuid.uuid5(NAMESPACE, key if status == "preliminary" else f"{key}\n{status}").hex
     segments = [
         _header(when, number[:LONGEST_ID]),
-        _request(count, when),
+        _request(message),
         *_notes([RESEARCH_USE_ONLY, *(f"{flag.name}: {flag.text}" for flag in count.flags)]),
         *_notes([count.method], first=2 + len(count.flags)),
     ]
     results = list(report_quantities(count))
     for index, found in enumerate(results, start=1):
-        segments += [_result(index, found, when, count), *_notes([found.describe()])]
-    segments.append(_unidentified(len(results) + 1, when, count))
+        segments += [_result(index, found, message), *_notes([found.describe()])]
+    segments.append(_unidentified(len(results) + 1, message))
     reasons = [f"{cells} {why}" for why, cells in count.unidentified.items()]
     segments += _notes(reasons)
     segments.append(_specimen(count))
@@ -72,31 +95,35 @@ def _header(when: str, number: str) -> str:
     return _segment("MSH", {1: "^~\\&"} | fields)
 
 
-def _request(count: DifferentialCount, when: str) -> str:
-    order = f"{escape_hl7(count.sample)}^Hemascope"
+def _request(message: Message) -> str:
+    order = f"{escape_hl7(message.count.sample)}^Hemascope"
     return _segment(
         "OBR",
-        {1: "1", 3: order, 4: _coded(DIFFERENTIAL_PANEL, ""), 22: when, 25: "P"},
+        {
+            1: "1",
+            3: order,
+            4: _coded(DIFFERENTIAL_PANEL, ""),
+            22: message.when,
+            25: STATUSES[message.status],
+        },
     )
 
 
-def _result(index: int, found: Reported, when: str, count: DifferentialCount) -> str:
+def _result(index: int, found: Reported, message: Message) -> str:
     number = format_number(found.number)
     kind, value = ("SN", f"<=^{number}") if found.at_most else ("NM", number)
     unit = f"{escape_hl7(found.unit)}^^UCUM"
-    return _observation(index, kind, _coded(found.code, found.name), value, unit, when, count)
+    return _observation(index, kind, _coded(found.code, found.name), value, unit, message)
 
 
-def _unidentified(index: int, when: str, count: DifferentialCount) -> str:
+def _unidentified(index: int, message: Message) -> str:
     code = f"UNIDENTIFIED^White cells without a name, in no percentage^{LOCAL}"
-    total = str(sum(count.unidentified.values()))
-    return _observation(index, "NM", code, total, "", when, count)
+    total = str(sum(message.count.unidentified.values()))
+    return _observation(index, "NM", code, total, "", message)
 
 
-def _observation(
-    index: int, kind: str, code: str, value: str, unit: str, when: str, count: DifferentialCount
-) -> str:
-    device = f"{escape_hl7(count.provenance['model'])}^Hemascope {__version__}"
+def _observation(index: int, kind: str, code: str, value: str, unit: str, message: Message) -> str:
+    device = f"{escape_hl7(message.count.provenance['model'])}^Hemascope {__version__}"
     return _segment(
         "OBX",
         {
@@ -105,10 +132,10 @@ def _observation(
             3: code,
             5: value,
             6: unit,
-            11: "P",
-            17: f"^{escape_hl7(METHOD)}^{LOCAL}",
+            11: STATUSES[message.status],
+            17: f"^{escape_hl7(describe_review(message.status))}^{LOCAL}",
             18: device,
-            19: when,
+            19: message.when,
         },
     )
 

@@ -6,6 +6,7 @@ from hemascope.bundle.card import Card
 from hemascope.smear.counted import DifferentialCount
 from hemascope.smear.flags import UNLIKE_COUNTED
 
+UNSIGNED = "Nobody has signed this count."
 DIGITS = 16  # of a SHA-256 that are shown
 
 
@@ -23,7 +24,7 @@ def describe_method(count: DifferentialCount, card: Card) -> str:
             "shares allow for the model's confusion of the classes, and their intervals for how "
             "exactly it is known.",
             *_describe_total(count),
-            "Nobody has signed this count.",
+            UNSIGNED,
         ]
     )
 

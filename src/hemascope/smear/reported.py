@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from hemascope.classes import LoincCode, find_counted_class
 from hemascope.records import Interval, Proportion
@@ -11,7 +12,14 @@ from hemascope.smear.counted import ClassCount, DifferentialCount, interval_of
 
 PER_VOLUME = "10*9/L"  # in UCUM
 PER_100 = "/100{WBCs}"
-METHOD = "Image analysis of stained smear photographs (Hemascope), not reviewed"
+REVIEWED = "Image analysis of stained smear photographs (Hemascope)"
+ReportStatus: TypeAlias = Literal["preliminary", "final", "amended"]
+"""Preliminary until somebody signs; amended where what was signed has changed since."""
+
+
+def describe_review(status: ReportStatus) -> str:
+    """How the cells were named, and whether a person has answered for it."""
+    return f"{REVIEWED}, {'not reviewed' if status == 'preliminary' else 'reviewed and signed'}"
 
 
 @dataclass(frozen=True)

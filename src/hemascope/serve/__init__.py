@@ -1,0 +1,1 @@
+"""The service and the review station: REST, the store, the pages."""

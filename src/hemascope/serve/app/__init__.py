@@ -1,0 +1,1 @@
+"""The service: requests → predictions and counts."""

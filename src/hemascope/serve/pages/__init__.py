@@ -1,0 +1,1 @@
+"""The review pages: sign in, samples, galleries, fields, signing, reports."""

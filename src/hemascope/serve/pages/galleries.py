@@ -1,0 +1,183 @@
+"""The review of a sample: galleries by class, changes, and the state that scripts ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from markupsafe import Markup
+from sqlalchemy import Connection
+from starlette.responses import Response
+
+from hemascope.classes import find_counted_class
+from hemascope.records import Proportion
+from hemascope.serve.app.problems import ProblemError
+from hemascope.serve.pages.access import Call
+from hemascope.serve.pages.render import render
+from hemascope.serve.store.labels import OUTSIDE, UNIDENTIFIED, labels_of
+from hemascope.serve.store.recount import live_classes, machine_classes
+from hemascope.serve.store.review import (
+    ReviewedCell,
+    comment_cell,
+    label_cells,
+    list_cells,
+    redo,
+    undo,
+)
+from hemascope.serve.store.samples import StoredSample, find_sample, list_images
+from hemascope.serve.store.signing import list_signatures
+
+KEYS = "1234567890qwertyuiop"
+
+
+def find(call: Call, connection: Connection) -> StoredSample:
+    """The sample that a request names. Raises ProblemError where there is none."""
+    sample = find_sample(connection, call.request.path_params["id"])
+    if sample is None:
+        raise ProblemError(404, "there is no such sample")
+    return sample
+
+
+def show_review(call: Call) -> Response:
+    """The page with the galleries."""
+    card = call.station.counting.classifier.card
+    with call.station.store.reading() as connection:
+        sample = find(call, connection)
+        cells = list_cells(connection, sample.id)
+        fields = list_images(connection, sample.id)
+        signatures = list_signatures(connection, sample.id)
+    labels = [UNIDENTIFIED, *(name for name in labels_of(card) if name != UNIDENTIFIED)]
+    return render(
+        "review.html.j2",
+        user=call.user,
+        sample=sample,
+        labels=[
+            (label, title_of(label), key)
+            for label, key in zip(labels, f"0{KEYS.replace('0', '')}", strict=False)
+        ],
+        cells={label: [c for c in cells if c.counts_as == label] for label in labels},
+        rows=_rows(call, cells),
+        fields=fields,
+        signatures=signatures,
+        may_change=call.user.may("technologist") and sample.state in ("new", "in review"),
+        needs_two=call.station.needs_two,
+        state=_in_page(_state(call, sample, cells)),
+    )
+
+
+def show_state(call: Call) -> Response:
+    """The labels of all cells and the differential, as they are now."""
+    return _answer(call)
+
+
+def change_labels(call: Call) -> Response:
+    """Gives the selected cells a label, or takes it back."""
+    label, versions = call.text("label", 100), call.form.get("cells")
+    card = call.station.counting.classifier.card
+    if label and label not in labels_of(card):
+        raise ProblemError(400, f"unknown label; known are: {', '.join(labels_of(card))}")
+    if not isinstance(versions, dict) or not all(
+        key.isdecimal() and len(key) < 19 and type(value) is int for key, value in versions.items()
+    ):
+        raise ProblemError(400, "cells must be an object of numbers and versions")
+    chosen = {int(key): value for key, value in versions.items()}
+    label_cells(call.station.store, call.user, call.request.path_params["id"], chosen, label)
+    return _answer(call)
+
+
+def take_back(call: Call) -> Response:
+    """Undoes the user's last change."""
+    undo(call.station.store, call.user, call.request.path_params["id"])
+    return _answer(call)
+
+
+def make_again(call: Call) -> Response:
+    """Makes the change again that was undone last."""
+    redo(call.station.store, call.user, call.request.path_params["id"])
+    return _answer(call)
+
+
+def change_comment(call: Call) -> Response:
+    """Puts a comment on a cell."""
+    cell, version = call.form.get("cell"), call.form.get("version")
+    if type(cell) is not int or type(version) is not int:
+        raise ProblemError(400, "cell and version must be numbers")
+    sample_id = call.request.path_params["id"]
+    comment_cell(call.station.store, call.user, sample_id, cell, version, call.text("comment"))
+    return _answer(call)
+
+
+def title_of(label: str) -> str:
+    """A label as people read it."""
+    known = label == UNIDENTIFIED or label in OUTSIDE
+    return label if known else find_counted_class(label).title
+
+
+def _in_page(value: object) -> Markup:
+    """A value as JSON within a page, where nothing in it can end the element."""
+    text = msgspec.json.encode(value).decode()
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def _answer(call: Call) -> Response:
+    with call.station.store.reading() as connection:
+        sample = find(call, connection)
+        state = _state(call, sample, list_cells(connection, sample.id))
+    content = msgspec.json.encode(state)
+    return Response(content, headers={"Cache-Control": "no-store"}, media_type="application/json")
+
+
+def _state(call: Call, sample: StoredSample, cells: list[ReviewedCell]) -> dict[str, Any]:
+    return {
+        "changes": sample.changes,
+        "state": sample.shown_state,
+        "cells": [
+            {
+                "id": cell.id,
+                "version": cell.version,
+                "group": cell.counts_as,
+                "machine": title_of(cell.machine) if cell.machine else "",
+                "probability": cell.probability,
+                "reason": cell.reason,
+                "label": cell.label and title_of(cell.label),
+                "by": cell.labelled_by,
+                "comment": cell.comment,
+            }
+            for cell in cells
+        ],
+        "rows": _rows(call, cells),
+    }
+
+
+def _rows(call: Call, cells: list[ReviewedCell]) -> list[dict[str, str]]:
+    """The differential now, with exact intervals, and by the machine alone."""
+    card = call.station.counting.classifier.card
+    return [
+        {
+            "title": now.title,
+            "cells": str(now.share.successes),
+            "share": _percent(now.share),
+            "interval": _interval(now.share),
+            "machine": _percent(before.share),
+            "difference": _difference(now.share, before.share),
+        }
+        for now, before in zip(live_classes(cells, card), machine_classes(cells, card), strict=True)
+    ]
+
+
+def _percent(share: Proportion) -> str:
+    return "–" if share.value is None else f"{100 * share.value:.1f} %"
+
+
+def _interval(share: Proportion) -> str:
+    if share.low is None or share.high is None:
+        return "–"
+    return f"{100 * share.low:.1f} – {100 * share.high:.1f}"
+
+
+def _difference(now: Proportion, before: Proportion) -> str:
+    if now.value is None or before.value is None:
+        return "–"
+    return f"{100 * (now.value - before.value):+.1f}"

@@ -1,0 +1,24 @@
+// One cell, large, beside where the image supports the machine's label.
+
+const dialog = document.getElementById("large");
+const comment = document.getElementById("comment");
+let keep = null;
+
+export function openLarge(cell, text, onComment) {
+  document.getElementById("large-cell").src = `/cells/${cell.id}/large.png`;
+  const map = document.getElementById("large-map");
+  map.hidden = false;
+  map.onerror = () => { map.hidden = true; };
+  map.src = `/cells/${cell.id}/map.png`;
+  document.getElementById("large-text").textContent = text;
+  if (comment) comment.elements.comment.value = cell.comment;
+  keep = (value) => onComment(cell, value);
+  dialog.showModal();
+}
+
+comment?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  keep(comment.elements.comment.value);
+  dialog.close();
+});
+document.getElementById("close").addEventListener("click", () => dialog.close());

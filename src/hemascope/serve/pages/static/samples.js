@@ -1,0 +1,25 @@
+// Uploads a file as the raw body of a request, and looks again while samples are imported.
+
+const form = document.getElementById("upload");
+form?.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const status = form.querySelector("output");
+  const file = form.elements.file.files[0];
+  const query = new URLSearchParams({ name: form.elements.name.value });
+  if (form.elements.wbc.value) query.set("wbc", form.elements.wbc.value);
+  const kind = file.name.toLowerCase().endsWith(".zip") ? "application/zip" : file.type;
+  status.textContent = "uploading";
+  const answer = await fetch(`/samples/upload?${query}`, {
+    method: "POST",
+    headers: { "Content-Type": kind || "image/unknown", "X-CSRF-Token": form.dataset.csrf },
+    body: file,
+  });
+  if (answer.ok) location.reload();
+  else status.textContent = (await answer.json()).detail;
+});
+
+if (document.querySelector("[data-importing]")) {
+  setInterval(() => {
+    if (!form?.contains(document.activeElement)) location.reload();
+  }, 3000);
+}

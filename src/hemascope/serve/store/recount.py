@@ -1,0 +1,85 @@
+"""The count of a sample by the labels of people, where they gave any."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from hemascope.bundle.card import Card
+from hemascope.classes import find_counted_class
+from hemascope.predictions import Prediction, Uncertainty
+from hemascope.serve.store.labels import OUTSIDE, UNIDENTIFIED, effective
+from hemascope.serve.store.review import ReviewedCell
+from hemascope.smear.counted import ClassCount, DifferentialCount, NamedCell, NamedField
+from hemascope.smear.differential import CountOptions, count_sample
+from hemascope.smear.method import UNSIGNED
+from hemascope.smear.shares import count_classes, nucleated_of
+
+ACKNOWLEDGED = "left without a name by a person"
+REVIEWED_SHARES = "a person has reviewed the cells"
+
+
+def recount(
+    sample: str,
+    fields: Sequence[NamedField],
+    cells: Iterable[ReviewedCell],
+    card: Card,
+    wbc: float | None,
+    options: CountOptions,
+) -> DifferentialCount:
+    """The differential count of fields by their reviewed labels.
+
+    Cells that nobody labelled count as the machine names them. Where a person labelled any, shares
+    are those as counted: the model's confusion is known of its own labels only. Raises SampleError.
+    """
+    found = list(cells)
+    by_place = {(cell.field, cell.number): cell for cell in found}
+    renamed = [_rename(field, number, by_place) for number, field in enumerate(fields)]
+    if not any(cell.label for cell in found):
+        return count_sample(sample, renamed, card, wbc, options)
+    count = count_sample(sample, renamed, replace(card, confusion=None), wbc, options)
+    changed = sum(
+        cell.label not in ("", effective(cell.machine, cell.reason, "")) for cell in found
+    )
+    words = f"Of {len(found)} cells, people gave {changed} another label than the model. {UNSIGNED}"
+    method = count.method.replace(UNSIGNED, words)
+    return replace(count, trusted_because=REVIEWED_SHARES, method=method)
+
+
+def live_classes(cells: Iterable[ReviewedCell], card: Card) -> tuple[ClassCount, ...]:
+    """The rows of the differential as the labels are now, with exact intervals."""
+    counts = Counter(cell.counts_as for cell in cells)
+    return count_classes(nucleated_of(counts, replace(card, confusion=None)))
+
+
+def machine_classes(cells: Iterable[ReviewedCell], card: Card) -> tuple[ClassCount, ...]:
+    """The rows as the machine alone counts."""
+    return live_classes([replace(cell, label="") for cell in cells], card)
+
+
+def _rename(
+    field: NamedField, number: int, by_place: Mapping[tuple[int, int], ReviewedCell]
+) -> NamedField:
+    cells = []
+    for index, cell in enumerate(field.cells):
+        reviewed = by_place.get((number, index))
+        if reviewed is None or not reviewed.label:
+            cells.append(cell)
+        elif reviewed.label not in OUTSIDE:
+            cells.append(_label(cell, reviewed.label))
+    return replace(field, cells=tuple(cells))
+
+
+def _label(cell: NamedCell, label: str) -> NamedCell:
+    """A cell with a person's label, which no doubt of the machine's keeps from the count."""
+    if find_counted_class(label).role == "platelet":
+        return NamedCell(replace(cell.located, kind="platelet"))
+    unclear = label == UNIDENTIFIED
+    reasons = (ACKNOWLEDGED,) if unclear else ()
+    uncertainty = Uncertainty((), (), 0.0, True, unclear, reasons)
+    name = cell.prediction.image_id if cell.prediction else None
+    return NamedCell(
+        replace(cell.located, at_border=False),
+        Prediction(name, label, None, {}, uncertainty=uncertainty),
+    )

@@ -1,0 +1,216 @@
+"""The review pages in a real browser: Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from drawn_smears import KnownLocator, draw_sample
+from hemascope import Classifier
+from hemascope.serve.app.create import create_app
+from hemascope.serve.app.settings import Settings
+from hemascope.serve.counting import Counting
+from hemascope.serve.pages.routes import make_pages
+from hemascope.serve.pages.station import Station
+from hemascope.serve.store import audit
+from hemascope.serve.store.database import open_store
+from hemascope.serve.store.people import User, add_user
+from hemascope.serve.store.samples import NewField, add_sample
+
+PASSWORD = "correct horse battery"
+CHROMIUM = shutil.which("chromium") or ""
+FIELDS = 6
+ERRORS: list[str] = []
+
+if not os.environ.get("CI"):
+    pytest.importorskip("playwright", reason="Playwright is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not CHROMIUM and not os.environ.get("CI"), reason="apt-get install chromium"
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_errors() -> Iterator[None]:
+    """Fails a test where a page met an error."""
+    ERRORS.clear()
+    yield
+    assert not ERRORS
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier(threads=1)
+
+
+@pytest.fixture
+def station(tmp_path: Path, classifier: Classifier, cheap_passwords: None) -> Iterator[Station]:
+    """A station with two people and a sample of drawn fields."""
+    locator = KnownLocator()
+    draw_sample(tmp_path / "slide", locator, FIELDS)
+    store = open_store(tmp_path / "store")
+    for name in ("Ada", "Bob"):
+        add_user(store, name, PASSWORD, "reviewer")
+    paths = sorted((tmp_path / "slide").iterdir())
+    given = [NewField(path.name, path.read_bytes()) for path in paths]
+    add_sample(store, User(1, "Ada", "reviewer"), "slide 17", given)
+    yield Station(store, Counting(classifier, locator, "1" * 64))
+    store.close()
+
+
+@pytest.fixture
+def address(station: Station) -> Iterator[str]:
+    """The address at which the station is served."""
+    settings = Settings("a token for tests only", workers=1)
+    app = create_app(settings, station.counting, make_pages(station, settings), station.running)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def chromium(launched: Any, address: str) -> Iterator[Any]:
+    """A browser whose pages are closed before the station is."""
+    yield launched
+    for context in launched.contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def launched() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def open_sample(chromium: Any, address: str, name: str) -> Any:
+    """A page of somebody's own browser that shows the sample."""
+    page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.set_default_timeout(20_000)
+    page.on("pageerror", lambda error: ERRORS.append(str(error)))
+    page.goto(f"{address}/login")
+    page.get_by_label("Name").focus()
+    page.keyboard.type(name)
+    page.keyboard.press("Tab")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Samples").wait_for()
+    for _ in range(60):
+        if page.get_by_role("link", name="slide 17", exact=True).count():
+            break
+        time.sleep(0.5)
+        page.reload()
+    page.get_by_role("link", name="slide 17", exact=True).press("Enter")
+    page.locator(".cell[title]").first.wait_for()  # its scripts have run
+    return page
+
+
+def number_in(page: Any, group: str) -> int:
+    return int(page.locator(f'[data-group="{group}"] .count').inner_text())
+
+
+def wait_for_number(page: Any, group: str, number: int) -> None:
+    page.wait_for_function(
+        '([group, number]) => document.querySelector(`[data-group="${group}"] .count`)'
+        ".textContent === String(number)",
+        arg=[group, number],
+    )
+
+
+def test_a_sample_is_corrected_and_signed_by_keyboard_alone(
+    chromium: Any, address: str, station: Station
+) -> None:
+    page = open_sample(chromium, address, "Ada")
+    cells, unclear = page.locator(".cell").count(), number_in(page, "unidentified")
+    assert unclear > 0
+    page.locator('[data-group="unidentified"] .cell').first.focus()
+    page.keyboard.press("a")  # all from here
+    page.keyboard.press("6")  # the sixth class
+    wait_for_number(page, "unidentified", 0)
+    assert number_in(page, "monocyte") >= unclear
+    page.keyboard.press("Control+z")
+    wait_for_number(page, "unidentified", unclear)
+    page.keyboard.press("Control+y")
+    wait_for_number(page, "unidentified", 0)
+    assert page.locator(".cell").count() == cells
+    page.locator('input[type="password"]').focus()
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    page.get_by_text("Signed by Ada as technologist").wait_for()
+    assert page.locator("#state").inner_text() == "signed"
+    page.get_by_role("link", name="Report").press("Enter")
+    page.get_by_text("Final, version 1.").wait_for()
+    with station.store.reading() as connection:
+        assert audit.verify(connection).problems == ()
+
+
+def test_cells_are_moved_by_mouse(chromium: Any, address: str) -> None:
+    page = open_sample(chromium, address, "Ada")
+    cell = page.locator('[data-group="unidentified"] .cell').first
+    unclear, basophils = number_in(page, "unidentified"), number_in(page, "basophil")
+    cell.drag_to(page.locator('[data-group="basophil"]'))
+    wait_for_number(page, "basophil", basophils + 1)
+    cell = page.locator('[data-group="unidentified"] .cell').first
+    cell.click(button="right")
+    page.locator("#menu").get_by_role("menuitem", name="basophils").click()
+    wait_for_number(page, "basophil", basophils + 2)
+    assert number_in(page, "unidentified") == unclear - 2
+    moved = page.locator('[data-group="basophil"] .cell').first
+    moved.dblclick()
+    page.locator("#large-text").get_by_text("Ada: basophils").wait_for()
+    page.get_by_label("Comment").fill("<b>granules</b>")
+    page.get_by_role("button", name="Keep").click()
+    page.locator('.cell[title*="<b>granules</b>"]').wait_for()
+
+
+def test_the_second_of_two_sees_what_the_first_did(chromium: Any, address: str) -> None:
+    one, two = (open_sample(chromium, address, name) for name in ("Ada", "Bob"))
+    unclear = number_in(one, "unidentified")
+    first = one.locator('[data-group="unidentified"] .cell').first
+    same = f'.cell[data-id="{first.get_attribute("data-id")}"]'
+    first.click()
+    one.keyboard.press("1")
+    wait_for_number(one, "unidentified", unclear - 1)
+    wait_for_number(two, "unidentified", unclear - 1)  # by itself, within seconds
+    for page, key in ((one, "2"), (two, "3")):  # both at once: none is lost
+        page.locator(same).click()
+        page.keyboard.press(key)
+    wait_for_number(two, "basophil", 0)
+    labels = [
+        page.locator(same).evaluate("cell => cell.closest('.gallery').dataset.group")
+        for page in (one, two)
+    ]
+    assert labels[1] in ("eosinophil", "erythroblast")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(chromium: Any, address: str, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_sample(chromium, address, "Ada")
+    page.emulate_media(color_scheme=scheme)
+    sample = page.url
+    options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+    for path in (sample, f"{sample}/report", f"{sample}/fields/0", f"{address}/"):
+        page.goto(path)
+        page.locator("h1").wait_for()
+        found = Axe().run(page, options=options)
+        assert not found.response["violations"], found.generate_report()

@@ -1,0 +1,451 @@
+"""Review in the store: labels, undo and redo, two people, the count, signatures, amendments."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+
+from hemascope.serve.store import audit
+from hemascope.serve.store.database import Store, open_store
+from hemascope.serve.store.labels import OUTSIDE, UNIDENTIFIED, labels_of
+from hemascope.serve.store.people import User, add_user, find_session, log_in
+from hemascope.serve.store.recount import live_classes, machine_classes, recount
+from hemascope.serve.store.review import (
+    ConflictError,
+    ReviewedCell,
+    comment_cell,
+    label_cells,
+    list_cells,
+    redo,
+    undo,
+)
+from hemascope.serve.store.samples import (
+    NewField,
+    StoredSample,
+    add_sample,
+    fail_sample,
+    fill_sample,
+    find_sample,
+    list_samples,
+    list_unfinished,
+    read_fields,
+)
+from hemascope.serve.store.signing import (
+    RefusedError,
+    amend,
+    latest_signed,
+    list_signatures,
+    sign,
+    signed_count,
+    verify_signatures,
+)
+from hemascope.smear.counted import DifferentialCount, NamedField
+from hemascope.smear.differential import CountOptions, count_sample
+from hemascope.smear.fhir import to_fhir
+from hemascope.smear.hl7 import to_hl7
+from named_fields import card_of, field_of, fields_of, white
+
+PASSWORD = "correct horse battery"
+CARD = card_of()
+BLURRED = ("blurred",)
+
+
+def person(store: Store, name: str, role: str = "technologist") -> User:
+    add_user(store, name, PASSWORD, role)  # type: ignore[arg-type]
+    user = find_session(store, log_in(store, name, PASSWORD) or "")
+    assert user is not None
+    return user
+
+
+def fill(store: Store, user: User, named: Sequence[NamedField]) -> str:
+    """A sample with these fields, located and named."""
+    given = [NewField(f"{number}.png", b"%d" % number) for number in range(len(named))]
+    sample_id = add_sample(store, user, "slide 17", given)
+    fill_sample(store, sample_id, named, "a" * 64, "b" * 64)
+    return sample_id
+
+
+DRAWN = [
+    *fields_of({"neutrophil": 5, "lymphocyte": 3}),
+    field_of([white("monocyte", BLURRED)], "blurred.png"),
+]
+
+
+@pytest.fixture
+def ada(store: Store) -> User:
+    return person(store, "Ada", "reviewer")
+
+
+@pytest.fixture
+def sample(store: Store, ada: User) -> str:
+    return fill(store, ada, DRAWN)
+
+
+def cells_of(store: Store, sample: str) -> list[ReviewedCell]:
+    with store.reading() as connection:
+        return list_cells(connection, sample)
+
+
+def found(store: Store, sample: str) -> StoredSample:
+    with store.reading() as connection:
+        stored = find_sample(connection, sample)
+    assert stored is not None
+    return stored
+
+
+def versions(cells: Sequence[ReviewedCell]) -> dict[int, int]:
+    return {cell.id: cell.version for cell in cells}
+
+
+def count(
+    connection: Connection, stored: StoredSample, cells: Sequence[ReviewedCell]
+) -> DifferentialCount:
+    fields = read_fields(connection, stored.id)
+    return recount(stored.name, fields, cells, CARD, stored.wbc, CountOptions())
+
+
+def count_now(store: Store, sample: str) -> DifferentialCount:
+    with store.reading() as connection:
+        stored = find_sample(connection, sample)
+        assert stored is not None
+        return count(connection, stored, list_cells(connection, sample))
+
+
+def trail(store: Store) -> list[str]:
+    with store.reading() as connection:
+        assert audit.verify(connection).problems == ()
+        return [entry["action"] for entry in audit.read_entries(connection)]
+
+
+def test_before_review_the_count_is_the_machines(store: Store, sample: str) -> None:
+    own = count_sample("slide 17", DRAWN, CARD)
+    again = count_now(store, sample)
+    assert (again.classes, again.unidentified) == (own.classes, own.unidentified)
+    assert again.trusted == own.trusted
+    cells = cells_of(store, sample)
+    assert len(cells) == 9
+    assert [cell.counts_as for cell in cells].count(UNIDENTIFIED) == 1
+
+
+def test_a_label_changes_the_count_and_keeps_the_machines(
+    store: Store, ada: User, sample: str
+) -> None:
+    wrong = next(cell for cell in cells_of(store, sample) if cell.machine == "neutrophil")
+    label_cells(store, ada, sample, versions([wrong]), "monocyte")
+    (after,) = (cell for cell in cells_of(store, sample) if cell.id == wrong.id)
+    assert (after.machine, after.label, after.labelled_by) == ("neutrophil", "monocyte", "Ada")
+    assert (after.version, after.probability) == (wrong.version + 1, wrong.probability)
+    rows = {row.name: row.share for row in count_now(store, sample).classes}
+    assert (rows["neutrophil"].successes, rows["monocyte"].successes) == (4, 1)
+    assert rows["neutrophil"].n == 8
+    assert count_now(store, sample).trusted == "raw"
+    live = {row.name: row.share for row in live_classes(cells_of(store, sample), CARD)}
+    assert live == rows
+    machine = {row.name: row.share for row in machine_classes(cells_of(store, sample), CARD)}
+    assert machine["neutrophil"].successes == 5
+    assert found(store, sample).state == "in review"
+
+
+@pytest.mark.parametrize("label", [*OUTSIDE, "platelet"])
+def test_what_is_no_white_cell_leaves_the_denominator(
+    store: Store, ada: User, sample: str, label: str
+) -> None:
+    cell = next(cell for cell in cells_of(store, sample) if cell.machine == "neutrophil")
+    label_cells(store, ada, sample, versions([cell]), label)
+    after = count_now(store, sample)
+    assert (after.white, sum(after.unidentified.values())) == (7, 1)
+    assert label in labels_of(CARD)
+    assert live_classes(cells_of(store, sample), CARD)[0].share.n == 7
+
+
+def test_undo_and_redo_go_back_and_forth(store: Store, ada: User, sample: str) -> None:
+    first, second = cells_of(store, sample)[:2]
+
+    def labels() -> tuple[str, str]:
+        now = {cell.id: cell.label for cell in cells_of(store, sample)}
+        return now[first.id], now[second.id]
+
+    label_cells(store, ada, sample, versions([first, second]), "monocyte")
+    again = [cell for cell in cells_of(store, sample) if cell.id == first.id]
+    label_cells(store, ada, sample, versions(again), "basophil")
+    assert labels() == ("basophil", "monocyte")
+    assert undo(store, ada, sample) == [first.id]
+    assert labels() == ("monocyte", "monocyte")
+    assert undo(store, ada, sample) == sorted([first.id, second.id])
+    assert labels() == ("", "")
+    assert undo(store, ada, sample) == []
+    assert len(redo(store, ada, sample)) == 2
+    assert redo(store, ada, sample) == [first.id]
+    assert labels() == ("basophil", "monocyte")
+    undo(store, ada, sample)
+    other = [cell for cell in cells_of(store, sample) if cell.id == second.id]
+    label_cells(store, ada, sample, versions(other), "lymphocyte")
+    assert redo(store, ada, sample) == []  # a new change ends what could be redone
+    assert trail(store)[-6:] == ["undo", "undo", "redo", "redo", "undo", "label"]
+
+
+def test_no_update_is_lost(store: Store, ada: User, sample: str) -> None:
+    bob = person(store, "Bob")
+    cells = cells_of(store, sample)[:2]
+    seen = versions(cells)
+    label_cells(store, ada, sample, {cells[0].id: cells[0].version}, "monocyte")
+    with pytest.raises(ConflictError, match="somebody else"):
+        label_cells(store, bob, sample, seen, "basophil")
+    now = {cell.id: cell.label for cell in cells_of(store, sample)}
+    assert (now[cells[0].id], now[cells[1].id]) == ("monocyte", "")  # all of a change or none
+    assert undo(store, bob, sample) == []  # nobody undoes what another did
+    label_cells(store, bob, sample, versions(cells_of(store, sample)[:2]), "basophil")
+    with pytest.raises(ConflictError, match="somebody else"):
+        undo(store, ada, sample)
+
+
+def test_of_two_at_once_one_wins(store: Store, ada: User, sample: str) -> None:
+    cells = versions(cells_of(store, sample))
+    outcomes: list[str] = []
+
+    def work(label: str) -> None:
+        try:
+            label_cells(store, ada, sample, cells, label)
+            outcomes.append(label)
+        except ConflictError:
+            outcomes.append("")
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("monocyte", "basophil")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (winner,) = filter(None, outcomes)
+    assert len(outcomes) == 2
+    assert {cell.label for cell in cells_of(store, sample)} == {winner}
+
+
+def test_cells_of_another_sample_are_out_of_reach(store: Store, ada: User, sample: str) -> None:
+    other = fill(store, ada, DRAWN)
+    with pytest.raises(ConflictError):
+        label_cells(store, ada, other, versions(cells_of(store, sample)[:1]), "monocyte")
+    with pytest.raises(ConflictError):
+        comment_cell(store, ada, other, cells_of(store, sample)[0].id, 1, "hello")
+
+
+def test_a_comment_is_kept_with_its_markup_and_its_versions(
+    store: Store, ada: User, sample: str
+) -> None:
+    cell = cells_of(store, sample)[0]
+    comment = "<script>x</script> '); DROP TABLE cells; -- |^~\\&"
+    comment_cell(store, ada, sample, cell.id, cell.version, comment)
+    assert cells_of(store, sample)[0].comment == comment
+    with pytest.raises(ConflictError):
+        comment_cell(store, ada, sample, cell.id, cell.version, "late")
+
+
+def settle(store: Store, user: User, sample: str) -> int:
+    """Acknowledges what is unidentified, and gives the number of changes that were seen."""
+    unclear = [cell for cell in cells_of(store, sample) if cell.counts_as == UNIDENTIFIED]
+    label_cells(store, user, sample, versions(unclear), UNIDENTIFIED)
+    return found(store, sample).changes
+
+
+def test_a_signature_locks_the_sample(store: Store, ada: User, sample: str) -> None:
+    with pytest.raises(RefusedError, match="1 cells are unidentified"):
+        sign(store, ada, sample, "technologist", PASSWORD, 0, count)
+    changes = settle(store, ada, sample)
+    with pytest.raises(RefusedError, match="password"):
+        sign(store, ada, sample, "technologist", "wrong", changes, count)
+    with pytest.raises(RefusedError, match="has changed"):
+        sign(store, ada, sample, "technologist", PASSWORD, changes - 1, count)
+    assert sign(store, ada, sample, "technologist", PASSWORD, changes, count)
+    assert found(store, sample).shown_state == "signed"
+    cells = cells_of(store, sample)
+    for attempt in (
+        lambda: label_cells(store, ada, sample, versions(cells[:1]), "monocyte"),
+        lambda: undo(store, ada, sample),
+        lambda: comment_cell(store, ada, sample, cells[0].id, cells[0].version, "late"),
+        lambda: sign(store, ada, sample, "reviewer", PASSWORD, changes, count),
+    ):
+        with pytest.raises(ConflictError, match="signed"):
+            attempt()
+    assert cells_of(store, sample) == cells
+
+
+def test_only_what_is_signed_is_final(store: Store, ada: User, sample: str) -> None:
+    sign(store, ada, sample, "reviewer", PASSWORD, settle(store, ada, sample), count)
+    with store.reading() as connection:
+        signatures = list_signatures(connection, sample)
+        latest = latest_signed(connection, found(store, sample))
+    assert latest == signatures[-1]
+    final = signed_count(signatures)
+    assert "Signed by Ada as reviewer" in final.method
+    assert "Nobody has signed" not in final.method
+    bundle = json.loads(to_fhir(final, latest.status))
+    states = {entry["resource"].get("status") for entry in bundle["entry"]}
+    assert states == {"final", None}
+    assert "not reviewed" not in json.dumps(bundle)
+    segments = to_hl7(final, latest.status).split("\r")
+    assert {s.split("|")[11] for s in segments if s.startswith("OBX")} == {"F"}
+    assert next(s for s in segments if s.startswith("OBR")).split("|")[25] == "F"
+    assert "preliminary" in to_fhir(count_now(store, sample))
+
+
+def test_an_amendment_opens_a_new_version(store: Store, ada: User, sample: str) -> None:
+    sign(store, ada, sample, "reviewer", PASSWORD, settle(store, ada, sample), count)
+    bob = person(store, "Bob")
+    with pytest.raises(RefusedError, match="only a reviewer"):
+        amend(store, bob, sample, "a wrong cell")
+    with pytest.raises(RefusedError, match="reason"):
+        amend(store, ada, sample, "  ")
+    amend(store, ada, sample, "a wrong cell")
+    assert found(store, sample).shown_state == "being amended"
+    cell = next(cell for cell in cells_of(store, sample) if cell.machine == "neutrophil")
+    label_cells(store, ada, sample, versions([cell]), "monocyte")
+    changes = found(store, sample).changes
+    sign(store, ada, sample, "reviewer", PASSWORD, changes, count)
+    with store.reading() as connection:
+        first, second = list_signatures(connection, sample)
+        assert verify_signatures(connection) == []
+    assert (first.status, second.status) == ("final", "amended")
+    assert second.reason == "a wrong cell"
+    shares = [
+        {row.name: row.share.successes for row in made.count.classes} for made in (first, second)
+    ]
+    assert (shares[0]["neutrophil"], shares[1]["neutrophil"]) == (5, 4)  # the first one stays
+    assert found(store, sample).shown_state == "amended"
+
+
+def test_two_signatures_are_of_two_people(store: Store, ada: User, sample: str) -> None:
+    bob = person(store, "Bob")
+    changes = settle(store, bob, sample)
+
+    def signs(user: User, meaning: str) -> bool:
+        return sign(store, user, sample, meaning, PASSWORD, changes, count, needs_two=True)  # type: ignore[arg-type]
+
+    with pytest.raises(RefusedError, match="only a reviewer"):
+        signs(bob, "reviewer")
+    assert not signs(ada, "technologist")
+    assert found(store, sample).state == "in review"
+    for user, meaning in ((ada, "reviewer"), (bob, "technologist")):
+        with pytest.raises(RefusedError, match="already"):
+            signs(user, meaning)
+    assert signs(person(store, "Eve", "reviewer"), "reviewer")
+    assert found(store, sample).state == "signed"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE signatures SET name = 'Eve'",
+        "UPDATE signatures SET record = labels",
+        "DELETE FROM signatures",
+    ],
+)
+def test_an_altered_signature_is_found(
+    store: Store, ada: User, sample: str, statement: str
+) -> None:
+    sign(store, ada, sample, "reviewer", PASSWORD, settle(store, ada, sample), count)
+    with store.changing() as connection:
+        connection.execute(text(statement))
+    with store.reading() as connection:
+        assert verify_signatures(connection)
+
+
+def test_an_import_that_was_stopped_goes_on_and_doubles_nothing(store: Store, ada: User) -> None:
+    given = [NewField(f"{n}.png", b"%d" % n) for n in range(len(DRAWN))]
+    sample = add_sample(store, ada, "slide 18", given)
+    with store.reading() as connection:
+        assert list_unfinished(connection) == [sample]
+    for _ in range(2):
+        fill_sample(store, sample, DRAWN, "a" * 64, "b" * 64)
+    assert len(cells_of(store, sample)) == 9
+    fail_sample(store, sample, "too late")
+    with store.reading() as connection:
+        assert list_unfinished(connection) == []
+        assert find_sample(connection, sample).state == "new"  # type: ignore[union-attr]
+
+
+def test_a_search_takes_signs_as_they_are(store: Store, ada: User) -> None:
+    for name in ("100 %", "slide_1", "' OR 1=1 --"):
+        add_sample(store, ada, name, [NewField("a.png", b"a")])
+    with store.reading() as connection:
+        for search, names in (
+            ("%", ["100 %"]),
+            ("_", ["slide_1"]),
+            ("' or", ["' OR 1=1 --"]),
+            ("", ["' OR 1=1 --", "slide_1", "100 %"]),
+        ):
+            assert [row.name for row in list_samples(connection, search)] == names
+
+
+@pytest.mark.slow
+def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
+    """A process is killed twenty times in the middle of its changes."""
+    import os
+    import random
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    folder = tmp_path / "store"
+    store = open_store(folder)
+    user = person(store, "Ada")
+    sample = fill(store, user, fields_of({"neutrophil": 40}))
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from hemascope.serve.store.database import open_store\n"
+        "from hemascope.serve.store.people import User\n"
+        "from hemascope.serve.store.review import label_cells, list_cells\n"
+        "from hemascope.serve.store.samples import NewField, add_sample\n"
+        "store, user = open_store(Path(sys.argv[1])), User(1, 'Ada', 'technologist')\n"
+        "number = int(sys.argv[3])\n"
+        "while True:\n"
+        "    with store.reading() as connection:\n"
+        "        cells = list_cells(connection, sys.argv[2])\n"
+        "    cell = cells[number % len(cells)]\n"
+        "    label = ('monocyte', 'basophil')[number // len(cells) % 2]\n"
+        "    edit = label_cells(store, user, sys.argv[2], {cell.id: cell.version}, label)\n"
+        "    print('cell', cell.id, label, edit, flush=True)\n"
+        "    if number % 5 == 0:\n"
+        "        made = add_sample(store, user, 'x', [NewField('a.png', b'%d' % number)])\n"
+        "        print('sample', made, flush=True)\n"
+        "    number += 1\n"
+    )
+    rng, last, samples = random.Random(0), {}, set()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for turn in range(20):
+        words = [sys.executable, "-c", code, str(folder), sample, str(7 * turn)]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        time.sleep(rng.uniform(0.0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        lines += process.stdout.read().splitlines(keepends=True)
+        process.wait()
+        for line in lines:
+            if line.startswith("cell") and line.endswith("\n"):
+                _, cell, label, edit = line.split()
+                last[int(cell)] = (label, int(edit))
+            elif line.startswith("sample") and line.endswith("\n"):
+                samples.add(line.split()[1])
+    assert len(last) >= 20
+    with store.reading() as connection:
+        newest = dict(
+            connection.execute(
+                text("SELECT cell_id, max(edit_id) FROM edit_cells GROUP BY cell_id")
+            ).all()
+        )
+        now = {cell.id: cell.label for cell in list_cells(connection, sample)}
+        assert audit.verify(connection).problems == ()
+        there = {row.id for row in list_samples(connection, most=100_000)}
+    assert len(now) == 40
+    for cell, (label, edit) in last.items():
+        assert newest[cell] >= edit
+        if newest[cell] == edit:
+            assert now[cell] == label
+    assert samples <= there
+    assert store.images.verify() == []
