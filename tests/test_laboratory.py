@@ -118,5 +118,5 @@ def test_a_batch_is_known_where_nearly_all_images_are(detector: LaboratoryDetect
     other = tally(detector, {"here": 84, "unknown, nearest there": 16})
     assert not other.is_known_laboratory
     said = other.describe_difference()
-    assert "84 here, 16 unknown, nearest there" in said
+    assert "84 here; 16 unknown, nearest there" in said
     assert "--um-per-pixel" in said

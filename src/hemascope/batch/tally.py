@@ -75,7 +75,7 @@ class Tally:
         elif self.is_known_laboratory:
             return ""
         else:
-            counts = ", ".join(f"{count} {name}" for name, count in self.laboratories.items())
+            counts = "; ".join(f"{count} {name}" for name, count in self.laboratories.items())
             differing = f"; they are {style} than those of {self.home}" if style else ""
             what = (
                 f"these images are not of a laboratory that the model knows ({counts}){differing}"
