@@ -20,7 +20,7 @@ from hemascope import Classifier
 from hemascope.batch import local
 from hemascope.batch.local import classify_to, shard_folder
 from hemascope.batch.table import COLUMNS, outcomes, table
-from hemascope.batch.tally import tally_of
+from hemascope.batch.tally import OUTCOME_COLUMNS, tally_of
 from hemascope.cli import main
 from hemascope.cli.terminal import escape
 from hemascope.data.manifest import Manifest, ManifestRow, read_manifest, write_manifest
@@ -139,15 +139,15 @@ def counted(out: Path, names: tuple[str, ...], rows: list[dict[str, object]]) ->
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_what_is_counted_comes_back_from_a_table(tmp_path: Path, suffix: str) -> None:
-    kinds: list[tuple[object, object, object]] = [
-        ("=evil", True, "=why|blurred"),
-        ("-1", False, None),
-        ("+x", None, None),
-        (None, None, None),
+    kinds: list[tuple[object, object, object, object]] = [
+        ("=evil", True, "=why|blurred", "=pbc"),
+        ("-1", False, None, "unknown, nearest pbc"),
+        ("+x", None, None, None),
+        (None, None, None, None),
     ]
     rows = [
-        {"path": "x", "status": "ok", "label": label, "review": review, "review_reasons": why}
-        for label, review, why in kinds
+        {"path": "x", "status": "ok", **dict(zip(OUTCOME_COLUMNS, kind, strict=True))}
+        for kind in kinds
     ]
     full = [dict.fromkeys(COLUMNS) | row for row in rows]
     assert counted(tmp_path / f"p{suffix}", (), full) == Counter(kinds)
