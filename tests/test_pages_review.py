@@ -16,7 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from drawn_smears import KnownLocator, draw_sample
-from hemascope import Classifier
+from hemascope import Classifier, open_manifest
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.serve.app.create import create_app
 from hemascope.serve.app.settings import Settings
@@ -28,6 +28,7 @@ from hemascope.serve.store import audit
 from hemascope.serve.store.database import open_store
 from hemascope.serve.store.labels import UNIDENTIFIED
 from hemascope.serve.store.people import add_user
+from hemascope.serve.store.signed_labels import export_labels
 
 PASSWORD = "correct horse battery"
 NAME = "<script>alert(1)</script> =1+1|^~\\&"
@@ -123,7 +124,22 @@ def settle(browser: Browser, sample: str) -> dict[str, Any]:
     return found
 
 
-def test_the_whole_way_from_import_to_amended_report(browser: Browser, station: Station) -> None:
+def check_exported(station: Station, folder: Path, cells: list[dict[str, Any]]) -> None:
+    """Signed labels are rows that the classifier reads, and names as the station's machine did."""
+    labels = [cell["group"] for cell in cells if cell["group"] != UNIDENTIFIED]
+    assert export_labels(station.store, folder, "ours") == len(labels)
+    manifest = open_manifest(folder / "labels.csv")
+    assert sorted(row.label for row in manifest.rows) == sorted(labels)
+    assert {row.laboratory for row in manifest.rows} == {"ours"}
+    made = station.counting.classifier.predict(manifest.views())
+    assert all(prediction.status == "ok" for prediction in made)
+    machine = {round(cell["probability"], 2) for cell in cells}
+    assert {round(prediction.probability or 0, 2) for prediction in made} <= machine
+
+
+def test_the_whole_way_from_import_to_amended_report(
+    browser: Browser, station: Station, tmp_path: Path
+) -> None:
     browser.log_in("reviewer")
     sample = upload(browser, station)
     page = browser.get(f"/samples/{sample}").text
@@ -167,6 +183,8 @@ def test_the_whole_way_from_import_to_amended_report(browser: Browser, station: 
     basophils = next(row for row in count["classes"] if row["name"] == "basophil")
     shown = next(row for row in redone["rows"] if row["title"] == basophils["title"])
     assert str(basophils["share"]["successes"]) == shown["cells"]
+
+    check_exported(station, tmp_path / "labels", redone["cells"])
 
     browser.submit(f"/samples/{sample}/amend", reason="a smudge was counted")
     assert browser.state(sample)["state"] == "being amended"

@@ -27,6 +27,7 @@ from hemascope.serve.app.batching import Batcher, DrainingError, QueueFullError
 from hemascope.serve.app.metrics import Histogram, Metrics
 from hemascope.serve.app.problems import ProblemError
 from hemascope.serve.app.settings import Settings
+from test_serve import CELLS
 
 TOKEN = "a token for tests only"
 
@@ -220,7 +221,7 @@ def test_the_command_serves_and_drains(tmp_path: Path) -> None:
     )
     environment = os.environ | {"HEMASCOPE_TOKEN": TOKEN, "PYTHONPATH": os.pathsep.join(sys.path)}
     port = "18733"
-    words = ["serve", "--port", port, "--window", "500", "--threads", "1"]
+    words = ["serve", "--port", port, "--window", "3000", "--threads", "1"]
     server = subprocess.Popen([sys.executable, "-c", code, *words], env=environment)
     try:
         address = f"http://127.0.0.1:{port}"
@@ -233,15 +234,13 @@ def test_the_command_serves_and_drains(tmp_path: Path) -> None:
         answers: list[dict[str, Any]] = []
 
         def ask() -> None:
-            from test_serve import CELLS
-
             headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "image/png"}
             request = Request(f"{address}/v1/predictions", CELLS["monocyte"], headers)
             answers.append(json.load(urlopen(request, timeout=30)))
 
         asking = threading.Thread(target=ask)
         asking.start()
-        time.sleep(0.3)  # it waits in the window of its batch
+        time.sleep(1)  # it waits in the window of its batch
         server.send_signal(signal.SIGTERM)
         asking.join(30)
         assert [found["status"] for found in answers] == ["ok"]

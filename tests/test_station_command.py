@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from hemascope.cli import app
+from hemascope.serve.demo import DEMO, FIELDS, fill_demo
 from hemascope.serve.store.database import DATABASE, open_store
-from hemascope.serve.store.people import log_in
+from hemascope.serve.store.people import find_session, log_in
+from hemascope.serve.store.samples import list_images, list_unfinished
 
 PASSWORD = "correct horse battery"
 
@@ -76,3 +78,18 @@ def test_serve_refuses_what_does_not_go_together(
     monkeypatch.setenv("HEMASCOPE_TOKEN", "short")
     with pytest.raises(ValueError, match="16 characters"):
         call("serve")
+
+
+def test_the_demo_has_a_sample_and_somebody_who_may_sign_it(
+    tmp_path: Path, cheap_passwords: None
+) -> None:
+    store = open_store(tmp_path)
+    password = fill_demo(store)
+    held = log_in(store, DEMO, password)
+    assert held
+    user = find_session(store, held)
+    assert user is not None
+    assert user.may("reviewer")
+    with store.reading() as connection:
+        (sample,) = list_unfinished(connection)
+        assert len(list_images(connection, sample)) == FIELDS

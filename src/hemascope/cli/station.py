@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from hemascope.cli.options import DatabaseAddress
+from hemascope.cli.options import DatabaseAddress, Force
 from hemascope.cli.terminal import escape, out, print_error
 
 if TYPE_CHECKING:
@@ -104,6 +104,32 @@ def verify(
         print_error(problem)
     out.print(f"{found.entries} entries; last hash {found.hash}", soft_wrap=True)
     return 1 if problems else 0
+
+
+@app.command
+def export_labels(
+    store: StoreFolder,
+    folder: Path,
+    *,
+    laboratory: str = "",
+    force: Force = False,
+    database: DatabaseAddress = None,
+) -> int:
+    """Write the cells of signed samples as a manifest, for evaluate, adapt and train.
+
+    Parameters
+    ----------
+    folder
+        Where labels.csv and the fields are written.
+    laboratory
+        What the laboratory is called.
+    """
+    from hemascope.serve.store.signed_labels import MANIFEST
+    from hemascope.serve.store.signed_labels import export_labels as export
+
+    number = export(_open(store, database), folder, laboratory, force)
+    out.print(escape(f"{number} cells are in {folder / MANIFEST}"))
+    return 0
 
 
 @app.command
