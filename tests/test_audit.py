@@ -39,7 +39,7 @@ def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in range(12):
             Image.fromarray(np.asarray(draw_cell(name, seed))).save(folder / name / f"{seed}.png")
     (folder / "eosinophil" / "0.png").rename(folder / "lymphocyte" / "wrong.png")
-    (folder / "basophil" / "3.png").rename(folder / "neutrophil" / "wrong.png")
+    (folder / "basophil" / "1.png").rename(folder / "neutrophil" / "wrong.png")
     return folder
 
 

@@ -327,7 +327,7 @@ def exported() -> dict[str, Callable[[], bytes]]:
     for name in MODELS:
         found[name] = lambda name=name: _onnx(create_model(name), S)
         found[f"{name}, int8"] = lambda name=name: _quantise_graph(
-            _onnx(create_model(name), S), draw_sample(InputSpec(S)), S
+            _onnx(create_model(name), S), draw_sample(InputSpec(S))
         )
         found[f"{name}, other settings"] = lambda name=name: _onnx(
             create_model(name, squeeze_excite=False, normalise_stain=True, input_upscale=1.5), S

@@ -149,15 +149,15 @@ def prediction(label: str) -> Prediction:
 
 
 def test_the_expected_accuracy_is_the_share_that_is_named_alike() -> None:
-    classifier = Classifier()
+    bundle = replace(read_bundle(), fallback=None)
+    classifier = Classifier(bundle)
     alike, apart = [prediction("ig")] * 8, [prediction("ig")] * 7 + [prediction("monocyte")]
     views = [alike] * 30 + [apart] * 10 + [[prediction("ig")]] * 50  # the last not turned
     expected = expect_accuracy(views, classifier)
     counted = wilson(30, 40)
     assert (expected.value, expected.low) == pytest.approx((0.75, counted.low))
     card = replace(classifier.card, agreement_error=0.03)
-    bundle = Bundle(replace(card, fallback_sha256=None), classifier.bundle.model)
-    wider = expect_accuracy(views, Classifier(bundle))
+    wider = expect_accuracy(views, Classifier(replace(bundle, card=card)))
     assert counted.low is not None
     assert wider.low == pytest.approx(0.75 - math.hypot(0.75 - counted.low, 0.06))
 
