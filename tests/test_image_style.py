@@ -83,3 +83,28 @@ def test_classify_says_once_how_a_strange_laboratory_differs(tmp_path: Path) -> 
     summary = json.loads((tmp_path / "p.json").read_text())
     assert summary["tally"]["laboratories"] == {"unknown, nearest home": 8}
     assert summary["difference"].startswith(said)
+
+
+def test_a_summary_that_exists_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text("kept")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "hemascope",
+            "classify",
+            str(tmp_path),
+            "--cluster",
+            "--out",
+            str(tmp_path / "table"),
+            "--summary",
+            str(tmp_path / "s.json"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert "s.json" in done.stderr
+    assert "--force" in done.stderr
+    assert (tmp_path / "s.json").read_text() == "kept"

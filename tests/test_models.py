@@ -184,3 +184,29 @@ def test_styles_are_mixed_in_training_only() -> None:
     assert torch.equal(network(images), network(images))
     network.train()
     assert not torch.equal(network(images), network(images))
+
+
+def test_frozen_layers_and_statistics_stay_while_the_rest_learns() -> None:
+    torch.manual_seed(0)
+    network = create_model("efficientnet_mini", 3, drop_rate=0, drop_path_rate=0)
+    network.freeze(4, statistics=True)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.train()
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.SGD(learning, 0.1)
+    network(torch.rand(4, 3, 64, 64)).square().sum().backward()
+    optimiser.step()
+    changed_layers = set()
+    for name, value in network.state_dict().items():
+        layer = int(name.split(".")[1]) if name.startswith("maps.") else 99
+        is_statistic = "running_" in name or name.endswith("num_batches_tracked")
+        if layer < 4 or is_statistic:
+            assert torch.equal(value, before[name]), name
+        elif not torch.equal(value, before[name]):
+            changed_layers.add(layer)
+    assert changed_layers == {*range(4, len(network.maps)), 99}
+    network.freeze(0)
+    network.train()
+    network(torch.rand(4, 3, 64, 64))
+    changed = network.state_dict()["maps.0.1.running_mean"]
+    assert not torch.equal(changed, before["maps.0.1.running_mean"])

@@ -110,6 +110,7 @@ def classify(
     scale = None if um_per_pixel == "auto" else um_per_pixel
     table = out_file or ("predictions" if cluster else "predictions.csv")
     note = ""
+    refuse_existing(force, report, summary)
     with progress_bar("classifying") as progress:
         if cluster:
             from hemascope.batch.cluster import classify_on_cluster
@@ -131,7 +132,6 @@ def classify(
         else:
             if is_address(table):
                 raise ValueError(f"{table}: an object store is written to with --cluster")
-            refuse_existing(force, report, summary)
             classifier = Classifier(open_bundle(bundle, classes), threads, tta)
             inputs = _inputs(images)
             passed_over = inputs.passed_over

@@ -13,6 +13,7 @@ import numpy as np
 
 from hemascope.arrays import AnyFloatArray, AnyIntArray, FloatArray
 from hemascope.predictions import Laboratory
+from hemascope.uncertainty.ood import whitening_of
 
 WITHIN = 0.99  # share of a laboratory's own images within its limit
 SHRINKAGE = 0.01
@@ -93,5 +94,4 @@ def whitening(rest: FloatArray, shrinkage: float = SHRINKAGE) -> FloatArray:
     """
     covariance = rest.T @ rest / len(rest)
     level = max(float(np.trace(covariance)) / len(covariance), 1e-12)
-    values, vectors = np.linalg.eigh(covariance + shrinkage * level * np.eye(len(covariance)))
-    return np.asarray(vectors / np.sqrt(values))
+    return whitening_of(covariance + shrinkage * level * np.eye(len(covariance)))

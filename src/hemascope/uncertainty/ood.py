@@ -55,9 +55,14 @@ def fit_mahalanobis(
     covariance = rest.T @ rest / len(rest)
     level = np.trace(covariance) / len(covariance)
     covariance = (1 - shrinkage) * covariance + shrinkage * level * np.eye(len(covariance))
-    values, vectors = np.linalg.eigh(covariance)
-    whiten = vectors / np.sqrt(values)  # (F,F)
+    whiten = whitening_of(covariance)
     return Mahalanobis(means @ whiten, whiten)
+
+
+def whitening_of(covariance: FloatArray) -> FloatArray:
+    """The map (F,F) to a space where this covariance (F,F) is the identity."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(vectors / np.sqrt(values))
 
 
 @dataclass(frozen=True)
