@@ -52,13 +52,14 @@ class _StridedDepthwise(torch.autograd.Function):
         return nn.functional.conv2d(x, weight, None, stride, padding, groups=x.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
+        wanted = [*ctx.needs_input_grad[:2], False]  # a weight may be frozen
         padding, channels = weight.shape[-1] // 2, x.shape[1]
         spread = torch.zeros_like(x)
         spread[:, :, :: ctx.stride, :: ctx.stride] = gradient
         of_x, of_weight, _ = torch.ops.aten.convolution_backward(
             spread, x, weight, None, [1, 1], [padding] * 2, [1, 1], False, [0, 0], channels,
-            [True, True, False],
+            wanted,
         )  # fmt: skip
         return of_x, of_weight, None
