@@ -4,11 +4,13 @@
 
 `cells.npz` comes from pack_laboratories.py; `trials.json` lists runs, each with a `name`, the
 laboratory it is `without`, the changes of its `recipe`, its `seed`, the file of weights that it is
-to `start` from (by default ImageNet's), and the names of runs that teach it, its `teachers`. Of
-PBC the split `test` is never trained on, nor is a fifth of `pool`, which says how good a run is at
-home (`--score-test`: of `test` as well). `summary.json` in the folder of the runs says what each
-run predicts, class by class. Runs of one laboratory are done one after the other, those of
-different ones side by side (`--at-once`), and none is begun after `--stop-after` seconds.
+to `start` from (by default ImageNet's), and the names of runs that teach it, its `teachers`. With
+`"auxiliary": true` and an `auxiliary_weight` in its recipe a run learns PBC's subtypes besides, and
+the attributes of PBC's cells in the table of `--attributes` (WBCAtt's). Of PBC the split `test` is
+never trained on, nor is a fifth of `pool`, which says how good a run is at home (`--score-test`: of
+`test` as well). `summary.json` in the folder of the runs says what each run predicts, class by
+class. Runs of one laboratory are done one after the other, those of different ones side by side
+(`--at-once`), and none is begun after `--stop-after` seconds.
 """
 
 from __future__ import annotations
@@ -30,11 +32,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hemascope.classes import BLOOD_CELLS
+from hemascope.data.attributes import UNKNOWN, read_attributes
 from hemascope.data.augment import to_images
+from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.files import write_atomic
 from hemascope.models.imagenet import imagenet_state
 from hemascope.processors import count_processors
 from hemascope.training.allocator import keep_memory
+from hemascope.training.auxiliary import AuxiliaryTargets, collect_targets
 from hemascope.training.folder import RunFolder
 from hemascope.training.images import NO_CLASS, TrainingData
 from hemascope.training.loop import fit, network_of
@@ -65,7 +70,7 @@ BASE = Recipe(
 class Cells:
     """All frames, and what is known of each."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, attributes: Path | None = None) -> None:
         packed = np.load(path)
         decoded = path.with_suffix(".frames.npy")
         if not decoded.exists():
@@ -78,7 +83,21 @@ class Cells:
         pbc = self.laboratories == "pbc"
         self.test = pbc & (self.split == "test")
         self.home = pbc & (self.split == "pool") & fifth
+        self.auxiliary = self._auxiliary_of(packed, attributes)
         self.fold = np.array([int(x[8:16], 16) % 5 if x else -1 for x in sha256])
+
+    def _auxiliary_of(self, packed: Any, attributes: Path | None) -> AuxiliaryTargets:
+        """The subtypes and attributes of PBC's cells; those of split `test` stay unknown."""
+        pbc = self.laboratories == "pbc"
+        rows = zip(packed["path"][pbc], self.labels[pbc], packed["subtype"][pbc], strict=True)
+        manifest = Manifest(Path(), tuple(ManifestRow(*map(str, row)) for row in rows))
+        table = None if attributes is None else read_attributes(attributes)
+        found = collect_targets(manifest, BLOOD_CELLS, table)
+        assert found is not None, "PBC has subtypes"
+        indices = np.full((len(pbc), len(found.columns)), UNKNOWN)
+        indices[pbc] = found.indices
+        indices[self.test] = UNKNOWN
+        return AuxiliaryTargets(found.columns, indices)
 
     @staticmethod
     def _decode(packed: Any) -> np.ndarray:
@@ -114,10 +133,11 @@ def run_laboratory(
     end: float,
     with_test: bool,
     train_only: bool,
+    attributes: Path | None,
 ) -> list[str]:
     """Trains and scores the runs of one laboratory in turn."""
     keep_memory()
-    cells = Cells(cells_path)
+    cells = Cells(cells_path, attributes)
     done = []
     for trial in trials:
         if time.time() > end:
@@ -136,6 +156,7 @@ def run_laboratory(
             val_targets=(),
             digest=trial["name"],
             laboratories=tuple(str(x) for x in cells.laboratories[chosen]),
+            auxiliary=cells.auxiliary.select(chosen) if trial.get("auxiliary") else None,
         )
         if "start" in trial:
             copyfile(folder / trial["start"], run.start)
@@ -220,6 +241,7 @@ def main() -> None:
     parser.add_argument("--stop-after", type=float, default=1e9)
     parser.add_argument("--score-test", action="store_true")
     parser.add_argument("--train-only", action="store_true", help="leave the scoring to others")
+    parser.add_argument("--attributes", type=Path, help="WBCAtt's attributes.csv")
     arguments = parser.parse_args()
     end = time.time() + arguments.stop_after
     queues: dict[str, list[dict[str, Any]]] = {}
@@ -237,6 +259,7 @@ def main() -> None:
                 end,
                 arguments.score_test,
                 arguments.train_only,
+                arguments.attributes,
             )
             for queue in queues.values()
         ]

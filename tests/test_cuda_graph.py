@@ -1,11 +1,14 @@
 """A step recorded as a CUDA graph, on machines that have a GPU."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from hemascope.classes import BLOOD_CELLS
 from hemascope.training import loop
+from hemascope.training.auxiliary import AuxiliaryColumn, AuxiliaryTargets
 from hemascope.training.cuda_graph import WARM_UP
 from hemascope.training.images import TrainingData
 from hemascope.training.recipe import Recipe
@@ -30,20 +33,37 @@ def drawn_data() -> TrainingData:
     random = np.random.default_rng(0)
     targets = tuple(int(t) for t in random.integers(0, 8, 96))
     frames = random.integers(0, 40, (96, 64, 64, 3)) + 25 * np.array(targets)[:, None, None, None]
-    return TrainingData(BLOOD_CELLS, frames.astype(np.uint8), targets, 1.0, None, (), "drawn")
+    known = np.stack([np.array(targets) // 4, np.array(targets)], 1)
+    known[::3] = -1
+    columns = (AuxiliaryColumn("half", ("a", "b")), AuxiliaryColumn("own", BLOOD_CELLS.names))
+    return TrainingData(
+        BLOOD_CELLS,
+        frames.astype(np.uint8),
+        targets,
+        1.0,
+        None,
+        (),
+        "drawn",
+        auxiliary=AuxiliaryTargets(columns, known),
+    )
 
 
-def losses(monkeypatch: pytest.MonkeyPatch, graphed: bool) -> tuple[list[float], torch.Tensor]:
+def losses(
+    monkeypatch: pytest.MonkeyPatch, graphed: bool, auxiliary_weight: float
+) -> tuple[list[float], torch.Tensor]:
     monkeypatch.setattr(loop, "_can_be_graphed", lambda recipe, accelerator: graphed)
-    run = loop.Run(RECIPE, drawn_data())
+    run = loop.Run(replace(RECIPE, auxiliary_weight=auxiliary_weight), drawn_data())
     found = [run.train_epoch(epoch, None)[0] for epoch in range(RECIPE.epochs)]
     run.validate()
-    return found, run.eval_model.state_dict()["head.weight"].cpu()
+    return found, run.network.state_dict()["head.weight"].cpu()
 
 
-def test_a_recorded_step_learns_as_the_plain_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, plain_head = losses(monkeypatch, graphed=False)
-    graphed, graphed_head = losses(monkeypatch, graphed=True)
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_recorded_step_learns_as_the_plain_one_does(
+    monkeypatch: pytest.MonkeyPatch, weight: float
+) -> None:
+    plain, plain_head = losses(monkeypatch, graphed=False, auxiliary_weight=weight)
+    graphed, graphed_head = losses(monkeypatch, graphed=True, auxiliary_weight=weight)
     assert len(drawn_data().targets) // RECIPE.batch_size > WARM_UP
     assert graphed == pytest.approx(plain, rel=0.02)
     assert plain[-1] < 0.9 * plain[0]

@@ -15,6 +15,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "hemascope"
 GROUND = {
     *(
         "classes",
+        "attributes",
+        "subtypes",
         "preprocess",
         "records",
         "predictions",

@@ -24,6 +24,7 @@ from hemascope.cli.options import (
     open_images,
 )
 from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing
+from hemascope.data.attributes import read_attributes
 from hemascope.data.manifest import Manifest
 from hemascope.records import Evaluation
 from hemascope.serialization import from_json
@@ -43,6 +44,7 @@ def train(
     start_from: StartFrom | None = None,
     teachers: Annotated[list[Path] | None, Parameter(name="--teacher", negative="")] = None,
     classes: str = "",
+    attributes: Path | None = None,
     root: Root = None,
     cache: Cache = None,
     max_pixels: MaxPixels = None,
@@ -71,6 +73,11 @@ def train(
     classes
         Names of the classes in their order, with commas between; images of other labels are
         outliers, of which the network learns to be unsure. By default every label is a class.
+    attributes
+        CSV file of what is seen of each cell, such as the shape of its nucleus: img_name (a file's
+        name) and columns as WBCAtt's. Together with the manifest's subtypes it is learnt besides
+        the class, on the same features, with the weight --auxiliary-weight; files that are not
+        listed have no say in it. What a bundle predicts of classes has the same form as without.
     """
     limit_pixels(max_pixels)
     from hemascope.training.allocator import keep_memory
@@ -98,6 +105,7 @@ def train(
             start_from=start_from,
             teachers=teachers or (),
             classes=class_set,
+            attributes=None if attributes is None else read_attributes(attributes),
             cache=cache,
             on_read=on_read,
             on_step=on_step,

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hemascope.arrays import FloatArray, ImageArray
+from hemascope.arrays import FloatArray, ImageArray, IntArray
 
 CPU = torch.device("cpu")
-Batch = tuple[Tensor, Tensor]  # frames (N,F,F,3) uint8, targets (N,) int64
+Batch = tuple[Tensor, Tensor]  # frames (N,F,F,3) uint8, targets (N,) or (N,T) int64
 
 
 class CellDataset(Dataset[Batch]):
-    """Frames (N,F,F,3) uint8, usually memory-mapped, with targets (N,).
+    """Frames (N,F,F,3) uint8, usually memory-mapped, with targets (N,), or T of each as (N,T).
 
     A batch is gathered in one step (`__getitems__`), so that no worker processes are needed to
     keep up with the model. On a GPU as `device` all frames are copied there, once. Raises
@@ -25,7 +25,7 @@ class CellDataset(Dataset[Batch]):
     """
 
     def __init__(
-        self, frames: ImageArray, targets: Sequence[int], device: torch.device = CPU
+        self, frames: ImageArray, targets: Sequence[int] | IntArray, device: torch.device = CPU
     ) -> None:
         if len(frames) != len(targets):
             raise ValueError(f"{len(frames)} frames but {len(targets)} targets")

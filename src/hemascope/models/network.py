@@ -112,10 +112,14 @@ class CellNetwork(nn.Module):
         """(N,3,S,S) in 0..1 → (N,K,h,w)."""
         return self.stages(images)[1]
 
+    def embed(self, images: Tensor) -> Tensor:
+        """(N,3,S,S) in 0..1 → features (N,K), of which training drops some."""
+        features = spatial_mean(self.feature_maps(images)).flatten(1)
+        return cast(Tensor, self.dropout(features))
+
     def forward(self, images: Tensor) -> Tensor:
         """(N,3,S,S) in 0..1 → logits (N,C)."""
-        features = spatial_mean(self.feature_maps(images)).flatten(1)
-        return cast(Tensor, self.head(self.dropout(features)))
+        return cast(Tensor, self.head(self.embed(images)))
 
     def map_offset_at(self, size: int) -> float:
         """Its `map_offset`, whatever the side of the images."""

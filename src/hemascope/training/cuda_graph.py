@@ -13,16 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Step = Callable[[Tensor, Tensor], Tensor]
-"""images (N,3,S,S), targets (N,) → a tensor of what the step came to."""
+Step = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""images (N,3,S,S), targets (N,C), auxiliary (N,K) → a tensor of what the step came to."""
+Inputs = tuple[Tensor, Tensor, Tensor]
 WARM_UP = 3  # steps before the recording, in which kernels are chosen and buffers made
 
 
 @dataclass(frozen=True)
 class _Recording:
     graph: torch.cuda.CUDAGraph
-    images: Tensor
-    targets: Tensor
+    inputs: Inputs
     result: Tensor
 
 
@@ -38,31 +38,32 @@ class GraphedStep:
         self._calls: Counter[torch.Size] = Counter()
         self._recordings: dict[torch.Size, _Recording] = {}
 
-    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
-        shape = images.shape
+    def __call__(self, images: Tensor, targets: Tensor, auxiliary: Tensor) -> Tensor:
+        inputs, shape = (images, targets, auxiliary), images.shape
         self._calls[shape] += 1
         if self._calls[shape] <= WARM_UP:
-            return self._aside(images, targets)
+            return self._aside(inputs)
         if shape not in self._recordings:
-            self._recordings[shape] = self._record(images, targets)
+            self._recordings[shape] = self._record(inputs)
         recording = self._recordings[shape]
-        recording.images.copy_(images)
-        recording.targets.copy_(targets)
+        for recorded, given in zip(recording.inputs, inputs, strict=True):
+            recorded.copy_(given)
         recording.graph.replay()
         return recording.result
 
-    def _aside(self, images: Tensor, targets: Tensor) -> Tensor:
+    def _aside(self, inputs: Inputs) -> Tensor:
         """The plain step, on a stream of its own as a recording demands of those before it."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            result = self.step(images, targets)
+            result = self.step(*inputs)
         torch.cuda.current_stream().wait_stream(stream)
         return result
 
-    def _record(self, images: Tensor, targets: Tensor) -> _Recording:
-        images, targets = images.clone(), targets.clone()
+    def _record(self, inputs: Inputs) -> _Recording:
+        images, targets, auxiliary = inputs
+        inputs = images.clone(), targets.clone(), auxiliary.clone()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            result = self.step(images, targets)
-        return _Recording(graph, images, targets, result)
+            result = self.step(*inputs)
+        return _Recording(graph, inputs, result)

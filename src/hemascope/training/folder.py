@@ -85,6 +85,11 @@ class RunFolder:
         """The weights of the best epoch."""
         return self.path / "best.safetensors"
 
+    @property
+    def auxiliary(self) -> Path:
+        """The layer that told subtypes and attributes in the best epoch, where any were learnt."""
+        return self.path / "auxiliary.safetensors"
+
     def snapshot(self, cycle: int) -> Path:
         """The weights at the end of a cycle, counted from 1."""
         return self.path / f"snapshot{cycle}.safetensors"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from hemascope.arrays import FloatArray, ImageArray, ProgressCallback
+from hemascope.arrays import FloatArray, ImageArray, IntArray, ProgressCallback
 from hemascope.classes import ClassSet
+from hemascope.data.attributes import AttributeTable
 from hemascope.data.cache import open_cache
 from hemascope.data.dataset import Batch, CellDataset, test_loader, train_loader
 from hemascope.data.manifest import Manifest, ManifestRow
@@ -19,6 +20,7 @@ from hemascope.data.splits import Rows, add_hashes, check_splits, validation_spl
 from hemascope.errors import ManifestError
 from hemascope.preprocess import InputSpec
 from hemascope.provenance import data_hash
+from hemascope.training.auxiliary import AuxiliaryTargets, collect_targets
 from hemascope.training.recipe import Recipe
 
 NO_CLASS = -1  # the target of an image that shows none of the classes
@@ -32,7 +34,8 @@ class TrainingData:
     A frame shows more than the model's input, where the image has more: `inner` is the input's
     part of its side. `digest` identifies images and labels. `laboratories` (N,) says where each
     frame is from; empty where all are from one. A target of NO_CLASS is of an image that shows
-    none of the classes, of which the network learns to be unsure.
+    none of the classes, of which the network learns to be unsure. `auxiliary` is what else is
+    learnt of the frames.
     """
 
     classes: ClassSet
@@ -43,6 +46,7 @@ class TrainingData:
     val_targets: tuple[int, ...]
     digest: str
     laboratories: tuple[str, ...] = ()
+    auxiliary: AuxiliaryTargets | None = None
 
     def loaders(
         self, recipe: Recipe, device: torch.device
@@ -54,7 +58,10 @@ class TrainingData:
         images = self.frames.nbytes + (0 if self.val_images is None else self.val_images.nbytes)
         resident = device.type == "cuda" and 4 * images < torch.cuda.mem_get_info(device)[0]
         place = device if resident else torch.device("cpu")
-        frames = CellDataset(self.frames, self.targets, place)
+        targets: IntArray = np.array(self.targets, np.int64)
+        if recipe.auxiliary_weight > 0 and self.auxiliary is not None:
+            targets = np.column_stack([targets, self.auxiliary.indices])
+        frames = CellDataset(self.frames, targets, place)
         train = train_loader(frames, recipe.batch_size, recipe.seed, self.weights(recipe))
         if self.val_images is None:
             return train, None
@@ -96,14 +103,16 @@ def prepare_data(
     cache: Path,
     classes: ClassSet | None = None,
     progress: ProgressCallback | None = None,
+    attributes: AttributeTable | None = None,
 ) -> TrainingData:
     """The manifest's training images for a recipe, decoded into the cache folder.
 
     Rows of split `train` are trained on, and rows of split `val` validated on; without any
     such, every row is trained on and `val_fraction` of them is held out. By default every label is
     a class; rows whose label is none of `classes` are trained on as NO_CLASS, and not validated on.
-    Raises ManifestError for too few images, for rows with a scale where the recipe has no
-    `microns`, and LeakageError where an image of the test split is also in train.
+    Subtypes, and `attributes` by the names of the files, are learnt besides if the recipe has an
+    `auxiliary_weight`. Raises ManifestError for too few images, for rows with a scale where the
+    recipe has no `microns`, and LeakageError where an image of the test split is also in train.
     """
     manifest = add_hashes(manifest)
     classes = classes or ClassSet.from_names(manifest.class_names())
@@ -120,6 +129,13 @@ def prepare_data(
         return tuple(classes.index(row.label) if row.label in classes else NO_CLASS for row in rows)
 
     laboratories = tuple(row.laboratory for row in train)
+    auxiliary = None
+    if recipe.auxiliary_weight > 0:
+        auxiliary = collect_targets(replace(manifest, rows=train), classes, attributes)
+    entries = [(row.sha256, _describe(row)) for row in (*train, *val)]
+    if auxiliary is not None:
+        known = zip(train, auxiliary.indices.tolist(), strict=True)
+        entries += [(row.sha256, f"{auxiliary.columns} {values}") for row, values in known]
     return TrainingData(
         classes=classes,
         frames=cache_images(train, frame_spec),
@@ -127,8 +143,9 @@ def prepare_data(
         inner=spec.crop / frame_spec.crop,
         val_images=cache_images(val, spec) if val else None,
         val_targets=targets(val),
-        digest=data_hash((row.sha256, _describe(row)) for row in (*train, *val)),
+        digest=data_hash(entries),
         laboratories=laboratories if len(set(laboratories)) > 1 else (),
+        auxiliary=auxiliary,
     )
 
 

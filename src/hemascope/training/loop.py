@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from hemascope.arrays import ProgressCallback
+from hemascope.data.attributes import UNKNOWN
 from hemascope.data.augment import POLICIES, augment, mix_up, to_images
 from hemascope.data.dataset import Batch
 from hemascope.errors import TrainingError
@@ -24,7 +25,13 @@ from hemascope.files import atomic_path
 from hemascope.models import create_model
 from hemascope.models.network import CellNetwork
 from hemascope.training.allocator import peak_memory
-from hemascope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from hemascope.training.auxiliary import WithAuxiliary, auxiliary_loss, save_auxiliary
+from hemascope.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from hemascope.training.cuda_graph import GraphedStep, Step
 from hemascope.training.events import write_events
 from hemascope.training.folder import EpochRecord, RunFolder, best_record
@@ -85,6 +92,7 @@ def fit(
         if run.accelerator.is_main_process:
             if best_record(records) is record:
                 run.save_weights(folder.best)
+                run.save_auxiliary(folder.auxiliary)
             cycle = recipe.cycle_ending(epoch)
             if recipe.cycles > 1 and cycle is not None:
                 run.save_weights(folder.snapshot(cycle))
@@ -117,27 +125,33 @@ class Run:
         network.freeze(recipe.frozen_layers, recipe.frozen_statistics)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: nn.Module = network.to(self.accelerator.device)
+        self.auxiliary = data.auxiliary if recipe.auxiliary_weight > 0 else None
+        self.learner = self._with_auxiliary(network).to(self.accelerator.device)
         self.targets = target_table(len(data.classes), recipe.label_smoothing)
         self.targets = self.targets.to(self.accelerator.device)
         self.teachers = [teacher.eval().to(self.accelerator.device) for teacher in teachers]
-        self.eval_model: nn.Module = self.network  # what is validated and kept
+        self.eval_model: nn.Module = self.learner  # what is validated and kept
         self.average: WeightAverage | None = None
         if recipe.ema_decay > 0:
-            self.average = WeightAverage(self.network, recipe.ema_decay)
-            eval_model = network_of(recipe, len(data.classes))
+            self.average = WeightAverage(self.learner, recipe.ema_decay)
+            eval_model = self._with_auxiliary(network_of(recipe, len(data.classes)))
             self.eval_model = eval_model.to(self.accelerator.device)
         graphed = _can_be_graphed(recipe, self.accelerator)
-        self.raw_optimizer = build_optimizer(self.network, recipe, capturable=graphed)
+        self.raw_optimizer = build_optimizer(self.learner, recipe, capturable=graphed)
         self.step: Step = GraphedStep(self._step) if graphed else self._step
         train_loader, val_loader = data.loaders(recipe, self.accelerator.device)
         self.model, self.optimizer, self.train_loader = self.accelerator.prepare(
-            self.network, self.raw_optimizer, train_loader
+            self.learner, self.raw_optimizer, train_loader
         )
         if recipe.compile:
-            self.network.compile(dynamic=False)
+            self.learner.compile(dynamic=False)
         self.val_loader: DataLoader[Batch] | None = (
             None if val_loader is None else self.accelerator.prepare(val_loader)
         )
+
+    def _with_auxiliary(self, network: CellNetwork) -> CellNetwork | WithAuxiliary:
+        """The network, with a layer for what else is learnt."""
+        return network if self.auxiliary is None else WithAuxiliary(network, self.auxiliary.sizes)
 
     def train_epoch(self, epoch: int, on_step: ProgressCallback | None) -> tuple[float, float]:
         """One pass over the training images: mean loss and accuracy."""
@@ -161,9 +175,13 @@ class Run:
         loss, correct, images_seen = accelerator.reduce(totals).tolist()
         return loss / images_seen, correct / images_seen
 
-    def _with_targets(self, images: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N,3,S,S) and what they are to be named: probabilities (N,C)."""
-        targets, recipe = self.targets[indices], self.recipe
+    def _with_targets(self, images: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (N,3,S,S), what they are to be named, (N,C), and auxiliary targets (N,K).
+
+        `known` is a batch's class indices (N,), or these and the auxiliary targets (N,1+K).
+        """
+        known = known.view(len(known), -1)
+        recipe, targets, auxiliary = self.recipe, self.targets[known[:, 0]], known[:, 1:]
         if self.teachers and recipe.teacher_weight > 0:
             with torch.no_grad(), self.accelerator.autocast():
                 answers = [teacher(images).float() for teacher in self.teachers]
@@ -172,13 +190,21 @@ class Run:
         if recipe.mixup > 0 and torch.rand(()) < recipe.mixup:
             images, targets = mix_up(images, targets)
             images = images.contiguous(memory_format=torch.channels_last)
-        return images, targets
+            auxiliary = torch.full_like(auxiliary, UNKNOWN)  # a mixture has no one value
+        return images, targets, auxiliary
 
-    def _step(self, images: Tensor, targets: Tensor) -> Tensor:
+    def _step(self, images: Tensor, targets: Tensor, auxiliary: Tensor) -> Tensor:
         """One step of the optimiser; the batch's summed loss, correct answers and size."""
         with self.accelerator.autocast():
-            logits = self.model(images).float()
+            outputs = self.model(images).float()
+        logits, others = outputs.split([targets.shape[1], outputs.shape[1] - targets.shape[1]], 1)
         loss = nn.functional.cross_entropy(logits, targets)
+        if self.auxiliary is not None:
+            total, number = auxiliary_loss(others, auxiliary, self.auxiliary.sizes)
+            processes = self.accelerator.num_processes
+            if processes > 1:  # the mean is over what all of them know
+                number = self.accelerator.reduce(number)
+            loss = loss + self.recipe.auxiliary_weight * processes * total / number.clamp(min=1)
         self.accelerator.backward(loss)
         if self.recipe.clip_norm > 0:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
@@ -207,7 +233,8 @@ class Run:
         loss = correct = count = 0.0
         for frames, targets in self.val_loader:
             with self.accelerator.autocast():
-                logits = self.eval_model(to_images(frames)).float()
+                outputs = self.eval_model(to_images(frames)).float()
+            logits = outputs[:, : len(self.data.classes)]
             logits, targets = self.accelerator.gather_for_metrics((logits, targets))
             loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
             correct += (logits.argmax(1) == targets).sum().item()
@@ -216,12 +243,13 @@ class Run:
 
     def restore(self, folder: RunFolder) -> Progress:
         """Continues from a folder's last checkpoint. Raises TrainingError for another run's."""
-        progress = load_checkpoint(folder.last, self.network, self.raw_optimizer, self.average)
+        progress, _ = read_checkpoint(folder.last)
         if (progress.recipe, progress.data) != (self.recipe.digest(), self.data.digest):
             raise TrainingError(
-                f"{folder.path}: the checkpoint is of another recipe or other images; "
-                "take another folder"
+                f"{folder.path}: the checkpoint is of another recipe, or of other images, subtypes "
+                "or attributes; take another folder"
             )
+        load_checkpoint(folder.last, self.learner, self.raw_optimizer, self.average)
         if self.accelerator.scaler is not None and progress.loss_scale is not None:
             state = self.accelerator.scaler.state_dict()
             self.accelerator.scaler.load_state_dict(state | {"scale": progress.loss_scale})
@@ -235,13 +263,20 @@ class Run:
             average_steps=average.steps if average is not None else 0,
             loss_scale=scaler.get_scale() if scaler is not None else None,
         )
-        save_checkpoint(path, progress, self.network, self.raw_optimizer, average)
+        save_checkpoint(path, progress, self.learner, self.raw_optimizer, average)
 
     def save_weights(self, path: Path) -> None:
         """The weights that are judged: the average's, if one is kept."""
-        state = {name: value.contiguous() for name, value in self.eval_model.state_dict().items()}
+        kept = self.eval_model
+        network = kept.network if isinstance(kept, WithAuxiliary) else kept
+        state = {name: value.contiguous() for name, value in network.state_dict().items()}
         with atomic_path(path) as temporary:
             save_file(state, temporary)
+
+    def save_auxiliary(self, path: Path) -> None:
+        """The layer beside those weights that tells what else is learnt, if anything is."""
+        if self.auxiliary is not None and isinstance(self.eval_model, WithAuxiliary):
+            save_auxiliary(path, self.eval_model, self.auxiliary.columns)
 
 
 def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:

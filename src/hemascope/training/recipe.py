@@ -118,6 +118,9 @@ class Recipe:
     teacher_weight: float = 0.0
     """Share of the target that comes from the probabilities of other networks, the teachers of
     `training.loop.fit`; `hemascope train` has none."""
+    auxiliary_weight: float = 0.0
+    """Weight of what is learnt besides the class: subtypes that the manifest gives, and attributes
+    (--attributes). It multiplies their mean cross-entropy; 0 learns the class alone."""
     batch_size: int = 32
     """Images per step, over all processes together."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -180,6 +183,7 @@ class Recipe:
         _range("images_per_epoch", self.images_per_epoch or 1, 1)
         for name in ("mixstyle", "mixup", "laboratory_balance", "class_balance", "teacher_weight"):
             _range(name, getattr(self, name), 0, 1)
+        _range("auxiliary_weight", self.auxiliary_weight, 0, 10)
         _range("microns", self.microns or 1, 1, 100)
         if not self.squeeze_excite and self.model in WITHOUT_SQUEEZE_EXCITE:
             raise ValueError(f"{self.model} has no squeeze-and-excitation to leave out")

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from hemascope.arrays import ProgressCallback
 from hemascope.bundle.bundle import write_bundle
 from hemascope.classes import ClassSet
+from hemascope.data.attributes import AttributeTable
 from hemascope.data.cache import default_cache
 from hemascope.data.manifest import Manifest
 from hemascope.errors import TrainingError
@@ -26,7 +27,7 @@ from hemascope.serialization import to_json
 from hemascope.training.curves import draw_curves
 from hemascope.training.export_runs import export_run, load_trained
 from hemascope.training.folder import RunFacts, RunFolder
-from hemascope.training.images import NO_CLASS, prepare_data
+from hemascope.training.images import NO_CLASS, TrainingData, prepare_data
 from hemascope.training.loop import OnEpoch, fit
 from hemascope.training.machine import limit_threads, settle_precision, warn_of_slow_precision
 from hemascope.training.recipe import Recipe, StartFrom, read_recipe
@@ -41,6 +42,7 @@ def train(
     start_from: StartFrom | None = None,
     teachers: Sequence[str | Path] = (),
     classes: ClassSet | None = None,
+    attributes: AttributeTable | None = None,
     cache: str | Path | None = None,
     on_read: ProgressCallback | None = None,
     on_step: ProgressCallback | None = None,
@@ -71,6 +73,10 @@ def train(
     classes
         The class set; by default that of the labels. Images whose label is none of the classes are
         outliers, of which the network learns to be unsure.
+    attributes
+        What is seen of each cell (`data.attributes.read_attributes`). With an `auxiliary_weight`,
+        they and the manifest's subtypes are learnt besides the class, in a layer that is kept
+        in the folder as auxiliary.safetensors.
     cache
         Folder for decoded images; by default the user's cache folder, or HEMASCOPE_CACHE.
     on_read, on_step
@@ -110,7 +116,9 @@ def train(
         warn_of_slow_precision(recipe)
     limit_threads()
     start = None if start_from is None else _start(start_from, recipe)
-    data = prepare_data(recipe, manifest, Path(cache or default_cache()), classes, on_read)
+    folder_of_frames = Path(cache or default_cache())
+    data = prepare_data(recipe, manifest, folder_of_frames, classes, on_read, attributes)
+    _check_auxiliary(recipe, data, attributes)
     networks = _load_teachers([RunFolder(Path(run)) for run in teachers], recipe, data.classes)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     facts = RunFacts(
@@ -159,6 +167,20 @@ def _load_teachers(
             )
         networks.append(network)
     return networks
+
+
+def _check_auxiliary(recipe: Recipe, data: TrainingData, attributes: AttributeTable | None) -> None:
+    """Raises TrainingError for a weight and nothing to weigh, or the other way round."""
+    if recipe.auxiliary_weight == 0 and attributes is not None:
+        raise TrainingError(
+            "attributes are learnt only with an auxiliary_weight above 0 (--auxiliary-weight); "
+            "set one, or leave the attributes out"
+        )
+    if recipe.auxiliary_weight > 0 and data.auxiliary is None:
+        raise TrainingError(
+            "the recipe has an auxiliary_weight, but the manifest has no class of two or more "
+            "subtypes and no attributes are given (--attributes); give some, or set it to 0"
+        )
 
 
 def end_group_process() -> None:

@@ -1,0 +1,99 @@
+"""ATTRIBUTES: what a white cell looks like, in the words of a morphologist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A property of a cell's looks, and the values that it has.
+
+    Parameters
+    ----------
+    name
+        Its name in tables, which is the column's in WBCAtt.
+    title
+        Its name in pages.
+    values
+        Its values as WBCAtt writes them, in the order of a model's outputs.
+    phrases
+        What each value is called in a sentence; empty for one that goes without saying.
+
+    Examples
+    --------
+    >>> from hemascope.attributes import find_attribute
+    >>> find_attribute("cell_size").values
+    ('big', 'small')
+    """
+
+    name: str
+    title: str
+    values: tuple[str, ...]
+    phrases: tuple[str, ...]
+
+
+ATTRIBUTES: tuple[Attribute, ...] = (
+    Attribute("cell_size", "cell size", ("big", "small"), ("large cell", "small cell")),
+    Attribute("cell_shape", "cell shape", ("irregular", "round"), ("irregular outline", "")),
+    Attribute(
+        "nucleus_shape",
+        "nucleus shape",
+        (
+            "irregular",
+            "segmented-bilobed",
+            "segmented-multilobed",
+            "unsegmented-band",
+            "unsegmented-indented",
+            "unsegmented-round",
+        ),
+        (
+            "irregular nucleus",
+            "nucleus of two lobes",
+            "segmented nucleus",
+            "band-shaped nucleus",
+            "indented nucleus",
+            "round nucleus",
+        ),
+    ),
+    Attribute(
+        "nuclear_cytoplasmic_ratio",
+        "nuclear-cytoplasmic ratio",
+        ("high", "low"),
+        ("little cytoplasm", ""),
+    ),
+    Attribute(
+        "chromatin_density",
+        "chromatin density",
+        ("densely", "loosely"),
+        ("dense chromatin", "loose chromatin"),
+    ),
+    Attribute("cytoplasm_vacuole", "cytoplasm vacuoles", ("no", "yes"), ("", "vacuoles")),
+    Attribute("cytoplasm_texture", "cytoplasm texture", ("clear", "frosted"), ("clear", "frosted")),
+    Attribute(
+        "cytoplasm_colour",
+        "cytoplasm colour",
+        ("blue", "light blue", "purple blue"),
+        ("blue", "pale blue", "purple-blue"),
+    ),
+    Attribute(
+        "granule_type",
+        "granule type",
+        ("coarse", "nil", "round", "small"),
+        ("coarse", "", "round", "fine"),
+    ),
+    Attribute(
+        "granule_colour",
+        "granule colour",
+        ("nil", "pink", "purple", "red"),
+        ("", "pink", "purple", "red"),
+    ),
+    Attribute("granularity", "granularity", ("no", "yes"), ("no granules", "granules")),
+)
+"""The eleven of WBCAtt: Tsutsui et al., "WBCAtt: a white blood cell dataset annotated with detailed
+morphological attributes", NeurIPS 2023 Datasets and Benchmarks."""
+
+
+def find_attribute(name: str) -> Attribute | None:
+    """The attribute of that name, or None."""
+    return next((attribute for attribute in ATTRIBUTES if attribute.name == name), None)
