@@ -34,12 +34,12 @@ from safetensors.torch import load_file, save_file
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.attributes import UNKNOWN, read_attributes
 from hemascope.data.augment import to_images
+from hemascope.data.auxiliary import AuxiliaryTargets, collect_targets
 from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.files import write_atomic
 from hemascope.models.imagenet import imagenet_state
 from hemascope.processors import count_processors
 from hemascope.training.allocator import keep_memory
-from hemascope.training.auxiliary import AuxiliaryTargets, collect_targets
 from hemascope.training.folder import RunFolder
 from hemascope.training.images import NO_CLASS, TrainingData
 from hemascope.training.loop import fit, network_of

@@ -19,17 +19,13 @@ from hemascope.attributes import ATTRIBUTES
 from hemascope.classes import BLOOD_CELLS, ClassSet
 from hemascope.cli import app
 from hemascope.data.attributes import read_attributes
+from hemascope.data.auxiliary import AuxiliaryColumn, AuxiliaryTargets, collect_targets
 from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.errors import ManifestError, TrainingError
 from hemascope.serialization import to_json
 from hemascope.subtypes import name_subtype, stage_of
 from hemascope.training import loop
-from hemascope.training.auxiliary import (
-    AuxiliaryColumn,
-    AuxiliaryTargets,
-    auxiliary_loss,
-    collect_targets,
-)
+from hemascope.training.auxiliary import auxiliary_loss
 from hemascope.training.folder import EpochRecord, RunFolder
 from hemascope.training.images import TrainingData
 from hemascope.training.loop import Run

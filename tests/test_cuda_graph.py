@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from hemascope.classes import BLOOD_CELLS
+from hemascope.data.auxiliary import AuxiliaryColumn, AuxiliaryTargets
 from hemascope.training import loop
-from hemascope.training.auxiliary import AuxiliaryColumn, AuxiliaryTargets
 from hemascope.training.cuda_graph import WARM_UP
 from hemascope.training.images import TrainingData
 from hemascope.training.recipe import Recipe
@@ -55,7 +55,8 @@ def losses(
     run = loop.Run(replace(RECIPE, auxiliary_weight=auxiliary_weight), drawn_data())
     found = [run.train_epoch(epoch, None)[0] for epoch in range(RECIPE.epochs)]
     run.validate()
-    return found, run.network.state_dict()["head.weight"].cpu()
+    kept = run.eval_model.state_dict()
+    return found, next(kept[name] for name in kept if name.endswith("head.weight")).cpu()
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])

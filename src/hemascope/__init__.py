@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from hemascope.models import create_model
     from hemascope.post_training.adapt import adapt
     from hemascope.post_training.calibrate import calibrate
-    from hemascope.predictions import Prediction, Region, Uncertainty
+    from hemascope.post_training.fit_morphology import fit_morphology
+    from hemascope.predictions import AttributePrediction, Prediction, Region, Uncertainty
     from hemascope.preprocess import InputSpec, View
     from hemascope.records import Evaluation
     from hemascope.smear.count_smear import count_smear
@@ -39,6 +40,7 @@ __version__ = version("hemascope")
 
 __all__ = [
     "BLOOD_CELLS",
+    "AttributePrediction",
     "BundleError",
     "CellClass",
     "ClassSet",
@@ -62,6 +64,7 @@ __all__ = [
     "count_smear",
     "create_model",
     "evaluate",
+    "fit_morphology",
     "list_bundles",
     "list_models",
     "open_manifest",
@@ -72,6 +75,7 @@ __all__ = [
 
 # Each is imported when it is first asked for, so that `import hemascope` costs next to nothing.
 _HOMES = {
+    "AttributePrediction": "hemascope.predictions",
     "BLOOD_CELLS": "hemascope.classes",
     "BundleError": "hemascope.errors",
     "CellClass": "hemascope.classes",
@@ -95,6 +99,7 @@ _HOMES = {
     "count_smear": "hemascope.smear.count_smear",
     "create_model": "hemascope.models",
     "evaluate": "hemascope.evaluation.evaluate",
+    "fit_morphology": "hemascope.post_training.fit_morphology",
     "list_bundles": "hemascope.bundle.bundle",
     "list_models": "hemascope.training.recipe",
     "open_manifest": "hemascope.data.open_manifest",

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from hemascope.predictions import AttributePrediction
+
+LEAST_SAID = 0.6
+"""Probability of a value below which a sentence leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -97,3 +103,49 @@ morphological attributes", NeurIPS 2023 Datasets and Benchmarks."""
 def find_attribute(name: str) -> Attribute | None:
     """The attribute of that name, or None."""
     return next((attribute for attribute in ATTRIBUTES if attribute.name == name), None)
+
+
+def describe(attributes: Sequence[AttributePrediction]) -> str:
+    """What a cell looks like, in words; empty without attributes.
+
+    Values that are less probable than 0.6 are left out, and so are those that go without saying.
+
+    Examples
+    --------
+    >>> from hemascope.attributes import describe
+    >>> from hemascope.predictions import AttributePrediction
+    >>> values = {"nucleus_shape": "segmented-multilobed", "granularity": "yes"}
+    >>> values |= {"granule_type": "small", "granule_colour": "pink"}
+    >>> describe([AttributePrediction(name, value, 0.9) for name, value in values.items()])
+    'segmented nucleus, fine pink granules'
+    """
+    said = {found.name: _phrase(found) for found in attributes if found.probability >= LEAST_SAID}
+    granules = said.get("granularity", "")
+    if granules == "granules":
+        granules = _join(said, "granule_type", "granule_colour", noun="granules")
+    parts = (
+        said.get("cell_size", ""),
+        said.get("cell_shape", ""),
+        said.get("nucleus_shape", ""),
+        said.get("chromatin_density", ""),
+        said.get("nuclear_cytoplasmic_ratio", ""),
+        granules,
+        _join(said, "cytoplasm_colour", "cytoplasm_texture", noun="cytoplasm"),
+        said.get("cytoplasm_vacuole", ""),
+    )
+    return ", ".join(filter(None, parts))
+
+
+def _phrase(found: AttributePrediction) -> str:
+    attribute = find_attribute(found.name)
+    if attribute is None or found.value not in attribute.values:
+        return ""
+    return attribute.phrases[attribute.values.index(found.value)]
+
+
+def _join(said: dict[str, str], *names: str, noun: str) -> str:
+    """The words of these attributes before a noun; the noun alone for granules of no kind."""
+    words = [said[name] for name in names if said.get(name)]
+    if not words:
+        return noun if noun == "granules" else ""
+    return f"{' '.join(words)} {noun}"

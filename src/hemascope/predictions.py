@@ -118,6 +118,31 @@ class Uncertainty:
 
 
 @dataclass(frozen=True)
+class AttributePrediction:
+    """What a model says of one attribute of a cell, such as the shape of its nucleus.
+
+    Parameters
+    ----------
+    name
+        The attribute, as `hemascope.attributes.ATTRIBUTES` names it.
+    value
+        Its most probable value.
+    probability
+        The probability of that value, calibrated.
+
+    Examples
+    --------
+    >>> from hemascope.predictions import AttributePrediction
+    >>> AttributePrediction("nucleus_shape", "unsegmented-band", 0.9).value
+    'unsegmented-band'
+    """
+
+    name: str
+    value: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a model says of one image.
 
@@ -148,6 +173,14 @@ class Prediction:
     disagreement
         How far the members of an ensemble, or the views of test-time augmentation, disagree, in
         nats; None without several.
+    attributes
+        What the cell looks like, attribute by attribute. Empty where the model knows no attributes,
+        or none of cells of this class.
+    subtype
+        The most probable subtype of the class that is the label; None where it has none.
+    subtypes
+        The probability of each subtype of each class that has some; those of a class sum to the
+        probability of the class. Empty where the model knows no subtypes.
     class_map
         (C,h,w) float32, one map per class, whose mean over the image is the class's logit up to
         the bias; None unless it was asked for.
@@ -174,6 +207,9 @@ class Prediction:
     uncertainty: Uncertainty | None = None
     notice: str = ""
     disagreement: float | None = None
+    attributes: tuple[AttributePrediction, ...] = ()
+    subtypes: dict[str, float] = field(default_factory=dict)
+    subtype: str | None = None
     class_map: Float32Array | None = field(default=None, compare=False, repr=False)
 
     @property

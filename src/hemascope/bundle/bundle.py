@@ -152,6 +152,7 @@ def replace_model(bundle: Bundle, model: bytes) -> Bundle:
         fallback_sha256=None,
         adaptation=None,
         agreement_error=None,
+        morphology=None,
     )
     return Bundle(card, model)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hemascope.arrays import FloatArray
+from hemascope.bundle.morphology_check import check_morphology
 from hemascope.uncertainty.confusion import Confusion
 from hemascope.uncertainty.laboratory import LaboratoryDetector
 from hemascope.uncertainty.model import UncertaintyModel
@@ -84,6 +85,8 @@ def check_card(card: Card) -> None:
         _check_uncertainty("uncertainty", card.uncertainty, len(card.classes))
     if card.adaptation is not None:
         _check_adaptation("adaptation", card.adaptation, len(card.classes))
+    if card.morphology is not None:
+        check_morphology(card.morphology, card.classes.names)
     if card.confusion is not None:
         _check_confusion(card.confusion, len(card.classes))
 

@@ -18,7 +18,7 @@ def restrict_classes(bundle: Bundle, names: Sequence[str]) -> Bundle:
     Probabilities, prediction sets and out-of-distribution scores are of these classes alone: a cell
     of a class that is left out is unlike the known cells, if the network can tell. The metrics and
     the confusion on the card, which are of all classes, are left out, and so is what an adapted
-    bundle keeps of its cells.
+    bundle keeps of its cells, and what a bundle says of attributes and subtypes.
 
     Parameters
     ----------
@@ -71,6 +71,7 @@ def _restrict_card(card: Card, places: list[int]) -> Card:
         confusion=None,
         metrics=(),
         adaptation=None,
+        morphology=None,
     )
 
 

@@ -17,6 +17,7 @@ from hemascope.cli.data import app as data_app
 from hemascope.cli.evaluate import evaluate
 from hemascope.cli.info import benchmark, info
 from hemascope.cli.locator import train_locator
+from hemascope.cli.morphology import fit_morphology
 from hemascope.cli.serve import serve
 from hemascope.cli.station import app as station_app
 from hemascope.cli.study import app as study_app
@@ -35,7 +36,7 @@ app = App(
 )
 for command in (
     *(classify, count, explain, survey, train, evaluate, calibrate, adapt, export, train_locator),
-    *(benchmark, info, serve),
+    *(fit_morphology, benchmark, info, serve),
 ):
     app.command(command)
 app.command(data_app)

@@ -11,6 +11,7 @@ from hemascope.bundle.engine import Engine
 from hemascope.predictions import Prediction, Uncertainty
 from hemascope.uncertainty.ensemble import disagreement
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION, Assessment, assess
+from hemascope.uncertainty.morphology import CONTRADICTION, Morphology, describe_cells
 from hemascope.uncertainty.temperature import softmax
 
 
@@ -25,6 +26,9 @@ def predict_batch(engine: Engine, images: ImageArray, class_maps: bool) -> list[
         features, style = outputs.features, outputs.style_statistics
         assessment = assess(card.uncertainty, probabilities, features, style, images)
     names = card.classes.names
+    seen = None
+    if card.morphology is not None:
+        seen = describe_cells(card.morphology, outputs.features, probabilities, names)
     return [
         Prediction(
             image_id=None,
@@ -33,8 +37,11 @@ def predict_batch(engine: Engine, images: ImageArray, class_maps: bool) -> list[
             probabilities=dict(zip(names, probabilities[row].tolist(), strict=True)),
             model=card.name,
             model_sha256=card.model_sha256,
-            uncertainty=None if assessment is None else _uncertainty(assessment, row, names),
+            uncertainty=None if assessment is None else _uncertainty(assessment, row, names, seen),
             disagreement=None if parting is None else float(parting[row]),
+            attributes=() if seen is None else seen.attributes[row],
+            subtypes={} if seen is None else seen.subtypes[row],
+            subtype=None if seen is None else seen.subtype[row],
             class_map=outputs.class_map[row] if class_maps else None,
         )
         for row, best in enumerate(probabilities.argmax(axis=1))
@@ -91,13 +98,18 @@ def join_statements(other: Prediction, first: Prediction) -> Prediction:
     return replace(other, uncertainty=uncertainty)
 
 
-def _uncertainty(assessment: Assessment, row: int, names: tuple[str, ...]) -> Uncertainty:
+def _uncertainty(
+    assessment: Assessment, row: int, names: tuple[str, ...], seen: Morphology | None
+) -> Uncertainty:
+    reasons = assessment.reasons[row]
+    if seen is not None and seen.contradicts[row]:
+        reasons = (*reasons, CONTRADICTION)
     return Uncertainty(
         prediction_set=tuple(itertools.compress(names, assessment.sets[row])),
         class_conditional_set=tuple(itertools.compress(names, assessment.class_sets[row])),
         ood_score=float(assessment.ood_scores[row]),
         in_distribution=bool(assessment.ood_scores[row] <= 1),
-        review=bool(assessment.reasons[row]),
-        review_reasons=assessment.reasons[row],
+        review=bool(reasons),
+        review_reasons=reasons,
         laboratory=assessment.laboratories[row],
     )

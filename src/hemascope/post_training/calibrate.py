@@ -99,7 +99,7 @@ def _fit_uncertainty(
     targets: list[int] = []
     batches: list[ModelOutputs] = []
     measures: list[QualityMeasures] = []
-    for done, (rows, images) in enumerate(_batches(manifest, classifier)):
+    for done, (rows, images) in enumerate(readable_batches(manifest, classifier)):
         batches.append(classifier.outputs(images))
         measures.append(measure_quality(images))
         targets += [classes.index(row.label) for row in rows]
@@ -154,7 +154,8 @@ def _sample_images(manifest: Manifest, classifier: Classifier) -> ImageArray:
         counts[row.label] += 1
         if counts[row.label] <= INT8_PER_CLASS:
             rows.append(row)
-    batches = [images for _, images in _batches(replace(manifest, rows=tuple(rows)), classifier)]
+    sample = replace(manifest, rows=tuple(rows))
+    batches = [images for _, images in readable_batches(sample, classifier)]
     if not batches:
         raise _no_image_error(manifest)
     return np.concatenate(batches)
@@ -183,7 +184,7 @@ def _check_splits(manifest: Manifest) -> None:
             )
 
 
-def _batches(
+def readable_batches(
     manifest: Manifest, classifier: Classifier
 ) -> Iterator[tuple[list[ManifestRow], ImageArray]]:
     """Readable rows and their preprocessed images (N,S,S,3)."""

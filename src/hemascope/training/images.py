@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from hemascope.arrays import FloatArray, ImageArray, IntArray, ProgressCallback
 from hemascope.classes import ClassSet
 from hemascope.data.attributes import AttributeTable
+from hemascope.data.auxiliary import AuxiliaryTargets, collect_targets
 from hemascope.data.cache import open_cache
 from hemascope.data.dataset import Batch, CellDataset, test_loader, train_loader
 from hemascope.data.manifest import Manifest, ManifestRow
@@ -20,7 +21,6 @@ from hemascope.data.splits import Rows, add_hashes, check_splits, validation_spl
 from hemascope.errors import ManifestError
 from hemascope.preprocess import InputSpec
 from hemascope.provenance import data_hash
-from hemascope.training.auxiliary import AuxiliaryTargets, collect_targets
 from hemascope.training.recipe import Recipe
 
 NO_CLASS = -1  # the target of an image that shows none of the classes

@@ -1,0 +1,78 @@
+"""`hemascope fit-morphology`: a model that also says what a cell looks like, and its subtype."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from hemascope.bundle.bundle import read_bundle, write_bundle
+from hemascope.bundle.card import CARD_FILE
+from hemascope.cli.options import (
+    BundlePath,
+    Force,
+    ManifestPath,
+    MaxPixels,
+    Name,
+    Root,
+    Split,
+    UmPerPixel,
+    bundle_folder,
+    fill_scales,
+    limit_pixels,
+    select_images,
+    title_of,
+)
+from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing
+from hemascope.data.attributes import read_attributes
+from hemascope.records import RESEARCH_USE_ONLY
+
+
+def fit_morphology(
+    manifest: ManifestPath,
+    *,
+    out_folder: Annotated[Path, Parameter(name="--out")],
+    attributes: Path | None = None,
+    bundle: BundlePath = None,
+    split: Split = None,
+    root: Root = None,
+    name: Name = None,
+    um_per_pixel: UmPerPixel = None,
+    max_pixels: MaxPixels = None,
+    force: Force = False,
+) -> int:
+    """Let a model tell attributes and subtypes besides the class. Needs 'hemascope[evaluate]'.
+
+    Writes a bundle with the same network and the same classes. Linear layers on the network's
+    features tell the subtypes that the manifest gives, and the attributes of a table; each is
+    calibrated on cells that it was not fitted on. Rows of split `test` are left out.
+
+    Parameters
+    ----------
+    out_folder
+        Folder of the new bundle.
+    attributes
+        CSV file of what is seen of each cell, such as the shape of its nucleus: img_name (a file's
+        name) and columns as WBCAtt's.
+    """
+    limit_pixels(max_pixels)
+    from hemascope.post_training.fit_morphology import fit_morphology as fit
+
+    refuse_existing(force, out_folder / CARD_FILE)
+    source = read_bundle(bundle_folder(bundle))
+    table = None if attributes is None else read_attributes(attributes)
+    images = fill_scales(select_images(manifest, root, split, source.card.classes), um_per_pixel)
+    with progress_bar("measuring") as progress:
+        fitted = fit(source, images, name or title_of(manifest, split), table, progress)
+    write_bundle(fitted, out_folder)
+    model = fitted.card.morphology
+    assert model is not None
+    told = [layer.name for layer in model.attributes]
+    told += [f"subtypes of {layer.name}" for layer in model.subtypes]
+    out.print(
+        f"{model.images} cells; the bundle tells {escape(', '.join(told))}; written to "
+        f"{escape(str(out_folder))}. {RESEARCH_USE_ONLY}",
+        soft_wrap=True,
+    )
+    return 0
