@@ -180,6 +180,81 @@ class SiteMetrics:
 
 
 @dataclass(frozen=True)
+class AgreementMetrics:
+    """How often two say the same of one attribute, by their shares of values and beyond chance."""
+
+    accuracy: Proportion
+    macro_f1: Estimate
+    kappa: Estimate
+
+
+@dataclass(frozen=True)
+class AttributeMetrics:
+    """How a model does on one attribute, and how a second annotator does, who is its ceiling.
+
+    `commonest` is how many cells have the commonest value; `annotator` is None without a second
+    annotator.
+    """
+
+    name: str
+    model: AgreementMetrics
+    commonest: Proportion
+    annotator: AgreementMetrics | None = None
+
+
+@dataclass(frozen=True)
+class MeanMetrics:
+    """Means over all attributes."""
+
+    accuracy: Estimate
+    macro_f1: Estimate
+    kappa: Estimate
+
+
+@dataclass(frozen=True)
+class MaturationMetrics:
+    """Subtypes of the maturation line, in its order.
+
+    `confusion` (S,S+1) counts cells by labelled and named stage; the last column is of those named
+    as another class. `mean_distance` is in stages, of the cells that are named within the line.
+    """
+
+    stages: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    right: Proportion
+    mean_distance: Estimate
+
+
+@dataclass(frozen=True)
+class ContradictionMetrics:
+    """Cells whose looks contradict their class: how many, and how many of the mistakes they are.
+
+    `of_right` are those among the rightly named cells of described classes, `of_mistakes` among the
+    wrongly named, and `alone` those wrongly named that nothing else sends to review.
+    """
+
+    of_right: Proportion
+    of_mistakes: Proportion
+    alone: Proportion
+
+
+@dataclass(frozen=True)
+class MorphologyMetrics:
+    """How a model does on attributes and subtypes; a part is empty or None where nothing is known.
+
+    The recall of a subtype counts a cell that is named as another class as missed.
+    """
+
+    fitted_on: str
+    attributes: tuple[AttributeMetrics, ...]
+    mean: MeanMetrics | None
+    annotator_mean: MeanMetrics | None
+    contradictions: ContradictionMetrics | None
+    per_subtype: tuple[SubtypeMetrics, ...]
+    maturation: MaturationMetrics | None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How a bundle did on labelled images; every figure has its n and its 95 % interval.
 
@@ -210,6 +285,8 @@ class Evaluation:
     among_present
         The figures when the model chooses among the classes that occur among the labels only; None
         where all of its classes occur, or one only.
+    morphology
+        The figures of attributes and subtypes; None where they were not measured.
 
     Examples
     --------
@@ -237,6 +314,7 @@ class Evaluation:
     uncertainty: UncertaintyMetrics | None = None
     site: SiteMetrics | None = None
     among_present: ChoiceMetrics | None = None
+    morphology: MorphologyMetrics | None = None
 
     @property
     def present(self) -> tuple[str, ...]:

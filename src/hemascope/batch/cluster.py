@@ -25,7 +25,8 @@ from ray.exceptions import RayError
 
 from hemascope.arrays import ProgressCallback
 from hemascope.batch.cluster_inputs import Sources
-from hemascope.batch.finished import COMPARED, ends_of, is_whole
+from hemascope.batch.extra_columns import NO_EXTRA, ExtraColumns
+from hemascope.batch.finished import COMPARED, ends_of, has_columns, is_whole
 from hemascope.batch.inputs import is_address
 from hemascope.batch.parquet_images import Slice, slices_of
 from hemascope.batch.ray_session import ray_session
@@ -48,6 +49,7 @@ def classify_on_cluster(
     *,
     um_per_pixel: float | None = None,
     tta: bool = False,
+    extra: ExtraColumns = NO_EXTRA,
     resume: bool = False,
     force: bool = False,
     address: str | None = None,
@@ -85,9 +87,11 @@ def classify_on_cluster(
     folder = Folder(out)
     shards = Shards(folder, out)
     counts: Counter[Outcome] = Counter()
-    job = job_of(classifier, names, images, um_per_pixel)
+    job = job_of(classifier, names, images, um_per_pixel, extra)
     if resume and not shards.is_begun() and not slices:
-        finished = _count_if_finished(shards, folder, classifier, sources.images, um_per_pixel)
+        finished = _count_if_finished(
+            shards, folder, classifier, sources.images, um_per_pixel, extra
+        )
         if finished is not None:
             return tally_of(finished, classifier.bundle)
     with shards.working_on(job, resume, force):
@@ -103,6 +107,7 @@ def classify_on_cluster(
                 os.getcwd(),
                 attempts,
                 RETRIES,
+                extra,
             )
             for entry in _run_shards(_plan_shards(sources.images, slices), settings, workers):
                 counts.update(entry)
@@ -118,10 +123,13 @@ def _count_if_finished(
     classifier: Classifier,
     images: Sequence[str],
     um_per_pixel: float | None,
+    extra: ExtraColumns,
 ) -> Counter[Outcome] | None:
     """What a Tally counts of a complete table of these images; None for any other table."""
     written = shards.list_written()
-    if not written:
+    names = classifier.card.classes.names
+    files = (io.BytesIO(folder.read(name)) for name in written)
+    if not written or not all(has_columns(file, ".parquet", names, extra) for file in files):
         return None
 
     counts: Counter[Outcome] = Counter()
@@ -139,7 +147,7 @@ def _count_if_finished(
         replace(prediction, image_id=name)
         for prediction, name in zip(predictions, sample, strict=True)
     ]
-    if not is_whole(rows(), len(images), ends, classifier.card.classes.names, ".parquet"):
+    if not is_whole(rows(), len(images), ends, names, ".parquet"):
         return None
     return counts
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO
 
-from hemascope.batch.table import read_rows, row, table
+from hemascope.batch.extra_columns import ExtraColumns
+from hemascope.batch.table import columns_of, read_columns, read_rows, row, table
 from hemascope.predictions import Prediction
 
 ENDS = 4  # rows at each end of a table that are compared with new predictions
@@ -47,6 +48,13 @@ def is_whole(
         return False
     pairs = zip([*first, *last], _written(ends, names, kind), strict=True)
     return all(_is_same(found, made) for found, made in pairs)
+
+
+def has_columns(
+    source: Path | BinaryIO, kind: str, names: tuple[str, ...], extra: ExtraColumns
+) -> bool:
+    """Whether a table has these columns besides the usual ones, and no others."""
+    return read_columns(source, kind) - columns_of(names).keys() == extra.columns.keys()
 
 
 def _written(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hemascope.arrays import ProgressCallback
-from hemascope.batch.finished import COMPARED, ends_of, is_whole
+from hemascope.batch.extra_columns import NO_EXTRA, ExtraColumns
+from hemascope.batch.finished import COMPARED, ends_of, has_columns, is_whole
 from hemascope.batch.shards import SHARD_ROWS, DiskFolder, Shards, job_of, shard_file
 from hemascope.batch.table import KINDS, join, outcomes, read_rows, row, table
 from hemascope.batch.tally import Outcome, Tally, outcome_of, tally_of
@@ -28,13 +29,15 @@ def classify_to(
     um_per_pixel: float | None = None,
     *,
     view_of: Callable[[str], View] | None = None,
+    extra: ExtraColumns = NO_EXTRA,
     resume: bool = False,
     force: bool = False,
 ) -> Tally:
     """Classifies the images and writes one row each to `out`: .csv, .jsonl or .parquet.
 
-    The columns are COLUMNS, and p_<class> in the model's order. `on_prediction` is called with
-    every Prediction, which then holds its class map; `um_per_pixel` is as in Classifier.stream.
+    The columns are COLUMNS, p_<class> in the model's order, and the `extra` ones. `on_prediction`
+    is called with every Prediction, which then holds its class map; `um_per_pixel` is as in
+    Classifier.stream.
     `view_of` says where to look in an image and at which scale, in place of `um_per_pixel`. A path
     without a suffix is a folder of Parquet files with 5,000 rows each.
 
@@ -48,10 +51,10 @@ def classify_to(
     shards = Shards(DiskFolder(folder), str(out))
     scale = um_per_pixel if view_of is None else "measured"
     view_of = view_of or partial(View, um_per_pixel=um_per_pixel)
-    job = job_of(classifier, paths, len(paths), scale)
+    job = job_of(classifier, paths, len(paths), scale, extra)
     counts: Counter[Outcome] = Counter()
     may_be_finished = resume and not shards.is_begun()
-    if may_be_finished and _is_finished(shards, out, classifier, paths, view_of):
+    if may_be_finished and _is_finished(shards, out, classifier, paths, view_of, extra):
         for path in _tables(shards, out):
             counts.update(outcomes(path))
         _clear(folder, out)
@@ -80,7 +83,7 @@ def classify_to(
                     predictions = classifier.stream(
                         map(view_of, chosen), class_maps=on_prediction is not None
                     )
-                    _write_shard(path, predictions, names, count)
+                    _write_shard(path, predictions, names, extra, count)
             if out.suffix:
                 _join(shards, folder, out)
             shards.finish()
@@ -100,14 +103,18 @@ def _is_finished(
     classifier: Classifier,
     paths: list[str],
     view_of: Callable[[str], View],
+    extra: ExtraColumns,
 ) -> bool:
     """Whether the table is whole, and of these images by this classifier; see `is_whole`."""
     tables, kind = _tables(shards, out), shard_folder(out)[1]
     if not tables or not all(path.is_file() for path in tables):
         return False
     ends = classifier.predict([view_of(path) for path in ends_of(paths)])
+    names = classifier.card.classes.names
+    if not all(has_columns(path, kind, names, extra) for path in tables):
+        return False
     rows = (values for path in tables for values in read_rows(path, kind, COMPARED))
-    return is_whole(rows, len(paths), ends, classifier.card.classes.names, kind)
+    return is_whole(rows, len(paths), ends, names, kind)
 
 
 def _clear(folder: Path, out: Path) -> None:
@@ -137,11 +144,12 @@ def _write_shard(
     path: Path,
     predictions: Iterable[Prediction],
     names: tuple[str, ...],
+    extra: ExtraColumns,
     count: Callable[[Prediction, Mapping[str, Any]], None],
 ) -> None:
-    with table(path, names) as write:
+    with table(path, names, extra) as write:
         for prediction in predictions:
-            values = row(prediction, names)
+            values = row(prediction, names, extra)
             write(values)
             count(prediction, values)
 

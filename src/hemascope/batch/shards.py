@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hemascope.batch.extra_columns import NO_EXTRA, ExtraColumns
 from hemascope.files import sha256_of, write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.serialization import from_json, to_json
@@ -36,10 +37,15 @@ class Job:
     images: int
     paths_sha256: str
     shard_rows: int = SHARD_ROWS
+    extra: tuple[str, ...] = ()
 
 
 def job_of(
-    classifier: Classifier, names: Iterable[str], images: int, um_per_pixel: float | str | None
+    classifier: Classifier,
+    names: Iterable[str],
+    images: int,
+    um_per_pixel: float | str | None,
+    extra: ExtraColumns = NO_EXTRA,
 ) -> Job:
     """The Job of classifying `images` images.
 
@@ -54,6 +60,7 @@ def job_of(
         um_per_pixel=um_per_pixel,
         images=images,
         paths_sha256=digest.hexdigest(),
+        extra=tuple(extra.columns),
     )
 
 

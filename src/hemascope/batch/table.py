@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
+from hemascope.batch.extra_columns import NO_EXTRA, ExtraColumns
 from hemascope.batch.tally import OUTCOME_COLUMNS, Outcome, outcome_of
 from hemascope.escaping import escape_formula, read_escaped
 from hemascope.files import atomic_path
@@ -42,7 +43,9 @@ COLUMNS: dict[str, type] = {
 }
 
 
-def row(prediction: Prediction, names: tuple[str, ...]) -> dict[str, Any]:
+def row(
+    prediction: Prediction, names: tuple[str, ...], extra: ExtraColumns = NO_EXTRA
+) -> dict[str, Any]:
     """A Prediction as a row of a table; None in the columns that do not apply."""
     values = dict.fromkeys(COLUMNS) | {
         "path": (prediction.image_id or "").encode("utf-8", "backslashreplace").decode(),
@@ -60,7 +63,8 @@ def row(prediction: Prediction, names: tuple[str, ...]) -> dict[str, Any]:
             "review": prediction.uncertainty.review,
             "review_reasons": "|".join(prediction.uncertainty.review_reasons) or None,
         }
-    return values | {f"p_{name}": prediction.probabilities.get(name) for name in names}
+    chances = {f"p_{name}": prediction.probabilities.get(name) for name in names}
+    return values | chances | extra.values(prediction)
 
 
 def _text_of(laboratory: Laboratory | None) -> str | None:
@@ -102,15 +106,15 @@ def to_frame(predictions: Sequence[Prediction]) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=columns)
 
 
-def columns_of(names: Sequence[str]) -> dict[str, type]:
+def columns_of(names: Sequence[str], extra: ExtraColumns = NO_EXTRA) -> dict[str, type]:
     """All columns of a table of Predictions, by their types."""
-    return COLUMNS | {f"p_{name}": float for name in names}
+    return COLUMNS | {f"p_{name}": float for name in names} | extra.columns
 
 
 @contextmanager
-def table(out: Path, names: tuple[str, ...]) -> Iterator[Write]:
+def table(out: Path, names: tuple[str, ...], extra: ExtraColumns = NO_EXTRA) -> Iterator[Write]:
     """A table of Predictions; see `open_table`."""
-    with open_table(out, columns_of(names)) as write:
+    with open_table(out, columns_of(names, extra)) as write:
         yield write
 
 
@@ -198,6 +202,20 @@ def read_rows(
     assert isinstance(source, Path)
     with source.open(newline="", encoding="utf-8") as file:
         yield from csv.DictReader(file) if kind == ".csv" else map(json.loads, file)
+
+
+def read_columns(source: Path | BinaryIO, kind: str) -> set[str]:
+    """The columns of a table that `table` wrote; none of a JSON Lines file without rows."""
+    if kind == ".parquet":
+        import pyarrow.parquet as pq
+
+        return set(pq.read_schema(source).names)
+    assert isinstance(source, Path)
+    with source.open(newline="", encoding="utf-8") as file:
+        first = (
+            next(csv.reader(file), []) if kind == ".csv" else json.loads(file.readline() or "{}")
+        )
+        return set(first)
 
 
 def outcomes(path: Path) -> Iterator[Outcome]:

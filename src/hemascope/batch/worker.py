@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 
+from hemascope.batch.extra_columns import ExtraColumns
 from hemascope.batch.inputs import is_address
 from hemascope.batch.parquet_images import Slice, images_of
 from hemascope.batch.shards import shard_file
@@ -61,6 +62,7 @@ class Settings:
     home: str
     attempts: Any  # handle of an Attempts
     retries: int
+    extra: ExtraColumns
 
 
 class Attempts:
@@ -111,9 +113,10 @@ class Worker:
             return Counter(parquet_outcomes(io.BytesIO(self.folder.read(shard.file))))
         counts: Counter[Outcome] = Counter()
         names, buffer = self.classifier.card.classes.names, io.BytesIO()
-        with parquet_rows(buffer, columns_of(names)) as write:
+        extra = self.settings.extra
+        with parquet_rows(buffer, columns_of(names, extra)) as write:
             for prediction in self.predictions(shard):
-                values = row(prediction, names)
+                values = row(prediction, names, extra)
                 write(values)
                 counts[outcome_of(values)] += 1
         self.folder.write(shard.file, buffer.getvalue())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
+from hemascope.batch.extra_columns import choose_columns
 from hemascope.batch.inputs import Inputs, check_some_exist, find_inputs, is_address
 from hemascope.batch.local import classify_to
 from hemascope.batch.path_list import read_paths
@@ -59,6 +60,8 @@ def classify(
     tta: Tta = False,
     um_per_pixel: UmPerPixel = None,
     classes: Classes = None,
+    attributes: Annotated[bool, Parameter(negative="")] = False,
+    subtypes: Annotated[bool, Parameter(negative="")] = False,
     strict: Annotated[bool, Parameter(negative="")] = False,
     resume: Annotated[bool, Parameter(negative="")] = False,
     cluster: Annotated[bool, Parameter(negative="")] = False,
@@ -86,6 +89,12 @@ def classify(
     summary
         Write the counts as well (.json): per class, for review and why, and by laboratory, with
         what differs from the training images.
+    attributes
+        Write what each cell looks like as well: description, in words, and for each attribute its
+        likeliest value and the probability of that. For bundles that tell attributes.
+    subtypes
+        Write the subtype as well, such as band or segmented neutrophil, and ps_SUBTYPE, the
+        probability of each; those of a class sum to p_CLASS. For bundles that tell subtypes.
     strict
         Exit with 1 if any image or folder cannot be read.
     resume
@@ -109,6 +118,8 @@ def classify(
     finder = scale_finder() if um_per_pixel == "auto" else None
     scale = None if um_per_pixel == "auto" else um_per_pixel
     table = out_file or ("predictions" if cluster else "predictions.csv")
+    opened = open_bundle(bundle, classes)
+    extra = choose_columns(opened.card, attributes, subtypes)
     note = ""
     refuse_existing(force, report, summary)
     with progress_bar("classifying") as progress:
@@ -119,10 +130,11 @@ def classify(
             passed_over = sources.passed_over
             tally = classify_on_cluster(
                 table,
-                open_bundle(bundle, classes),
+                opened,
                 sources,
                 um_per_pixel=scale,
                 tta=tta,
+                extra=extra,
                 resume=resume,
                 force=force,
                 workers=workers,
@@ -132,7 +144,7 @@ def classify(
         else:
             if is_address(table):
                 raise ValueError(f"{table}: an object store is written to with --cluster")
-            classifier = Classifier(open_bundle(bundle, classes), threads, tta)
+            classifier = Classifier(opened, threads, tta)
             inputs = _inputs(images)
             passed_over = inputs.passed_over
             gallery = None if report is None else Gallery()
@@ -145,6 +157,7 @@ def classify(
                 progress,
                 scale,
                 view_of=None if finder is None else finder.view,
+                extra=extra,
                 resume=resume,
                 force=force,
             )

@@ -29,6 +29,7 @@ from hemascope.cli.options import (
     title_of,
 )
 from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing, share
+from hemascope.data.attributes import read_attributes
 from hemascope.data.external import SITES, Site, read_site
 from hemascope.data.manifest import Manifest
 from hemascope.inference.classifier import Classifier
@@ -38,6 +39,7 @@ from hemascope.records import (
     ChoiceMetrics,
     Estimate,
     Evaluation,
+    MorphologyMetrics,
     Proportion,
     SiteMetrics,
 )
@@ -113,6 +115,38 @@ class SiteOptions:
         return replace(evaluation, site=site)
 
 
+@dataclass(frozen=True)
+class MorphologyOptions:
+    """What is known of the cells besides their class."""
+
+    attributes: Path | None = None
+    """CSV file of what is seen of each cell, like WBCAtt's: img_name and a column per attribute.
+    The attributes that the bundle tells are measured on these cells."""
+    second_annotator: Path | None = None
+    """The same by a second annotator: how far the two agree is shown beside the model, as its
+    ceiling."""
+
+    def __post_init__(self) -> None:
+        if self.second_annotator is not None and self.attributes is None:
+            raise ValueError("--second-annotator is compared with --attributes; add that")
+
+    def add_morphology(
+        self, evaluation: Evaluation, classifier: Classifier, manifest: Manifest
+    ) -> Evaluation:
+        """The evaluation with figures of attributes and subtypes, where the bundle tells any."""
+        from hemascope.evaluation.morphology import measure_morphology
+
+        if classifier.card.morphology is None and self.attributes is None:
+            return evaluation
+        first, second = (
+            None if path is None else read_attributes(path)
+            for path in (self.attributes, self.second_annotator)
+        )
+        with progress_bar("measuring attributes and subtypes") as progress:
+            found = measure_morphology(classifier, manifest, first, second, progress)
+        return replace(evaluation, morphology=found)
+
+
 def evaluate(
     manifest: ManifestPath,
     *,
@@ -124,6 +158,7 @@ def evaluate(
     tta: Tta = False,
     classes: Classes = None,
     site_options: Annotated[SiteOptions | None, Parameter(name="*")] = None,
+    morphology_options: Annotated[MorphologyOptions | None, Parameter(name="*")] = None,
     max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
@@ -140,6 +175,8 @@ def evaluate(
         Where the results go.
     site_options
         What is known of another laboratory's images.
+    morphology_options
+        What is known of the cells besides their class.
     """
     limit_pixels(max_pixels)
     from hemascope.evaluation.evaluate import evaluate as measure
@@ -154,10 +191,14 @@ def evaluate(
         evaluation = measure(classifier, images, title, progress, options.site_record)
     with progress_bar("measuring images") as progress:
         evaluation = options.add_appearance(evaluation, images, classifier.card, progress)
+    more = morphology_options or MorphologyOptions()
+    evaluation = more.add_morphology(evaluation, classifier, images)
     write_evaluation(evaluation, classifier, images, out_folder)
     _print_evaluation(evaluation)
     if evaluation.site is not None:
         _print_site(evaluation.site)
+    if evaluation.morphology is not None:
+        _print_morphology(evaluation.morphology)
     out.print(f"written to {escape(str(out_folder))}. {RESEARCH_USE_ONLY}", soft_wrap=True)
     return 0
 
@@ -236,3 +277,21 @@ def _print_site(site: SiteMetrics) -> None:
             _interval(scores.expected_calibration_error),
         )
     out.print(table)
+
+
+def _print_morphology(found: MorphologyMetrics) -> None:
+    """Attributes beside the second annotator's, and subtypes."""
+    if found.mean is not None:
+        table = Table("attribute", "accuracy", "macro F1", "kappa", "second annotator")
+        for row in found.attributes:
+            ceiling = "–" if row.annotator is None else share(row.annotator.accuracy.value)
+            figures = (row.model.accuracy.value, row.model.macro_f1.value)
+            kappa = "–" if row.model.kappa.value is None else f"{row.model.kappa.value:.2f}"
+            table.add_row(row.name, *map(share, figures), kappa, ceiling)
+        table.add_row("mean", _interval(found.mean.accuracy), _interval(found.mean.macro_f1))
+        out.print(table)
+    subtypes = Table("subtype", "n", "recall")
+    for subtype in found.per_subtype:
+        subtypes.add_row(escape(subtype.subtype), str(subtype.recall.n), _interval(subtype.recall))
+    if found.per_subtype:
+        out.print(subtypes)
