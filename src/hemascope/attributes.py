@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hemascope.predictions import AttributePrediction
+from hemascope.predictions import AttributePrediction, Prediction
 
 LEAST_SAID = 0.6
 """Probability of a value below which a sentence leaves it out."""
@@ -134,6 +134,11 @@ def describe(attributes: Sequence[AttributePrediction]) -> str:
         said.get("cytoplasm_vacuole", ""),
     )
     return ", ".join(filter(None, parts))
+
+
+def describe_cell(prediction: Prediction) -> str:
+    """A cell's subtype and what it looks like, in words; empty for a model that tells neither."""
+    return ": ".join(filter(None, (prediction.subtype, describe(prediction.attributes))))
 
 
 def _phrase(found: AttributePrediction) -> str:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from PIL import Image
 
 from hemascope.arrays import ImageArray, ProgressCallback
+from hemascope.attributes import describe_cell
 from hemascope.batch.tally import Tally
 from hemascope.bundle.bundle import Bundle
 from hemascope.data.manifest import Manifest
@@ -32,7 +33,7 @@ LARGE = 336
 class Tile:
     """One image of a gallery, as data URIs: the cell, and where it supports the two likeliest.
 
-    `reasons` are those for which somebody should look at it.
+    `reasons` are those for which somebody should look at it; `looks` is what it looks like.
     """
 
     path: str
@@ -43,6 +44,7 @@ class Tile:
     cell: str
     heat: str
     second_heat: str
+    looks: str = ""
 
 
 @dataclass
@@ -248,6 +250,7 @@ def _tiles(
             cell=_thumbnail(image, side),
             heat=_thumbnail(heat, side),
             second_heat=_thumbnail(second_heat, side),
+            looks=describe_cell(prediction),
         )
 
 

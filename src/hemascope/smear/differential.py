@@ -18,6 +18,7 @@ from hemascope.smear.shares import (
     count_erythroblasts,
     count_platelets,
     nucleated_of,
+    subtypes_of,
 )
 from hemascope.smear.tally import SampleTally
 
@@ -92,7 +93,8 @@ def count_sample(
     if options.um_per_pixel is not None:
         check_scale(options.um_per_pixel, scale)
     cells = nucleated_of({name: len(places) for name, places in tally.named.items()}, card)
-    rows = count_classes(cells)
+    told = {name: len(places) for name, places in tally.subtypes.items()}
+    rows = count_classes(cells, subtypes_of(told, card))
     trusted, because = _choose(tally, card, cells.draws is not None)
     per_field, per_red_cell = count_platelets(tally.per_field)
     count = DifferentialCount(

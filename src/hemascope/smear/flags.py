@@ -50,7 +50,9 @@ def _about_cells(count: DifferentialCount, tally: SampleTally) -> Iterator[Flag]
             yield Flag("left shift", _describe_shift(row, share), places)
     for row in count.classes:
         share = count.trusted_share(row)
-        if row.name in BAND_NAMES and share is not None and share.low > BANDS:
+        # Not for bands as a subtype: how often segmented neutrophils are named so is not known.
+        is_class = row.name in tally.named
+        if row.name in BAND_NAMES and is_class and share is not None and share.low > BANDS:
             yield Flag("left shift", _describe_shift(row, share), _places_of(row, tally))
     seen = tuple(
         place

@@ -53,6 +53,8 @@ def _describe_names(count: DifferentialCount, card: Card) -> list[str]:
     ]
     if any(flag.name == UNLIKE_COUNTED for flag in count.flags):
         sentences.append("Cells unlike the training cells were named by its fallback model.")
+    if card.morphology is not None and card.morphology.subtypes:
+        sentences.append("Subtypes are shares as counted, which no confusion is allowed for in.")
     return sentences
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -68,11 +69,32 @@ def nucleated_of(counts: Mapping[str, int], card: Card) -> Nucleated:
     return Nucleated(names, seen, frozenset(measured), draws)
 
 
-def count_classes(cells: Nucleated) -> tuple[ClassCount, ...]:
+Subtypes: TypeAlias = Mapping[str, Mapping[str, int]]
+"""Name of a class → name of a subtype → how many cells were named it."""
+
+
+def subtypes_of(counts: Mapping[str, int], card: Card) -> Subtypes:
+    """How often each subtype that the model tells was named, in the order of a report."""
+    if card.morphology is None:
+        return {}
+    order = [counted.names[0] for counted in COUNTED_CLASSES]
+
+    def place(name: str) -> int:
+        known = find_counted_class(name).names[0]
+        return order.index(known) if known in order else len(order)
+
+    return {
+        layer.name: {name: counts.get(name, 0) for name in sorted(layer.values, key=place)}
+        for layer in card.morphology.subtypes
+    }
+
+
+def count_classes(cells: Nucleated, subtypes: Subtypes | None = None) -> tuple[ClassCount, ...]:
     """A row for each class of white cells, in the order of a report, and for what they are part of.
 
     All shares are of the white cells with a name. A class whose subtypes the model names has a row
-    too, which sums them up.
+    too, which sums them up. The rows of `subtypes` that the model tells within a class follow that
+    class; their shares are as counted, since how it confuses them is not known.
     """
     roles = [find_counted_class(name).role for name in cells.names]
     white = [k for k, role in enumerate(roles) if role == "white"]
@@ -81,6 +103,9 @@ def count_classes(cells: Nucleated) -> tuple[ClassCount, ...]:
     for title, name, part_of, chosen in _groups(known, white):
         share = exact_interval(cells.count(chosen), cells.count(white))
         rows.append(ClassCount(name, title, part_of, share, cells.correct(chosen, white)))
+        for subtype, count in (subtypes or {}).get(name, {}).items():
+            share = exact_interval(count, cells.count(white))
+            rows.append(ClassCount(subtype, find_counted_class(subtype).title, name, share))
     return tuple(rows)
 
 

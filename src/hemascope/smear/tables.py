@@ -9,7 +9,7 @@ from hemascope.batch.table import columns_of, row
 from hemascope.bundle.card import Card
 from hemascope.records import Interval
 from hemascope.smear.counted import ClassCount, DifferentialCount, NamedField
-from hemascope.smear.shares import count_classes, nucleated_of
+from hemascope.smear.shares import count_classes, nucleated_of, subtypes_of
 
 OF_CLASS = ("n", "percent", "percent_low", "percent_high")
 CORRECTED = ("corrected", "corrected_low", "corrected_high")
@@ -64,7 +64,7 @@ def sample_columns(card: Card) -> dict[str, type]:
     its number in 10⁹/L.
     """
     columns = dict(BEFORE)
-    for counted in count_classes(nucleated_of({}, card)):
+    for counted in count_classes(nucleated_of({}, card), subtypes_of({}, card)):
         columns |= {f"{part}_{counted.name}": int if part == "n" else float for part in OF_CLASS}
         columns |= {f"{part}_{counted.name}": float for part in (*CORRECTED, "absolute")}
     return columns | AFTER

@@ -18,7 +18,8 @@ class SampleTally:
 
     `named` are the places of counted cells by class, `unidentified` those of others by reason.
     `unlike` are those of whole cells that are unlike the training cells, of which `unlike_named`
-    are counted. `per_field` has the platelets and the red cells of each field. `weights` sums, by
+    are counted. `subtypes` are places of counted cells by subtype, where the model tells it.
+    `per_field` has the platelets and the red cells of each field. `weights` sums, by
     class, how many cells of that size there would be if none were cut off; see `add`.
     """
 
@@ -36,6 +37,7 @@ class SampleTally:
     um_per_pixel: float | None = None
     unlike: list[CellPlace] = field(default_factory=list)
     unlike_named: int = 0
+    subtypes: dict[str, list[CellPlace]] = field(default_factory=dict)
 
     @property
     def whole_white(self) -> int:
@@ -93,6 +95,8 @@ class SampleTally:
             label = cell.prediction.label
             self.unlike_named += is_unlike
             self.named.setdefault(label, []).append(place)
+            if cell.prediction.subtype is not None:
+                self.subtypes.setdefault(cell.prediction.subtype, []).append(place)
             self.weights[label] = self.weights.get(label, 0.0) + _stands_for(found, cell)
         if 2 * blurred > len(cells):
             self.blurred_fields.append(found.path)

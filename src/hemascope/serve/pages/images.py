@@ -6,8 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import Image
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
+from hemascope.attributes import describe_cell
 from hemascope.inference.explain import offset_of, overlay
 from hemascope.preprocess import View
 from hemascope.serve.app.pictures import to_png
@@ -17,7 +18,7 @@ from hemascope.serve.pages.station import Station, read_image
 from hemascope.serve.store.database import Store
 from hemascope.serve.store.review import find_cell
 from hemascope.serve.store.samples import list_images, read_fields
-from hemascope.smear.counted import NamedField
+from hemascope.smear.counted import NamedCell, NamedField
 from hemascope.smear.records import Box
 
 THUMBNAIL, LARGE, MARGIN = 96, 480, 1.5
@@ -27,22 +28,30 @@ FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 def show_thumbnail(call: Call) -> Response:
     """A cell, small."""
-    _, sha256, _, box, _ = _find(call)
+    sha256, box, _ = _find(call)
     return _png(_draw_cell(call.station.store, sha256, box, THUMBNAIL))
 
 
 def show_large(call: Call) -> Response:
     """A cell, large."""
-    _, sha256, _, box, _ = _find(call)
+    sha256, box, _ = _find(call)
     return _png(_draw_cell(call.station.store, sha256, box, LARGE))
 
 
 def show_map(call: Call) -> Response:
     """Where the image of a cell supports its most probable class."""
-    _, sha256, _, box, width = _find(call)
+    sha256, box, width = _find(call)
     if width is None:
         raise ProblemError(404, "the scale is not known, so that the cell has no class map")
     return _png(_draw_map(call.station, sha256, box, width))
+
+
+def show_looks(call: Call) -> Response:
+    """What a cell looks like, in words; empty where the model did not tell."""
+    _, _, cell = _locate(call)
+    return JSONResponse(
+        {"looks": "" if cell.prediction is None else describe_cell(cell.prediction)}
+    )
 
 
 def show_field(call: Call) -> Response:
@@ -55,15 +64,21 @@ def show_field(call: Call) -> Response:
     return _png(to_png(read_image(store, images[number][1])))
 
 
-def _find(call: Call) -> tuple[str, str, int, Box, float | None]:
+def _find(call: Call) -> tuple[str, Box, float | None]:
+    """The hash of a cell's field, its box there, and the width of a pixel."""
+    sha256, field, cell = _locate(call)
+    return sha256, cell.located.box, field.um_per_pixel
+
+
+def _locate(call: Call) -> tuple[str, NamedField, NamedCell]:
+    """The hash of a cell's field, the field, and the cell."""
     with call.station.store.reading() as connection:
         found = find_cell(connection, call.request.path_params["cell"])
         if found is None:
             raise ProblemError(404, "there is no such cell")
         sample_id, sha256, cell = found
         field = _fields(call.station.store, sample_id)[cell.field]
-    box = field.cells[cell.number].located.box
-    return sample_id, sha256, cell.id, box, field.um_per_pixel
+    return sha256, field, field.cells[cell.number]
 
 
 @lru_cache(maxsize=8)

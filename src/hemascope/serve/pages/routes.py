@@ -50,4 +50,5 @@ def make_pages(station: Station, limits: Settings) -> list[BaseRoute]:
         shown("/cells/{cell:int}/small.png", images.show_thumbnail),
         shown("/cells/{cell:int}/large.png", images.show_large),
         shown("/cells/{cell:int}/map.png", images.show_map),
+        shown("/cells/{cell:int}/looks", images.show_looks),
     ]

@@ -38,7 +38,8 @@ def recount(
     renamed = [_rename(field, number, by_place) for number, field in enumerate(fields)]
     if not any(cell.label for cell in found):
         return count_sample(sample, renamed, card, wbc, options)
-    count = count_sample(sample, renamed, replace(card, confusion=None), wbc, options)
+    by_people = replace(card, confusion=None, morphology=None)  # who give no subtypes
+    count = count_sample(sample, renamed, by_people, wbc, options)
     changed = sum(
         cell.label not in ("", effective(cell.machine, cell.reason, "")) for cell in found
     )
