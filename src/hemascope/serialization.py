@@ -50,6 +50,9 @@ def _tensors_in(tree: Any, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
             return
         for key, node in tree.items():
             yield from _tensors_in(node, f"{name}.{key}".removeprefix("."))
+    elif isinstance(tree, list | tuple):
+        for number, node in enumerate(tree):
+            yield from _tensors_in(node, f"{name}.{number}")
 
 
 def from_json(

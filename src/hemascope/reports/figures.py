@@ -17,7 +17,13 @@ from hemascope.plotting import (
     encode_png,
     interval_reach,
 )
-from hemascope.records import Appearance, Evaluation, Proportion, UncertaintyMetrics
+from hemascope.records import (
+    Appearance,
+    Evaluation,
+    MaturationMetrics,
+    Proportion,
+    UncertaintyMetrics,
+)
 
 
 def draw_confusion(evaluation: Evaluation) -> bytes:
@@ -51,6 +57,20 @@ def draw_recalls(evaluation: Evaluation, colours: Sequence[str]) -> bytes:
     axes.invert_yaxis()
     axes.set_xlabel("recall, with its 95 % Wilson interval")
     axes.grid(axis="x", alpha=0.3)
+    return encode_png(figure)
+
+
+def draw_maturation(found: MaturationMetrics) -> bytes:
+    """Stages of maturation as labelled and as named, both in their order: what is near is alike."""
+    counts, n = np.array(found.confusion), len(found.stages)
+    figure = Figure(figsize=(3.4 + 0.72 * n, 2.6 + 0.62 * n), layout="constrained")
+    axes = figure.add_subplot()
+    distance = found.mean_distance.value
+    title = "maturation of neutrophils, from left to right"
+    if distance is not None:
+        title += f"; mean distance {distance:.2f} stages"
+    named = (*found.stages, "another class")
+    draw_confusion_matrix(axes, counts, found.stages, named, title)
     return encode_png(figure)
 
 

@@ -16,6 +16,7 @@ from hemascope.records import Audit, Evaluation, LabelIssue
 from hemascope.reports.figures import (
     draw_appearance,
     draw_confusion,
+    draw_maturation,
     draw_recalls,
     draw_uncertainty,
 )
@@ -29,7 +30,8 @@ def write_evaluation(
     """`evaluation.json`, `confusion.png`, `recalls.png` and `report.html` in the folder.
 
     `uncertainty.png` too, of a calibrated model, and `appearance.png` where a site's images were
-    compared with others. `manifest` is what was evaluated.
+    compared with others, and `maturation.png` where subtypes were measured. `manifest` is what was
+    evaluated.
     """
     colours = [cell_class.colour for cell_class in classifier.card.classes]
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,6 +46,9 @@ def write_evaluation(
         figures["appearance.png"] = draw_appearance(
             site.appearance, evaluation.name, site.reference
         )
+    seen = evaluation.morphology
+    if seen is not None and seen.maturation is not None:
+        figures["maturation.png"] = draw_maturation(seen.maturation)
     page = evaluation_page(evaluation, classifier, manifest, list(figures.values()))
     # The JSON last: a folder without it is one that was not finished.
     files: dict[str, str | bytes] = {
