@@ -6,6 +6,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
+from torch import nn
 from captum.attr import LayerGradCam
 
 from hemascope.data.augment import POLICIES
@@ -210,3 +211,15 @@ def test_frozen_layers_and_statistics_stay_while_the_rest_learns() -> None:
     network(torch.rand(4, 3, 64, 64))
     changed = network.state_dict()["maps.0.1.running_mean"]
     assert not torch.equal(changed, before["maps.0.1.running_mean"])
+
+
+def test_frozen_depthwise_convolutions_stay_while_the_rest_learns() -> None:
+    network = create_model("efficientnet_mini", 3, drop_rate=0, drop_path_rate=0)
+    network.freeze(0, depthwise=True)
+    frozen = [name for name, value in network.named_parameters() if not value.requires_grad]
+    assert frozen == [
+        f"{name}.weight"
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d) and module.groups > 1
+    ]
+    assert len(frozen) == 11

@@ -8,6 +8,7 @@ from typing import NamedTuple, Self, cast
 import torch
 from torch import Tensor, nn
 
+from hemascope.models.blocks import Depthwise
 from hemascope.models.gradients import spatial_mean
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -66,14 +67,18 @@ class CellNetwork(nn.Module):
         self.head = nn.Linear(num_features, num_classes)
         self.apply(initialise)
 
-    def freeze(self, layers: int, statistics: bool = False) -> None:
+    def freeze(self, layers: int, statistics: bool = False, depthwise: bool = False) -> None:
         """Keeps the first so many layers below `maps` from learning; their statistics stay too.
 
-        With `statistics`, all layers normalise by the statistics that they have.
+        With `statistics`, all layers normalise by the statistics that they have, and with
+        `depthwise`, all depthwise convolutions keep their weights.
         """
         self.frozen_layers, self.frozen_statistics = layers, statistics
         for layer in list(self.maps.children())[:layers]:
             layer.requires_grad_(False)
+        for module in self.maps.modules() if depthwise else ():
+            if isinstance(module, Depthwise):
+                module.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:

@@ -86,6 +86,9 @@ class Recipe:
     """How many of the first layers keep the weights and statistics that they start from."""
     frozen_statistics: bool = False
     """Normalise by the statistics that the network starts from, in all layers."""
+    frozen_depthwise: bool = False
+    """Keep the weights of all depthwise convolutions that the network starts from; their gradients
+    are what takes longest on a processor."""
     normalise_stain: bool = False
     """Bring every image to one stain and light inside the network."""
     input_upscale: float = 1.0
