@@ -12,7 +12,7 @@ from captum.attr import LayerGradCam
 from hemascope.data.augment import POLICIES
 from hemascope.models import MODELS, create_model
 from hemascope.models.blocks import SqueezeExcite, StochasticDepth
-from hemascope.models.network import CellNetwork, StainNormalisation, mix_styles
+from hemascope.models.network import CellNetwork, LightNormalisation, StainNormalisation, mix_styles
 from hemascope.training.recipe import Recipe
 
 PARAMETERS = {
@@ -139,6 +139,17 @@ def test_normalised_stain_forgets_light_and_strength() -> None:
     assert normalise(torch.full((1, 3, 64, 64), 0.8)).min() > 0.99  # nothing is blown up
 
 
+def test_normalised_light_forgets_the_light_and_keeps_the_stain() -> None:
+    torch.manual_seed(0)
+    density = 2 * torch.rand(2, 3, 64, 64) * (torch.rand(2, 1, 64, 64) > 0.7)
+    light = torch.tensor([0.9, 0.7, 0.5]).view(1, 3, 1, 1)
+    normalise = LightNormalisation()
+    first = normalise(torch.exp(-density))
+    assert torch.allclose(first, normalise(light * torch.exp(-density)), atol=1e-4)
+    ground = torch.tensor(LightNormalisation.DENSITIES).view(1, 3, 1, 1)
+    assert torch.allclose(-first.log() - ground, density, atol=1e-4)
+
+
 def test_an_enlarged_picture_has_finer_maps() -> None:
     torch.manual_seed(0)
     plain = create_model("efficientnet_lite").eval()
@@ -161,6 +172,13 @@ def test_stain_is_normalised_where_the_switch_says_so() -> None:
     early = normalised.stages(images)[0]
     assert torch.allclose(early, plain.stages(StainNormalisation()(images))[0], rtol=1e-4)
     assert not torch.allclose(early, plain.stages(images)[0], rtol=1e-1)
+    torch.manual_seed(0)
+    lit = create_model("efficientnet_lite", normalise_light=True).eval()
+    assert torch.allclose(
+        lit.stages(images)[0], plain.stages(LightNormalisation()(images))[0], rtol=1e-4
+    )
+    with pytest.raises(ValueError, match="leave out normalise_light"):
+        create_model("efficientnet_lite", normalise_light=True, normalise_stain=True)
 
 
 def test_mixed_styles_lie_between_an_image_and_another() -> None:

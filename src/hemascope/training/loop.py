@@ -290,6 +290,7 @@ def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:
         drop_rate=recipe.drop_rate,
         drop_path_rate=recipe.drop_path_rate,
         normalise_stain=recipe.normalise_stain,
+        normalise_light=recipe.normalise_light,
         input_upscale=recipe.input_upscale,
         mixstyle=recipe.mixstyle,
     )

@@ -91,6 +91,8 @@ class Recipe:
     are what takes longest on a processor."""
     normalise_stain: bool = False
     """Bring every image to one stain and light inside the network."""
+    normalise_light: bool = False
+    """Bring every image to one light and ground inside the network, and leave its stain."""
     input_upscale: float = 1.0
     """How many times the network enlarges its input, for finer maps of the same image."""
     image_size: int = 224
@@ -188,6 +190,10 @@ class Recipe:
             _range(name, getattr(self, name), 0, 1)
         _range("auxiliary_weight", self.auxiliary_weight, 0, 10)
         _range("microns", self.microns or 1, 1, 100)
+        if self.normalise_stain and self.normalise_light:
+            raise ValueError(
+                "normalise_stain normalises the light as well; leave out normalise_light"
+            )
         if not self.squeeze_excite and self.model in WITHOUT_SQUEEZE_EXCITE:
             raise ValueError(f"{self.model} has no squeeze-and-excitation to leave out")
 
