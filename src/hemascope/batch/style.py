@@ -17,7 +17,10 @@ SAMPLE = 48  # images, evenly spread over the batch
 def describe_images(
     classifier: Classifier, images: Sequence[str], um_per_pixel: float | None, tally: Tally
 ) -> str:
-    """In which ways the images differ, in words; empty for a known laboratory's."""
+    """In which ways the images differ, in words; empty for a known laboratory's.
+
+    Up to 48 of them are read again: a continued run has not read those of its finished shards.
+    """
     model = classifier.card.uncertainty
     if model is None or model.style is None or tally.is_known_laboratory:
         return ""
