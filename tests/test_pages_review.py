@@ -173,7 +173,7 @@ def test_the_whole_way_from_import_to_amended_report(
         changes=redone["changes"],
     )
     assert signed.status_code == 200, signed.text
-    assert "Signed by reviewer as reviewer" in signed.text
+    assert "signed by reviewer as reviewer" in signed.text
     late = browser.change(f"/samples/{sample}/label", body | {"cells": versions(redone["cells"])})
     assert late.status_code == 409
     bundle = browser.get(f"/samples/{sample}/count.fhir.json").json()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -12,8 +10,6 @@ from hemascope.serve.pages import fields, galleries, images, people, reports, sa
 from hemascope.serve.pages.access import Handler, changing, reading
 from hemascope.serve.pages.station import Station
 from hemascope.serve.store.people import Role
-
-STATIC = Path(__file__).parent / "static"
 
 
 def make_pages(station: Station, limits: Settings) -> list[BaseRoute]:
@@ -27,8 +23,8 @@ def make_pages(station: Station, limits: Settings) -> list[BaseRoute]:
 
     sample = "/samples/{id}"
     return [
-        Mount("/static", StaticFiles(directory=STATIC), name="static"),
-        Route("/login", people.show_log_in, methods=["GET"]),
+        Mount("/static", StaticFiles(directory=reports.STATIC), name="static"),
+        Route("/login", people.make_show_log_in(station), methods=["GET"]),
         Route("/login", people.make_log_in(station), methods=["POST"]),
         changed("/logout", people.end_session, "viewer"),
         shown("/", samples.show_samples),
@@ -37,6 +33,7 @@ def make_pages(station: Station, limits: Settings) -> list[BaseRoute]:
         changed(f"{sample}/discard", samples.discard),
         shown(sample, galleries.show_review),
         shown(f"{sample}/state", galleries.show_state),
+        shown(f"{sample}/references", galleries.show_references),
         changed(f"{sample}/label", galleries.change_labels),
         changed(f"{sample}/undo", galleries.take_back),
         changed(f"{sample}/redo", galleries.make_again),
@@ -44,10 +41,13 @@ def make_pages(station: Station, limits: Settings) -> list[BaseRoute]:
         changed(f"{sample}/sign", reports.sign_sample),
         changed(f"{sample}/amend", reports.amend_sample, "reviewer"),
         shown(f"{sample}/report", reports.show_report),
+        shown(f"{sample}/{reports.PDF}", reports.print_report),
         shown(f"{sample}/fields/{{number:int}}", fields.show_field_page),
         shown(f"{sample}/fields/{{number:int}}/image.png", images.show_field),
+        changed(f"{sample}/fields/{{number:int}}/add", fields.add_missed),
         shown(f"{sample}/{{name}}", reports.write_report),
         shown("/cells/{cell:int}/small.png", images.show_thumbnail),
         shown("/cells/{cell:int}/large.png", images.show_large),
         shown("/cells/{cell:int}/map.png", images.show_map),
+        shown("/cells/{cell:int}/probabilities", images.show_probabilities),
     ]

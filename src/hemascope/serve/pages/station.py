@@ -17,6 +17,8 @@ from sqlalchemy import Connection
 from hemascope.decoding import decode
 from hemascope.errors import HemascopeError
 from hemascope.serve.counting import CancelledError, Counting
+from hemascope.serve.pages.texts import Language
+from hemascope.serve.store.added import locate_by_hand
 from hemascope.serve.store.database import Store
 from hemascope.serve.store.recount import recount
 from hemascope.serve.store.review import ReviewedCell
@@ -29,8 +31,10 @@ from hemascope.serve.store.samples import (
     list_unfinished,
     read_fields,
 )
-from hemascope.smear.counted import DifferentialCount, NamedField
+from hemascope.smear.counted import DifferentialCount, NamedCell, NamedField
 from hemascope.smear.differential import CountOptions
+from hemascope.smear.naming import name_cells
+from hemascope.smear.records import Box
 from hemascope.smear.samples import Sample
 
 DECODED = 24  # fields that are kept decoded
@@ -42,7 +46,8 @@ class Station:
     """A store, and the networks that locate and name.
 
     `folders` are where samples may be imported from. With `needs_two`, two people sign. `secure`
-    lets browsers send the session over HTTPS only.
+    lets browsers send the session over HTTPS only. `language` is that of the pages; by default they
+    are in the browser's.
     """
 
     store: Store
@@ -50,6 +55,7 @@ class Station:
     folders: tuple[Path, ...] = ()
     needs_two: bool = False
     secure: bool = False
+    language: Language | None = None
     progress: dict[str, tuple[int, int]] = field(default_factory=dict)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "import"))
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -79,6 +85,14 @@ class Station:
         fields = read_fields(connection, sample.id)
         card = self.counting.classifier.card
         return recount(sample.name, fields, cells, card, sample.wbc, options)
+
+    def name_by_hand(self, sha256: str, field: NamedField, box: Box) -> NamedCell:
+        """The cell in a box that a person drew on a field, as the model names it."""
+        cell = locate_by_hand(field, box)
+        image, alone = read_image(self.store, sha256), self.counting.classifier.on_one_processor
+        whole = [] if cell.at_border else [cell]
+        named = name_cells(image, field.path, whole, field.um_per_pixel, alone)
+        return NamedCell(cell, named.get(cell))
 
     def _locate(self, sample_id: str) -> None:
         try:
