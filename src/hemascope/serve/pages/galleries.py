@@ -13,6 +13,7 @@ from hemascope.serve.app.problems import ProblemError
 from hemascope.serve.pages.access import Call
 from hemascope.serve.pages.render import render
 from hemascope.serve.store.labels import UNIDENTIFIED, labels_of
+from hemascope.serve.store.proficiency import list_hidden
 from hemascope.serve.store.recount import live_classes, machine_classes
 from hemascope.serve.store.references import find_references
 from hemascope.serve.store.review import (
@@ -35,6 +36,8 @@ def find(call: Call, connection: Connection) -> StoredSample:
     sample = find_sample(connection, call.request.path_params["id"])
     if sample is None:
         raise ProblemError(404, "there is no such sample")
+    if sample.id in list_hidden(connection, call.user.id):
+        raise ProblemError(403, "you are tested with this sample; finish the test first")
     return sample
 
 
@@ -86,13 +89,19 @@ def show_references(call: Call) -> Response:
     label = call.request.query_params.get("label", "")
     with call.station.store.reading() as connection:
         sample = find(call, connection)
-        found = find_references(connection, label, [sample.id])
-    content = msgspec.json.encode({"cells": found})
-    return Response(content, headers={"Cache-Control": "no-store"}, media_type="application/json")
+        hidden = {sample.id, *list_hidden(connection, call.user.id)}
+        return as_json({"cells": find_references(connection, label, hidden)})
 
 
 def change_labels(call: Call) -> Response:
     """Gives the selected cells a label, or takes it back."""
+    label, chosen = read_change(call)
+    label_cells(call.station.store, call.user, call.request.path_params["id"], chosen, label)
+    return answer_state(call)
+
+
+def read_change(call: Call) -> tuple[str, dict[int, int]]:
+    """A label, and the versions of the cells that are given it. Raises ProblemError."""
     label, versions = call.text("label", 100), call.form.get("cells")
     card = call.station.counting.classifier.card
     if label and label not in labels_of(card):
@@ -101,9 +110,7 @@ def change_labels(call: Call) -> Response:
         key.isdecimal() and len(key) < 19 and type(value) is int for key, value in versions.items()
     ):
         raise ProblemError(400, "cells must be an object of numbers and versions")
-    chosen = {int(key): value for key, value in versions.items()}
-    label_cells(call.station.store, call.user, call.request.path_params["id"], chosen, label)
-    return answer_state(call)
+    return label, {int(key): value for key, value in versions.items()}
 
 
 def take_back(call: Call) -> Response:
@@ -133,7 +140,12 @@ def answer_state(call: Call, **more: object) -> Response:
     with call.station.store.reading() as connection:
         sample = find(call, connection)
         state = state_of(call, sample, list_cells(connection, sample.id))
-    content = msgspec.json.encode(state | more)
+    return as_json(state | more)
+
+
+def as_json(value: object) -> Response:
+    """An answer for scripts, which no cache keeps."""
+    content = msgspec.json.encode(value)
     return Response(content, headers={"Cache-Control": "no-store"}, media_type="application/json")
 
 

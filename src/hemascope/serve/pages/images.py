@@ -16,6 +16,7 @@ from hemascope.serve.app.problems import ProblemError
 from hemascope.serve.pages.access import Call
 from hemascope.serve.pages.station import Station, read_image
 from hemascope.serve.store.database import Store
+from hemascope.serve.store.proficiency import list_hidden
 from hemascope.serve.store.review import find_cell
 from hemascope.serve.store.samples import list_images, read_fields
 from hemascope.smear.counted import NamedCell, NamedField
@@ -23,6 +24,7 @@ from hemascope.smear.records import Box
 
 THUMBNAIL, LARGE, MARGIN = 96, 480, 1.5
 MOST_LIKELY = 3
+NAMED = ("map.png", "probabilities")  # what tells of the label of a cell
 BEYOND = (160, 160, 160)  # the border of the field
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
@@ -76,9 +78,12 @@ def _find_named(call: Call) -> tuple[str, NamedCell, float | None]:
     store = call.station.store
     with store.reading() as connection:
         found = find_cell(connection, call.request.path_params["cell"])
+        hidden = list_hidden(connection, call.user.id)
     if found is None:
         raise ProblemError(404, "there is no such cell")
     sample_id, sha256, cell = found
+    if sample_id in hidden and call.request.url.path.endswith(NAMED):
+        raise ProblemError(403, "you are tested with this sample; finish the test first")
     field = _fields(store, sample_id)[cell.field]
     if cell.number >= len(field.cells):  # it was added since
         _fields.cache_clear()

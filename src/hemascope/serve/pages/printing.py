@@ -1,4 +1,4 @@
-"""A page → PDF, by Chromium on the station; the page allows no script, and no network is reached."""
+"""A page → PDF, by Chromium on the station, without scripts and network."""
 
 from __future__ import annotations
 

@@ -6,7 +6,17 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from hemascope.serve.app.settings import Settings
-from hemascope.serve.pages import fields, galleries, images, people, reports, samples
+from hemascope.serve.pages import (
+    fields,
+    galleries,
+    images,
+    learn,
+    people,
+    proficiency,
+    quality,
+    reports,
+    samples,
+)
 from hemascope.serve.pages.access import Handler, changing, reading
 from hemascope.serve.pages.station import Station
 from hemascope.serve.store.people import Role
@@ -15,8 +25,8 @@ from hemascope.serve.store.people import Role
 def make_pages(station: Station, limits: Settings) -> list[BaseRoute]:
     """The routes. Looking needs a viewer, changing a technologist, and amending a reviewer."""
 
-    def shown(path: str, handler: Handler) -> Route:
-        return Route(path, reading(station, handler), methods=["GET"])
+    def shown(path: str, handler: Handler, role: Role = "viewer") -> Route:
+        return Route(path, reading(station, handler, role), methods=["GET"])
 
     def changed(path: str, handler: Handler, role: Role = "technologist") -> Route:
         return Route(path, changing(station, handler, role), methods=["POST"])
@@ -46,6 +56,17 @@ def make_pages(station: Station, limits: Settings) -> list[BaseRoute]:
         shown(f"{sample}/fields/{{number:int}}/image.png", images.show_field),
         changed(f"{sample}/fields/{{number:int}}/add", fields.add_missed),
         shown(f"{sample}/{{name}}", reports.write_report),
+        shown("/quality", quality.show_quality),
+        shown("/quality/drift", quality.show_drift),
+        shown("/learn", learn.show_learn, "reviewer"),
+        changed("/learn", learn.start, "reviewer"),
+        changed("/learn/switch", learn.switch, "administrator"),
+        changed("/learn/{id}/compare", learn.compare, "reviewer"),
+        changed("/tests", proficiency.give, "reviewer"),
+        shown("/tests/{id}", proficiency.show_test),
+        shown("/tests/{id}/state", proficiency.show_state),
+        changed("/tests/{id}/label", proficiency.change_labels, "viewer"),
+        changed("/tests/{id}/finish", proficiency.finish, "viewer"),
         shown("/cells/{cell:int}/small.png", images.show_thumbnail),
         shown("/cells/{cell:int}/large.png", images.show_large),
         shown("/cells/{cell:int}/map.png", images.show_map),

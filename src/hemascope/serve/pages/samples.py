@@ -21,6 +21,7 @@ from hemascope.serve.pages.access import Call, Endpoint, check_change
 from hemascope.serve.pages.render import render
 from hemascope.serve.pages.station import Station
 from hemascope.serve.store.people import User, is_csrf
+from hemascope.serve.store.proficiency import list_tests
 from hemascope.serve.store.samples import (
     NewField,
     add_sample,
@@ -37,10 +38,11 @@ def show_samples(call: Call) -> Response:
     search = call.request.query_params.get("search", "")[:LONGEST_SEARCH]
     with call.station.store.reading() as connection:
         found = list_samples(connection, search)
+        tests = list_tests(connection, call.user.id)
     return render(
         "samples.html.j2",
         call.texts,
-        tests=[],
+        tests=[test for test in tests if not test.finished],
         user=call.user,
         samples=found,
         progress=dict(call.station.progress),

@@ -17,8 +17,10 @@ from sqlalchemy import Connection
 from hemascope.decoding import decode
 from hemascope.errors import HemascopeError
 from hemascope.serve.counting import CancelledError, Counting
+from hemascope.serve.pages.learning import Learning
 from hemascope.serve.pages.texts import Language
 from hemascope.serve.store.added import locate_by_hand
+from hemascope.serve.store.bundles import fail_unfinished
 from hemascope.serve.store.database import Store
 from hemascope.serve.store.recount import recount
 from hemascope.serve.store.review import ReviewedCell
@@ -57,12 +59,17 @@ class Station:
     secure: bool = False
     language: Language | None = None
     progress: dict[str, tuple[int, int]] = field(default_factory=dict)
+    learning: Learning = field(init=False)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "import"))
     _stopping: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "learning", Learning(self.store, self.counting.classifier))
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Goes on with imports that a stop has left; what is not finished at the end is left so."""
+        fail_unfinished(self.store)
         with self.store.reading() as connection:
             unfinished = list_unfinished(connection)
         for sample_id in unfinished:
@@ -72,6 +79,7 @@ class Station:
         finally:
             self._stopping.set()
             self._pool.shutdown(cancel_futures=True)
+            self.learning.close()
 
     def locate(self, sample_id: str) -> None:
         """Lets the cells of a sample be located and named when it is its turn."""

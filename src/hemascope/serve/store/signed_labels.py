@@ -30,6 +30,7 @@ def export_labels(
 
     Each cell of a signed sample is a row, with the label that was signed last, its place and its
     scale; its group is the sample. Cells without a name, and what is no single cell, are left out.
+    Of a field that is in several samples, the label that was signed last counts.
     `chosen` are the samples that are taken, by default all.
     Raises ManifestError where there is a manifest that may not be replaced.
     """
@@ -46,11 +47,12 @@ def export_labels(
 def _signed_rows(
     connection: Connection, laboratory: str, chosen: Collection[str] | None
 ) -> list[ManifestRow]:
-    rows: list[ManifestRow] = []
+    rows: dict[tuple[str, float | None, float | None], ManifestRow] = {}
     for sample_id, labels in latest_labels(connection):
         if chosen is None or sample_id in chosen:
-            rows += _rows_of(connection, sample_id, labels, laboratory)
-    return rows
+            for row in _rows_of(connection, sample_id, labels, laboratory):
+                rows.setdefault((row.path, row.x, row.y), row)
+    return list(rows.values())
 
 
 def _rows_of(
