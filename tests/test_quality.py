@@ -27,8 +27,8 @@ from hemascope.serve.store.proficiency import (
     finish_test,
     give_test,
     label_in_test,
-    list_tests,
     list_hidden,
+    list_tests,
 )
 from hemascope.serve.store.quality import (
     divide,

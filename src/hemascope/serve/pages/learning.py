@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from hemascope.arrays import BoolArray
 from hemascope.bundle.bundle import read_bundle, write_bundle
 from hemascope.data.manifest import Manifest
 from hemascope.data.open_manifest import open_manifest
-from hemascope.errors import HemascopeError
+from hemascope.errors import HemascopeError, HemascopeWarning
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
 from hemascope.post_training.adapt import adapt
@@ -36,6 +37,7 @@ from hemascope.serve.store.review import ConflictError
 from hemascope.serve.store.samples import list_images
 from hemascope.serve.store.signed_labels import MANIFEST, export_labels
 
+LONGEST = 1000  # characters of warnings that are kept
 logger = logging.getLogger("hemascope.serve")
 
 
@@ -78,9 +80,12 @@ class Learning:
         try:
             with TemporaryDirectory(prefix="hemascope-learn-") as folder:
                 manifest = self._export(Path(folder), chosen)
-                made = adapt(self.classifier.bundle, manifest, name)
+                with warnings.catch_warnings(record=True) as warned:
+                    warnings.simplefilter("always", HemascopeWarning)
+                    made = adapt(self.classifier.bundle, manifest, name)
                 write_bundle(made, folder_of(self.store, bundle_id))
-            finish_bundle(self.store, bundle_id, len(manifest.rows))
+            doubts = "; ".join(str(warning.message) for warning in warned)[:LONGEST]
+            finish_bundle(self.store, bundle_id, len(manifest.rows), doubts)
             self._compare(bundle_id)
         except HemascopeError as error:
             fail_bundle(self.store, bundle_id, str(error))

@@ -83,11 +83,11 @@ def add_bundle(store: Store, user: User, name: str, until: str, samples: int) ->
         return bundle_id
 
 
-def finish_bundle(store: Store, bundle_id: str, cells: int) -> None:
-    """Notes that a bundle is in its folder."""
+def finish_bundle(store: Store, bundle_id: str, cells: int, doubts: str = "") -> None:
+    """Notes that a bundle is in its folder, and what is doubtful of its cells."""
     card = sha256_of((folder_of(store, bundle_id) / CARD_FILE).read_bytes())
     with store.changing() as connection:
-        values = {"state": "ready", "cells": cells, "card_sha256": card}
+        values = {"state": "ready", "cells": cells, "card_sha256": card, "problem": doubts}
         connection.execute(update(bundles).where(bundles.c.id == bundle_id).values(**values))
         audit.append(connection, "station", "learnt", bundle_id, cells=cells, card=card)
 
