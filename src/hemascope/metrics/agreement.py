@@ -147,7 +147,7 @@ def cohen_kappa(confusion: ArrayLike) -> Estimate:
     value, low, high = (
         (x - chance) / (1 - chance) for x in (agreed.value, agreed.low, agreed.high)
     )
-    return Estimate(value, n, low, high)
+    return Estimate(value, n, max(-1.0, low), high)
 
 
 def chance_of_pairs(better: int, worse: int) -> float:
