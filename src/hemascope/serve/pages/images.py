@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import msgspec
 import numpy as np
 from PIL import Image
 from starlette.responses import Response
@@ -15,34 +16,46 @@ from hemascope.serve.app.problems import ProblemError
 from hemascope.serve.pages.access import Call
 from hemascope.serve.pages.station import Station, read_image
 from hemascope.serve.store.database import Store
+from hemascope.serve.store.proficiency import list_hidden
 from hemascope.serve.store.review import find_cell
 from hemascope.serve.store.samples import list_images, read_fields
-from hemascope.smear.counted import NamedField
+from hemascope.smear.counted import NamedCell, NamedField
 from hemascope.smear.records import Box
 
 THUMBNAIL, LARGE, MARGIN = 96, 480, 1.5
+MOST_LIKELY = 3
+NAMED = ("map.png", "probabilities")  # what tells of the label of a cell
 BEYOND = (160, 160, 160)  # the border of the field
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
 def show_thumbnail(call: Call) -> Response:
     """A cell, small."""
-    _, sha256, _, box, _ = _find(call)
+    sha256, box, _ = _find(call)
     return _png(_draw_cell(call.station.store, sha256, box, THUMBNAIL))
 
 
 def show_large(call: Call) -> Response:
     """A cell, large."""
-    _, sha256, _, box, _ = _find(call)
+    sha256, box, _ = _find(call)
     return _png(_draw_cell(call.station.store, sha256, box, LARGE))
 
 
 def show_map(call: Call) -> Response:
     """Where the image of a cell supports its most probable class."""
-    _, sha256, _, box, width = _find(call)
+    sha256, box, width = _find(call)
     if width is None:
         raise ProblemError(404, "the scale is not known, so that the cell has no class map")
     return _png(_draw_map(call.station, sha256, box, width))
+
+
+def show_probabilities(call: Call) -> Response:
+    """The three classes that the machine finds most probable."""
+    made = _find_named(call)[1].prediction
+    known = made.probabilities.items() if made else ()
+    likely = sorted(known, key=lambda item: -item[1])[:MOST_LIKELY]
+    content = {"likely": [(call.texts.label(name), share) for name, share in likely]}
+    return Response(msgspec.json.encode(content), headers=FOR_EVER, media_type="application/json")
 
 
 def show_field(call: Call) -> Response:
@@ -55,20 +68,32 @@ def show_field(call: Call) -> Response:
     return _png(to_png(read_image(store, images[number][1])))
 
 
-def _find(call: Call) -> tuple[str, str, int, Box, float | None]:
-    with call.station.store.reading() as connection:
+def _find(call: Call) -> tuple[str, Box, float | None]:
+    """The SHA-256 of a cell's field, its box, and the scale."""
+    sha256, cell, width = _find_named(call)
+    return sha256, cell.located.box, width
+
+
+def _find_named(call: Call) -> tuple[str, NamedCell, float | None]:
+    store = call.station.store
+    with store.reading() as connection:
         found = find_cell(connection, call.request.path_params["cell"])
-        if found is None:
-            raise ProblemError(404, "there is no such cell")
-        sample_id, sha256, cell = found
-        field = _fields(call.station.store, sample_id)[cell.field]
-    box = field.cells[cell.number].located.box
-    return sample_id, sha256, cell.id, box, field.um_per_pixel
+        hidden = list_hidden(connection, call.user.id)
+    if found is None:
+        raise ProblemError(404, "there is no such cell")
+    sample_id, sha256, cell = found
+    if sample_id in hidden and call.request.url.path.endswith(NAMED):
+        raise ProblemError(403, "you are tested with this sample; finish the test first")
+    field = _fields(store, sample_id)[cell.field]
+    if cell.number >= len(field.cells):  # it was added since
+        _fields.cache_clear()
+        field = _fields(store, sample_id)[cell.field]
+    return sha256, field.cells[cell.number], field.um_per_pixel
 
 
 @lru_cache(maxsize=8)
 def _fields(store: Store, sample_id: str) -> list[NamedField]:
-    """What was located on a sample's fields, which never changes."""
+    """What was located on a sample's fields, of which none ever goes."""
     with store.reading() as connection:
         return read_fields(connection, sample_id)
 
