@@ -38,6 +38,7 @@ from hemascope.data.auxiliary import AuxiliaryTargets, collect_targets
 from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.files import write_atomic
 from hemascope.models.imagenet import imagenet_state
+from hemascope.post_training.left_out import balanced_accuracy
 from hemascope.processors import count_processors
 from hemascope.training.allocator import keep_memory
 from hemascope.training.folder import RunFolder
@@ -223,13 +224,9 @@ def summary(cells: Cells, without: str, index: np.ndarray, logits: np.ndarray) -
         here = (cells.laboratories[index] == laboratory) & (cells.targets[index] >= 0)
         targets = cells.targets[index][here]
         for name, answers in (("1", logits[0]), ("8", logits.mean(0))):
-            texts.append(f"{laboratory}/{name} {balanced(answers[here], targets):.3f}")
+            accuracy = balanced_accuracy(answers[here].argmax(1), targets)
+            texts.append(f"{laboratory}/{name} {accuracy:.3f}")
     return "  ".join(texts)
-
-
-def balanced(logits: np.ndarray, targets: np.ndarray, least: int = 10) -> float:
-    classes = [c for c in np.unique(targets) if (targets == c).sum() >= least]
-    return float(np.mean([(logits[targets == c].argmax(1) == c).mean() for c in classes]))
 
 
 def main() -> None:
@@ -296,7 +293,7 @@ def recalls(cells: Cells, index: np.ndarray, logits: np.ndarray, laboratory: str
         for c in np.unique(targets)
     }
     return {
-        "balanced_accuracy": balanced(logits[here], targets),
+        "balanced_accuracy": balanced_accuracy(predicted, targets),
         "recall": {name: {"correct": k, "n": n} for name, (k, n) in counts.items()},
     }
 

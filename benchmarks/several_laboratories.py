@@ -139,10 +139,10 @@ def outputs_of(network: Ensemble, images: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def images_of(cells: Cells, chosen: np.ndarray) -> np.ndarray:
-    """What a model sees of the chosen cells, (N,S,S,3)."""
+    """What a model sees of the chosen cells, by a mask or by indices, (N,S,S,3)."""
     start = (FRAME - SIZE) // 2
     middle = slice(start, start + SIZE)
-    return np.ascontiguousarray(cells.frames[np.flatnonzero(chosen)][:, middle, middle])
+    return np.ascontiguousarray(cells.frames[chosen][:, middle, middle])
 
 
 def known_cells(cells: Cells, without: str) -> np.ndarray:
@@ -299,12 +299,10 @@ def fit_laboratories(cells: Cells, bundle: Bundle) -> Any:
     order = np.concatenate(
         [np.flatnonzero(chosen & (cells.laboratories == name)) for name in ("pbc", *LABORATORIES)]
     )
-    start = (FRAME - SIZE) // 2
-    middle = slice(start, start + SIZE)
-    styles: list[AnyFloatArray] = []
-    for first in range(0, len(order), 32):
-        frames = cells.frames[order[first : first + 32]][:, middle, middle]
-        styles.append(engine.outputs(np.ascontiguousarray(frames)).style_statistics)
+    styles: list[AnyFloatArray] = [
+        engine.outputs(images_of(cells, order[first : first + 32])).style_statistics
+        for first in range(0, len(order), 32)
+    ]
     names = [str(name) for name in cells.laboratories[order]]
     return fit_laboratory_detector(np.concatenate(styles), names, cells.targets[order])
 

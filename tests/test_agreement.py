@@ -12,6 +12,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from hemascope.metrics.agreement import (
     chance_of_difference,
+    chance_of_pairs,
+    cohen_kappa,
     into_categories,
     limits_of_agreement,
     passing_bablok,
@@ -131,3 +133,32 @@ def test_chance_of_a_difference_is_fishers_exact_test(
 def test_what_is_no_count_is_refused() -> None:
     with pytest.raises(ValueError, match="not two counts"):
         chance_of_difference((3, 2), (0, 1))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kappa_is_that_of_statsmodels_and_its_interval_that_of_the_share(seed: int) -> None:
+    from statsmodels.stats.inter_rater import cohens_kappa
+    from statsmodels.stats.proportion import proportion_confint
+
+    confusion = np.random.default_rng(seed).integers(0, 30, (4, 4))
+    found = cohen_kappa(confusion)
+    assert found.value == pytest.approx(cohens_kappa(confusion).kappa)
+    n, agreed = confusion.sum(), np.trace(confusion)
+    chance = confusion.sum(axis=1) @ confusion.sum(axis=0) / n**2
+    low, high = proportion_confint(agreed, n, method="beta")
+    assert found.low == pytest.approx(max(-1, (low - chance) / (1 - chance)), abs=1e-6)
+    assert found.high == pytest.approx((high - chance) / (1 - chance), abs=1e-6)
+
+
+def test_kappa_of_nothing_and_of_one_label_is_not_known() -> None:
+    assert cohen_kappa(np.zeros((2, 2))).value is None
+    assert cohen_kappa([[5, 0], [0, 0]]).value is None
+
+
+@pytest.mark.parametrize(("better", "worse"), [(0, 0), (1, 0), (7, 2), (3, 3), (40, 60)])
+def test_the_chance_of_pairs_is_that_of_the_binomial_test(better: int, worse: int) -> None:
+    from scipy.stats import binomtest
+
+    n = better + worse
+    expected = binomtest(better, n).pvalue if n else 1.0
+    assert chance_of_pairs(better, worse) == pytest.approx(expected)

@@ -23,7 +23,9 @@ from hemascope.serve.pages.station import Station
 from hemascope.serve.store import audit
 from hemascope.serve.store.database import open_store
 from hemascope.serve.store.people import User, add_user
-from hemascope.serve.store.samples import NewField, add_sample
+from hemascope.serve.store.review import label_cells, list_cells
+from hemascope.serve.store.samples import NewField, add_sample, list_images, list_samples
+from hemascope.serve.store.signing import sign
 
 PASSWORD = "correct horse battery"
 CHROMIUM = shutil.which("chromium") or ""
@@ -154,7 +156,7 @@ def test_a_sample_is_corrected_and_signed_by_keyboard_alone(
     page.locator('input[type="password"]').focus()
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
-    page.get_by_text("Signed by Ada as technologist").wait_for()
+    page.get_by_text("signed by Ada as technologist").wait_for()
     assert page.locator("#state").inner_text() == "signed"
     page.get_by_role("link", name="Report").press("Enter")
     page.get_by_text("Final, version 1.").wait_for()
@@ -199,6 +201,137 @@ def test_the_second_of_two_sees_what_the_first_did(chromium: Any, address: str) 
         for page in (one, two)
     ]
     assert labels[1] in ("eosinophil", "erythroblast")
+
+
+def middle_of(page: Any, selector: str) -> tuple[float, float]:
+    box = page.locator(selector).first.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_a_field_is_zoomed_and_its_cells_are_named_removed_and_added(
+    chromium: Any, address: str, station: Station
+) -> None:
+    page = open_sample(chromium, address, "Ada")
+    page.get_by_role("link", name="Field 1", exact=True).click()
+    page.locator(".box").first.wait_for()
+    cells, whole = page.locator(".box").count(), page.locator("#field").get_attribute("viewBox")
+    page.locator("#field").focus()
+    page.keyboard.press("+")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#field").get_attribute("viewBox") != whole
+    page.keyboard.press("Home")
+    assert page.locator("#field").get_attribute("viewBox") == whole
+
+    first = page.locator(".box").first
+    page.mouse.click(*middle_of(page, ".box"))  # named in place
+    assert first.get_attribute("aria-pressed") == "true"
+    page.keyboard.press("2")
+    page.locator('.box[aria-label*="Ada: eosinophils"]').wait_for()
+    first.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Delete")  # removed
+    page.locator(".box.gone").wait_for()
+    page.keyboard.press("Control+z")
+    page.locator('.box[aria-label*="Ada: eosinophils"]').wait_for()
+
+    frame = page.locator("#field").bounding_box()
+    x, y = frame["x"] + 0.62 * frame["width"], frame["y"] + 0.12 * frame["height"]
+    page.keyboard.press("n")  # added by a box
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 40, y + 45)
+    page.mouse.up()
+    page.locator('.box[aria-label*="added by Ada"]').wait_for()
+    assert page.locator(".box").count() == cells + 1
+    page.keyboard.press("n")  # and one in the middle of what is shown, by keyboard alone
+    page.locator("#field").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("n => document.querySelectorAll('.box').length === n", arg=cells + 2)
+    page.locator("h1 a").click()
+    page.locator('.cell[title*="added by Ada"]').first.wait_for()
+    with station.store.reading() as connection:
+        assert audit.verify(connection).problems == ()
+
+
+def test_a_rubber_band_and_all_from_here_select(chromium: Any, address: str) -> None:
+    page = open_sample(chromium, address, "Ada")
+    inside = page.locator('[data-group="unidentified"] .cell')
+    box = page.locator('[data-group="unidentified"] .cells').bounding_box()
+    last = inside.last.bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 3, box["y"] + box["height"] - 1)
+    page.mouse.down()
+    page.mouse.move(last["x"] + 50, last["y"] + 30, steps=4)
+    chosen = page.locator('.cell[aria-pressed="true"]').count()
+    page.mouse.up()
+    assert 0 < chosen <= inside.count()
+    assert page.locator(".band").count() == 0
+    inside.nth(1).click(button="right")
+    page.keyboard.press("Escape")
+    inside.nth(1).click(button="right")
+    page.locator("#from-here").click()
+    selected = page.locator('.cell[aria-pressed="true"]').count()
+    assert selected == inside.count() - 1
+    inside.first.hover()
+    page.locator("#closer").wait_for()  # larger, under the pointer
+
+
+def test_a_cell_is_compared_with_signed_ones(chromium: Any, address: str, station: Station) -> None:
+    page = open_sample(chromium, address, "Ada")
+    page.locator('[data-group="unidentified"] .cell').first.dblclick()
+    page.get_by_text("No cell of this class has been signed").wait_for()
+    page.locator("#likely li").first.wait_for()
+    page.get_by_role("button", name="Close").click()
+    with station.store.reading() as connection:
+        (sample,) = list_samples(connection)
+        cells = list_cells(connection, sample.id)
+    ada = User(1, "Ada", "reviewer")
+    label_cells(station.store, ada, sample.id, {c.id: c.version for c in cells}, "basophil")
+    sign(
+        station.store,
+        ada,
+        sample.id,
+        "reviewer",
+        PASSWORD,
+        1,
+        lambda connection, stored, found: station.recount(connection, stored, list(found)),
+    )
+    again = [
+        NewField(name, station.store.images.read(sha256))
+        for name, sha256 in read_images(station, sample.id)
+    ]
+    station.locate(add_sample(station.store, ada, "slide 18", again))
+    page.goto(f"{address}/")
+    for _ in range(60):
+        if page.get_by_role("link", name="slide 18", exact=True).count():
+            break
+        time.sleep(0.5)
+        page.reload()
+    page.get_by_role("link", name="slide 18", exact=True).click()
+    page.locator('[data-group="unidentified"] .cell').first.dblclick()
+    page.locator("#reference").select_option("basophil")
+    page.locator("#references img").first.wait_for()
+    assert page.locator("#references img").count() == min(12, len(cells))
+
+
+def read_images(station: Station, sample: str) -> list[tuple[str, str]]:
+    with station.store.reading() as connection:
+        return list_images(connection, sample)
+
+
+def test_pages_are_in_the_language_of_the_browser(chromium: Any, address: str) -> None:
+    page = chromium.new_context(locale="de-DE").new_page()
+    page.goto(f"{address}/login")
+    page.get_by_label("Kennwort").wait_for()
+    assert page.locator("html").get_attribute("lang") == "de"
+    page.get_by_text("Nur für Forschungszwecke").wait_for()
+
+
+def test_a_report_is_printed_by_the_station(chromium: Any, address: str) -> None:
+    page = open_sample(chromium, address, "Ada")
+    answer = page.request.get(f"{page.url}/report.pdf")
+    assert answer.status == 200, answer.text()
+    assert answer.body()[:5] == b"%PDF-"
+    assert "preliminary-report.pdf" in answer.headers["content-disposition"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -28,7 +28,7 @@ from hemascope.batch import cluster, local, storage
 from hemascope.batch import ray_session as session
 from hemascope.batch.cluster import classify_on_cluster
 from hemascope.batch.cluster_inputs import Sources, find_sources
-from hemascope.batch.inputs import find_images
+from hemascope.batch.inputs import find_images, find_inputs
 from hemascope.batch.local import classify_to
 from hemascope.batch.ray_session import ray_session
 from hemascope.batch.shards import JOB_FILE
@@ -36,6 +36,7 @@ from hemascope.batch.storage import Folder, files_at, reason
 from hemascope.cli import app
 from hemascope.errors import ManifestError
 from hemascope.predictions import Prediction
+from hemascope.preprocess import View
 from samples import noise_files
 
 pytestmark = pytest.mark.slow
@@ -420,9 +421,14 @@ def test_a_store_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) ->
         storage._system.cache_clear()
 
 
-def test_a_manifest_with_places_is_not_classified_as_whole_images(tmp_path: Path) -> None:
+def test_the_rows_of_a_manifest_keep_their_scales_and_places(tmp_path: Path) -> None:
     table = tmp_path / "cells.csv"
-    table.write_text("path,label,x,y\na.png,ig,3,4\n")
-    for find in (find_sources, find_images):
-        with pytest.raises(ManifestError, match=r"cells\.csv: 'a\.png' has a scale or a place"):
-            find([str(table)])
+    table.write_text("path,label,um_per_pixel,x,y\na.png,ig,,3,4\na.png,ig,0.2,,\nb.png,ig,,,\n")
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"")
+    one, other = str(tmp_path / "a.png"), str(tmp_path / "b.png")
+    items = [View(one, None, (3, 4)), View(one, 0.2), other]
+    assert find_inputs([str(table)]).items == items
+    assert find_sources([str(table)]) == Sources(items, [])
+    with pytest.raises(ManifestError, match=r"a\.png' has a scale or a place of its own"):
+        find_images([str(table)])

@@ -12,6 +12,7 @@ import pytest
 
 from hemascope import Classifier
 from hemascope.batch import local
+from hemascope.batch.finished import ENDS
 from hemascope.batch.inputs import find_images
 from hemascope.batch.local import Tally, classify_to
 from hemascope.bundle.bundle import CARD_FILE, read_bundle, write_bundle
@@ -83,7 +84,15 @@ def test_a_whole_table_of_other_images_is_not_taken_for_this_one(
     classifier, paths = Classifier(tiny_bundle, threads=1), find_images([str(images)])
     out = tmp_path / "out" / "p.csv"
     classify_to(out, classifier, paths)
-    others = [paths[1:], [*paths[:-1], paths[0]], [paths[1], *paths[1:]]]
+    assert len(paths) > 2 * ENDS + 1  # there is a middle, of which nothing is predicted again
+    middle = [*paths[:ENDS], paths[0], *paths[ENDS + 1 :]]
+    others = [
+        paths[1:],
+        [*paths[:-1], paths[0]],
+        [paths[1], *paths[1:]],
+        middle,
+        [*paths, paths[0]],
+    ]
     for other in others:
         with pytest.raises(ValueError, match="exists already"):
             classify_to(out, classifier, other, resume=True)

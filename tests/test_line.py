@@ -50,7 +50,7 @@ def test_a_folder_becomes_a_table_and_a_page(drawn: Path, tmp_path: Path) -> Non
     assert "16 images classified, 0 could not be read" in done.stdout.replace("\n", " ")
     rows = list(csv.DictReader(table.open(newline="", encoding="utf-8")))
     columns = "path,label,probability,status,prediction_set,ood_score,in_distribution"
-    rest = ["laboratory", "review", "review_reasons", "notice"]
+    rest = ["laboratory", "review", "review_reasons", "notice", "um_per_pixel", "x", "y"]
     assert list(rows[0]) == [*columns.split(","), *rest] + [
         f"p_{name}" for name in BLOOD_CELLS.names
     ]

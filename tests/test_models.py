@@ -7,11 +7,12 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 from captum.attr import LayerGradCam
+from torch import nn
 
 from hemascope.data.augment import POLICIES
 from hemascope.models import MODELS, create_model
 from hemascope.models.blocks import SqueezeExcite, StochasticDepth
-from hemascope.models.network import CellNetwork, StainNormalisation, mix_styles
+from hemascope.models.network import CellNetwork, LightNormalisation, StainNormalisation, mix_styles
 from hemascope.training.recipe import Recipe
 
 PARAMETERS = {
@@ -138,6 +139,17 @@ def test_normalised_stain_forgets_light_and_strength() -> None:
     assert normalise(torch.full((1, 3, 64, 64), 0.8)).min() > 0.99  # nothing is blown up
 
 
+def test_normalised_light_forgets_the_light_and_keeps_the_stain() -> None:
+    torch.manual_seed(0)
+    density = 2 * torch.rand(2, 3, 64, 64) * (torch.rand(2, 1, 64, 64) > 0.7)
+    light = torch.tensor([0.9, 0.7, 0.5]).view(1, 3, 1, 1)
+    normalise = LightNormalisation()
+    first = normalise(torch.exp(-density))
+    assert torch.allclose(first, normalise(light * torch.exp(-density)), atol=1e-4)
+    ground = torch.tensor(LightNormalisation.DENSITIES).view(1, 3, 1, 1)
+    assert torch.allclose(-first.log() - ground, density, atol=1e-4)
+
+
 def test_an_enlarged_picture_has_finer_maps() -> None:
     torch.manual_seed(0)
     plain = create_model("efficientnet_lite").eval()
@@ -160,6 +172,13 @@ def test_stain_is_normalised_where_the_switch_says_so() -> None:
     early = normalised.stages(images)[0]
     assert torch.allclose(early, plain.stages(StainNormalisation()(images))[0], rtol=1e-4)
     assert not torch.allclose(early, plain.stages(images)[0], rtol=1e-1)
+    torch.manual_seed(0)
+    lit = create_model("efficientnet_lite", normalise_light=True).eval()
+    assert torch.allclose(
+        lit.stages(images)[0], plain.stages(LightNormalisation()(images))[0], rtol=1e-4
+    )
+    with pytest.raises(ValueError, match="leave out normalise_light"):
+        create_model("efficientnet_lite", normalise_light=True, normalise_stain=True)
 
 
 def test_mixed_styles_lie_between_an_image_and_another() -> None:
@@ -210,3 +229,15 @@ def test_frozen_layers_and_statistics_stay_while_the_rest_learns() -> None:
     network(torch.rand(4, 3, 64, 64))
     changed = network.state_dict()["maps.0.1.running_mean"]
     assert not torch.equal(changed, before["maps.0.1.running_mean"])
+
+
+def test_frozen_depthwise_convolutions_stay_while_the_rest_learns() -> None:
+    network = create_model("efficientnet_mini", 3, drop_rate=0, drop_path_rate=0)
+    network.freeze(0, depthwise=True)
+    frozen = [name for name, value in network.named_parameters() if not value.requires_grad]
+    assert frozen == [
+        f"{name}.weight"
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d) and module.groups > 1
+    ]
+    assert len(frozen) == 11

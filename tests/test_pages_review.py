@@ -22,9 +22,11 @@ from hemascope.serve.app.create import create_app
 from hemascope.serve.app.settings import Settings
 from hemascope.serve.counting import Counting
 from hemascope.serve.pages.access import COOKIE
+from hemascope.serve.pages.render import render
 from hemascope.serve.pages.routes import make_pages
 from hemascope.serve.pages.station import Station
 from hemascope.serve.store import audit
+from hemascope.serve.store.bundles import chosen_folder
 from hemascope.serve.store.database import open_store
 from hemascope.serve.store.labels import UNIDENTIFIED
 from hemascope.serve.store.people import add_user
@@ -86,12 +88,17 @@ def browser(station: Station) -> Iterator[Browser]:
         yield found
 
 
-def upload(browser: Browser, station: Station, name: str = NAME) -> str:
-    """Uploads the drawn fields as a zip, and waits until they are located."""
+def upload(browser: Browser, station: Station, name: str = NAME, level: int = 6) -> str:
+    """Uploads the drawn fields as a zip, and waits until they are located.
+
+    With another level, the same pixels are another file.
+    """
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as packed:
         for path in sorted((station.folders[0] / "slide 1").iterdir()):
-            packed.write(path, f"<b>{path.name}")
+            image = io.BytesIO()
+            Image.open(path).save(image, "PNG", compress_level=level)
+            packed.writestr(f"<b>{path.name}", image.getvalue())
     headers = {"Content-Type": "application/zip", "X-CSRF-Token": browser.csrf}
     answer = browser.post(
         "/samples/upload", params={"name": name}, content=file.getvalue(), headers=headers
@@ -173,7 +180,7 @@ def test_the_whole_way_from_import_to_amended_report(
         changes=redone["changes"],
     )
     assert signed.status_code == 200, signed.text
-    assert "Signed by reviewer as reviewer" in signed.text
+    assert "signed by reviewer as reviewer" in signed.text
     late = browser.change(f"/samples/{sample}/label", body | {"cells": versions(redone["cells"])})
     assert late.status_code == 409
     bundle = browser.get(f"/samples/{sample}/count.fhir.json").json()
@@ -352,3 +359,129 @@ def test_a_body_of_another_form_is_refused(
 ) -> None:
     browser.log_in("technologist")
     assert browser.change("/samples/nothing/label", body).status_code == 400
+
+
+def sign_as(browser: Browser, sample: str, label: str = "") -> None:
+    """Labels what is unidentified, or all, and signs."""
+    state = settle(browser, sample)
+    if label:
+        body = {"label": label, "cells": versions(state["cells"])}
+        state = browser.change(f"/samples/{sample}/label", body).json()
+    form = {"meaning": "technologist", "password": PASSWORD, "changes": state["changes"]}
+    assert browser.submit(f"/samples/{sample}/sign", **form).status_code == 200
+
+
+def test_a_missed_cell_is_added_and_named_by_the_model(browser: Browser, station: Station) -> None:
+    browser.log_in("technologist")
+    sample = upload(browser, station)
+    before = browser.state(sample)
+    path = f"/samples/{sample}/fields/0/add"
+    for box in ([1, 2, 3], ["x"] * 4, [1e400] * 4, [float("nan")] * 4, [9, 9, 12, 12], None):
+        answer = browser.post(
+            path,
+            content=json.dumps({"box": box}),
+            headers={"X-CSRF-Token": browser.csrf, "Content-Type": "application/json"},
+        )
+        assert answer.status_code == 400, answer.text
+    assert browser.change(f"/samples/{sample}/fields/99/add", {"box": [9] * 4}).status_code == 404
+    after = browser.change(path, {"box": [250, 150, 320, 220]}).json()
+    added = next(cell for cell in after["cells"] if cell["id"] == after["added"])
+    assert (added["added"], bool(added["machine"])) == ("technologist", True)
+    assert len(after["cells"]) == len(before["cells"]) + 1
+    image = browser.get(f"/cells/{added['id']}/small.png")
+    assert Image.open(io.BytesIO(image.content)).size == (96, 96)
+    assert browser.get(f"/cells/{added['id']}/probabilities").json()["likely"][0][1] > 0
+
+
+def test_quality_is_measured_and_somebody_is_tested(browser: Browser, station: Station) -> None:
+    browser.log_in("reviewer")
+    assert "No sample has been signed yet" in browser.get("/quality").text
+    sample = upload(browser, station)
+    browser.get(f"/samples/{sample}")
+    sign_as(browser, sample)
+    page = browser.get("/quality").text
+    assert "Kappa (95 % interval)" in page
+    assert RESEARCH_USE_ONLY in page
+    assert (
+        "reviewer has reviewed"
+        in browser.submit("/tests", sample=sample, user="reviewer").json()["detail"]
+    )
+    assert browser.submit("/tests", sample=sample, user="technologist").status_code == 200
+    assert "too few samples" in browser.get("/quality/drift").text
+
+    browser.cookies.clear()
+    browser.log_in("technologist")
+    found = re.search(r'href="/tests/([^"]+)"', browser.get("/").text)
+    assert found
+    test = f"/tests/{found[1]}"
+    cells = browser.get(f"{test}/state").json()["cells"]
+    first = cells[0]["id"]
+    hidden = (f"/samples/{sample}", f"/samples/{sample}/state", f"/samples/{sample}/count.json")
+    for path in (*hidden, f"/cells/{first}/map.png", f"/cells/{first}/probabilities"):
+        assert browser.get(path).status_code == 403
+    assert browser.get(f"/cells/{first}/large.png").status_code == 200
+    page = browser.get(test).text
+    assert "machine" not in page.split('id="review"')[1].split('id="texts"')[0]
+    body = {"label": "basophil", "cells": versions(cells)}
+    assert browser.change(f"{test}/label", body).json()["cells"][0]["group"] == "basophil"
+    assert "n = " in browser.submit(f"{test}/finish").text
+    assert browser.get(f"/samples/{sample}").status_code == 200
+    assert "technologist" in browser.get("/quality").text
+
+
+@pytest.mark.slow
+def test_the_station_learns_from_what_was_signed(browser: Browser, station: Station) -> None:
+    browser.log_in("administrator")
+    assert browser.submit("/learn", name="ours", left_out=0).status_code == 409
+    for level, label in enumerate(("basophil", "monocyte", "lymphocyte")):
+        sign_as(browser, upload(browser, station, label, level + 1), label)
+    assert browser.submit("/learn", name="ours", left_out=1).status_code == 200
+    for _ in range(1200):
+        page = browser.get("/learn").text
+        if "data-training" not in page and "2 samples" in page:
+            break
+        time.sleep(0.1)
+    time.sleep(1)
+    station.learning.close()  # waits for the comparison
+    page = browser.get("/learn").text
+    assert "right by the new one" in page, page
+    found = re.search(r'name="bundle" value="([0-9a-f]+)"', page)
+    assert found
+    assert browser.submit("/learn/switch", bundle=found[1]).status_code == 200
+    folder = chosen_folder(station.store)
+    assert folder is not None
+    assert Classifier(folder, threads=1).card.adaptation is not None
+    with station.store.reading() as connection:
+        actions = [entry["action"] for entry in audit.read_entries(connection)]
+        assert audit.verify(connection).problems == ()
+    assert actions[-4:] == ["learn", "learnt", "compare", "switch bundle"]
+    browser.cookies.clear()
+    browser.log_in("technologist")
+    assert browser.get("/learn").status_code == 403
+    assert browser.submit("/learn/switch", bundle=found[1]).status_code == 403
+
+
+def test_all_texts_are_in_both_languages_and_all_are_used() -> None:
+    folder = Path(render.__code__.co_filename).parent
+    english, german = (
+        json.loads((folder / "texts" / f"{name}.json").read_text()) for name in ("en", "de")
+    )
+    assert set(english) <= set(german)
+    for key, text in english.items():
+        assert set(re.findall(r"{(\w+)}", text)) == set(re.findall(r"{(\w+)}", german[key])), key
+    sources = [*(folder / "templates").iterdir(), *(folder / "static").glob("*.js")]
+    source = "".join(path.read_text() for path in sources)
+    dynamic = ("status.", "label.", "bundle.")
+    for key in english:
+        name = key.removeprefix("js.")
+        assert key.startswith(dynamic) or re.search(f"\\bt(ext)?\\([\"']{name}[\"']", source), key
+
+
+def test_pages_are_in_the_language_of_the_browser(browser: Browser, station: Station) -> None:
+    browser.log_in("technologist")
+    sample = upload(browser, station)
+    german = {"Accept-Language": "de-AT,de;q=0.9,en;q=0.5"}
+    page = browser.get(f"/samples/{sample}", headers=german).text
+    assert '<html lang="de">' in page
+    assert "nicht erkannt" in page
+    assert '<html lang="en">' in browser.get("/", headers={"Accept-Language": "fr"}).text

@@ -66,7 +66,9 @@ def export_network(network: CellNetwork | Ensemble, model: str = "efficientnet_m
     return export(network, card, draw_sample(SPEC))
 
 
-@pytest.mark.parametrize("kind", ["upscaled", "stain normalised", "an ensemble of both"])
+@pytest.mark.parametrize(
+    "kind", ["upscaled", "stain normalised", "light normalised", "an ensemble of both"]
+)
 def test_every_normalisation_is_kept_apart(kind: str, cells: np.ndarray) -> None:
     upscaled = make_network("efficientnet_mini", input_upscale=1.5)
     stained = make_network("efficientnet_mini", seed=1, normalise_stain=True)
@@ -75,6 +77,7 @@ def test_every_normalisation_is_kept_apart(kind: str, cells: np.ndarray) -> None
     networks: dict[str, CellNetwork | Ensemble] = {
         "upscaled": upscaled,
         "stain normalised": stained,
+        "light normalised": make_network("efficientnet_mini", normalise_light=True),
         "an ensemble of both": Ensemble([upscaled, stained]),
     }
     bundle = export_network(networks[kind])

@@ -11,10 +11,12 @@ import pytest
 from sqlalchemy import Connection, text
 
 from hemascope.serve.store import audit
+from hemascope.serve.store.added import add_cell, locate_by_hand
 from hemascope.serve.store.database import Store, open_store
 from hemascope.serve.store.labels import OUTSIDE, UNIDENTIFIED, labels_of
 from hemascope.serve.store.people import User, add_user, find_session, log_in
 from hemascope.serve.store.recount import live_classes, machine_classes, recount
+from hemascope.serve.store.references import find_references
 from hemascope.serve.store.review import (
     ConflictError,
     ReviewedCell,
@@ -24,6 +26,7 @@ from hemascope.serve.store.review import (
     redo,
     undo,
 )
+from hemascope.serve.store.review_time import mark_opened, review_seconds
 from hemascope.serve.store.samples import (
     NewField,
     StoredSample,
@@ -44,11 +47,11 @@ from hemascope.serve.store.signing import (
     signed_count,
     verify_signatures,
 )
-from hemascope.smear.counted import DifferentialCount, NamedField
+from hemascope.smear.counted import DifferentialCount, NamedCell, NamedField
 from hemascope.smear.differential import CountOptions, count_sample
 from hemascope.smear.fhir import to_fhir
 from hemascope.smear.hl7 import to_hl7
-from named_fields import card_of, field_of, fields_of, white
+from named_fields import CELL, card_of, field_of, fields_of, prediction_of, white
 
 PASSWORD = "correct horse battery"
 CARD = card_of()
@@ -280,7 +283,8 @@ def test_only_what_is_signed_is_final(store: Store, ada: User, sample: str) -> N
         latest = latest_signed(connection, found(store, sample))
     assert latest == signatures[-1]
     final = signed_count(signatures)
-    assert "Signed by Ada as reviewer" in final.method
+    assert "Reviewed and signed by Ada as reviewer" in final.method
+    assert "Reviewed by Ada until 20" in final.method
     assert "Nobody has signed" not in final.method
     bundle = json.loads(to_fhir(final, latest.status))
     states = {entry["resource"].get("status") for entry in bundle["entry"]}
@@ -449,3 +453,69 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
             assert now[cell] == label
     assert samples <= there
     assert store.images.verify() == []
+
+
+def missed(x: float = 100, y: float = 60) -> NamedCell:
+    box = (x, y, x + CELL, y + CELL)
+    return NamedCell(locate_by_hand(DRAWN[0], box), prediction_of("eosinophil"))
+
+
+def test_a_missed_cell_is_added_counted_and_taken_out_again(
+    store: Store, ada: User, sample: str
+) -> None:
+    before = len(cells_of(store, sample))
+    cell_id = add_cell(store, ada, sample, 0, missed())
+    (added,) = (cell for cell in cells_of(store, sample) if cell.id == cell_id)
+    assert (added.counts_as, added.added_by, added.field) == ("eosinophil", "Ada", 0)
+    count = count_now(store, sample)
+    assert {row.name: row.share.successes for row in count.classes}["eosinophil"] == 1
+    assert "added 1 that it had missed" in count.method
+    with pytest.raises(ValueError, match="there already"):
+        add_cell(store, ada, sample, 0, missed(105))
+    assert undo(store, ada, sample) == [cell_id]
+    assert {row.name: row.share.successes for row in count_now(store, sample).classes}[
+        "eosinophil"
+    ] == 0
+    redo(store, ada, sample)
+    assert len(cells_of(store, sample)) == before + 1
+    assert trail(store)[-3:] == ["add cell", "undo", "redo"]
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 60, 60, 120), (5, 5, 9, 90), (9, 9, 5, 5), (600, 60, 700, 120), (-1, 9, 60, 60)]
+)
+def test_a_box_that_cannot_be_of_a_cell_is_refused(box: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"box|border"):
+        locate_by_hand(DRAWN[0], box)  # type: ignore[arg-type]
+
+
+def test_references_are_cells_that_were_signed_last(store: Store, ada: User, sample: str) -> None:
+    def references(*without: str) -> list[int]:
+        with store.reading() as connection:
+            return find_references(connection, "monocyte", without)
+
+    wrong = next(cell for cell in cells_of(store, sample) if cell.machine == "neutrophil")
+    label_cells(store, ada, sample, versions([wrong]), "monocyte")
+    assert references() == []
+    sign(store, ada, sample, "reviewer", PASSWORD, settle(store, ada, sample), count)
+    assert references() == [wrong.id]
+    assert references(sample) == []
+    amend(store, ada, sample, "a wrong cell")
+    assert references() == []
+
+
+def test_the_time_of_a_review_leaves_out_pauses(
+    store: Store, ada: User, sample: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.reading() as connection:
+        assert review_seconds(connection, sample, "") is None
+    moments = iter(
+        f"2090-11-28T{at}.000+00:00" for at in ("10:00:00", "10:00:20", "14:00:00", "14:00:05")
+    )
+    monkeypatch.setattr(audit, "now", lambda: next(moments))
+    mark_opened(store, sample)
+    for _ in range(2):
+        with store.changing() as connection:
+            audit.append(connection, "Ada", "label", sample)
+    with store.reading() as connection:
+        assert review_seconds(connection, sample, found(store, sample).opened) == 325.0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hemascope.smear.records import LocatedCell, LocatedField, Scale
-from hemascope.smear.scale import measure_scale, measured_diameters, pool_scales
+from hemascope.errors import SampleError
+from hemascope.smear.naming import join_scales
+from hemascope.smear.records import LocatedCell, Scale
+from hemascope.smear.scale import measure_scale, measured_diameters
 
 
 def red(
@@ -20,8 +22,8 @@ def row(diameters: list[float]) -> list[LocatedCell]:
     return [red(100.0 * (index + 1), 100, d) for index, d in enumerate(diameters)]
 
 
-def field(cells: list[LocatedCell], path: str = "a.png") -> LocatedField:
-    return LocatedField(path, 4000, 3000, tuple(cells), *measure_scale(cells))
+def scales_of(*fields: list[LocatedCell]) -> list[Scale | None]:
+    return [measure_scale(cells)[0] for cells in fields]
 
 
 def test_scale_is_that_of_the_median_cell() -> None:
@@ -64,20 +66,15 @@ def test_few_cells_and_unlike_ones_tell_nothing() -> None:
     assert "differ too much" in note
 
 
-def test_a_sample_s_scale_is_that_of_all_its_cells() -> None:
-    scale, note = pool_scales([field(row([70.0] * 5)), field(row([72.0] * 9))])
-    assert (scale and scale.n, note) == (14, "")
-    assert scale is not None
-    assert scale.um_per_pixel == pytest.approx(0.1)
+def test_a_sample_s_scale_is_that_of_its_fields() -> None:
+    scale = join_scales(scales_of(row([70.0] * 5), row([72.0] * 9), row([72.0] * 3)))
+    assert scale == Scale(7.2 / 72, 7.2 / 72, 7.2 / 72, 17)
 
 
-def test_fields_of_two_magnifications_are_named() -> None:
-    scale, note = pool_scales([field(row([72.0] * 9), "a.png"), field(row([36.0] * 9), "b.png")])
-    assert scale is None
-    assert "a.png has 0.1 and b.png 0.2 µm a pixel" in note
+def test_fields_of_two_magnifications_are_refused_with_both_scales() -> None:
+    with pytest.raises(SampleError, match=r"a pixel is 0\.100 to 0\.200 µm wide"):
+        join_scales(scales_of(row([72.0] * 9), row([36.0] * 9)))
 
 
-def test_unreadable_fields_do_not_count() -> None:
-    damaged = LocatedField("b.png", 0, 0, (), None, "", "damaged image")
-    scale, _ = pool_scales([field(row([72.0] * 9)), damaged])
-    assert scale == Scale(7.2 / 72, 7.2 / 72, 7.2 / 72, 9)
+def test_fields_whose_red_cells_tell_nothing_do_not_count() -> None:
+    assert join_scales(scales_of(row([72.0] * 9), [])) == Scale(7.2 / 72, 7.2 / 72, 7.2 / 72, 9)

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from hemascope import Classifier
+from hemascope.bundle.bundle import write_bundle
 from hemascope.cli import app
+from hemascope.cli.serve import _choose_bundle
 from hemascope.serve.demo import DEMO, FIELDS, fill_demo
+from hemascope.serve.store.bundles import add_bundle, choose_bundle, finish_bundle, folder_of
 from hemascope.serve.store.database import DATABASE, open_store
-from hemascope.serve.store.people import find_session, log_in
+from hemascope.serve.store.people import User, find_session, log_in
 from hemascope.serve.store.samples import list_images, list_unfinished
 
 PASSWORD = "correct horse battery"
@@ -93,3 +97,16 @@ def test_the_demo_has_a_sample_and_somebody_who_may_sign_it(
     with store.reading() as connection:
         (sample,) = list_unfinished(connection)
         assert len(list_images(connection, sample)) == FIELDS
+
+
+def test_the_station_starts_with_the_bundle_that_was_chosen(folder: Path) -> None:
+    store = open_store(folder)
+    assert _choose_bundle(None, store) is None
+    admin = User(1, "Ada", "administrator")
+    number = add_bundle(store, admin, "ours", "2026", 1)
+    write_bundle(Classifier(threads=1).bundle, folder_of(store, number))
+    finish_bundle(store, number, 10)
+    choose_bundle(store, admin, number)
+    assert _choose_bundle(None, store) == folder_of(store, number)
+    given = Path("another")
+    assert _choose_bundle(given, store) == given

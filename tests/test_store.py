@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from hemascope.errors import StorageError
 from hemascope.serve.store import audit, people
 from hemascope.serve.store.backup import back_up, restore
-from hemascope.serve.store.database import DATABASE, Store, open_store
+from hemascope.serve.store.database import DATABASE, MIGRATIONS, Store, open_store
 from hemascope.serve.store.people import User, add_user, change_user, find_session, log_in, log_out
+from hemascope.serve.store.review import list_cells
+from hemascope.serve.store.samples import NewField, add_sample, list_images, list_samples
 from hemascope.serve.store.schema import metadata
 
 PASSWORD = "correct horse battery"
@@ -253,3 +261,73 @@ def test_another_database_is_refused_in_a_sentence(tmp_path: Path) -> None:
         with pytest.raises(StorageError) as error:
             open_store(tmp_path, address)
         assert "secret" not in str(error.value)
+
+
+def test_a_postgresql_dump_and_the_images_are_a_backup(postgresql: str, tmp_path: Path) -> None:
+    """As the guide says: pg_dump while it runs, then the images; psql into an empty database."""
+    with closing(psycopg.connect(postgresql, autocommit=True)) as server:
+        for name in ("live", "restored"):
+            server.execute(f"DROP DATABASE IF EXISTS {name}")
+            server.execute(f"CREATE DATABASE {name}")
+    live, restored = (postgresql.replace("/postgres?", f"/{n}?") for n in ("live", "restored"))
+    store = open_store(tmp_path / "store", live)
+    fill(store)
+    sha256 = store.images.add(b"an image")
+    tools = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    dump = [str(tools / "pg_dump"), f"--file={tmp_path}/station.sql", "--no-owner", live]
+    subprocess.run(dump, check=True)
+    shutil.copytree(tmp_path / "store" / "images", tmp_path / "new" / "images")
+    load = [str(tools / "psql"), "--quiet", "--set=ON_ERROR_STOP=1", restored]
+    with (tmp_path / "station.sql").open("rb") as file:
+        subprocess.run(load, check=True, stdin=file, stdout=subprocess.DEVNULL)
+    found = open_store(tmp_path / "new", restored)
+    with store.reading() as before, found.reading() as after:
+        assert audit.verify(after) == audit.verify(before)
+        assert audit.verify(after).problems == ()
+    assert found.images.read(sha256) == b"an image"
+    with pytest.raises(DBAPIError, match="only ever added"), found.changing() as connection:
+        connection.execute(text("DELETE FROM audit_trail"))  # its triggers are there too
+    for opened in (store, found):
+        opened.close()
+
+
+def test_a_store_of_the_first_schema_is_migrated_with_all_it_holds(tmp_path: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    engine = create_engine(f"sqlite:///{tmp_path / DATABASE}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for statement in (
+            "INSERT INTO users VALUES (1, 'Ada', 'x', 'reviewer', 0, 0, 0)",
+            "INSERT INTO samples VALUES ('s', 'slide', 'new', '', '2026', 1, NULL, NULL, 1, '', 0,"
+            " '', '')",
+            "INSERT INTO fields VALUES (1, 's', 0, 'a.png', 'f', NULL)",
+            "INSERT INTO cells VALUES (1, 's', 1, 0, 'monocyte', 0.9, '', '', NULL, '', 1)",
+        ):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    store = open_store(tmp_path)
+    with store.reading() as connection:
+        (sample,) = list_samples(connection)
+        (cell,) = list_cells(connection, "s")
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    assert (sample.name, sample.opened) == ("slide", "")
+    assert (cell.machine, cell.labelled_at, cell.added_by) == ("monocyte", "", "")
+    store.close()
+
+
+def test_an_import_holds_one_field_in_memory_at_a_time(store: Store) -> None:
+    add_user(store, "Ada", PASSWORD, "reviewer")
+    held: list[weakref.ref[NewField]] = []
+
+    def read() -> Iterator[NewField]:
+        for number in range(5):
+            assert sum(one() is not None for one in held) <= 1
+            field = NewField(f"{number}.png", b"%d" % number)
+            held.append(weakref.ref(field))
+            yield field
+
+    sample = add_sample(store, User(1, "Ada", "reviewer"), "slide", read())
+    with store.reading() as connection:
+        assert len(list_images(connection, sample)) == 5

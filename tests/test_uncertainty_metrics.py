@@ -144,7 +144,7 @@ def test_from_labelled_images_to_a_table_with_flags(
     assert header.startswith(",".join(COLUMNS) + ",p_basophil")
     assert first.split(",")[3] == "ok"
     assert first.split(",")[6] in ("true", "false")
-    assert second == "no.png,,,no such file,,,,,,," + "," * 8
+    assert second == "no.png,,,no such file,,,,,,," + "," * 11
 
 
 def test_a_bundle_without_calibration_says_nothing_of_trust() -> None:

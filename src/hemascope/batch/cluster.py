@@ -27,7 +27,7 @@ from hemascope.arrays import ProgressCallback
 from hemascope.batch.cluster_inputs import Sources
 from hemascope.batch.extra_columns import NO_EXTRA, ExtraColumns
 from hemascope.batch.finished import COMPARED, ends_of, has_columns, is_whole
-from hemascope.batch.inputs import is_address
+from hemascope.batch.inputs import Item, is_address, path_of, view_of
 from hemascope.batch.parquet_images import Slice, slices_of
 from hemascope.batch.ray_session import ray_session
 from hemascope.batch.shards import SHARD_ROWS, Shards, job_of
@@ -70,12 +70,7 @@ def classify_on_cluster(
     set; where the run to resume is of other images, another model or other settings; for storage
     that refuses; and for a shard whose workers all died.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers must be at least 1, not {workers}")
-    if PurePath(out).suffix:
-        raise ValueError(
-            f"{out}: a cluster writes a folder of Parquet files; give --out a name without a suffix"
-        )
+    _check(out, workers)
     if not isinstance(bundle, Bundle):
         bundle = read_bundle(bundle)
     classifier = Classifier(bundle, threads=1, tta=tta)  # reports a bad bundle first
@@ -83,32 +78,20 @@ def classify_on_cluster(
     images = len(sources.images) + sum(entry.rows for entry in slices)
     if images == 0:
         raise ValueError("no images were given")
-    names = [*sources.images, *(f"{s.file}#{s.group}:{s.rows}" for s in slices)]
+    names: list[Item] = [*sources.images, *(f"{s.file}#{s.group}:{s.rows}" for s in slices)]
     folder = Folder(out)
     shards = Shards(folder, out)
     counts: Counter[Outcome] = Counter()
     job = job_of(classifier, names, images, um_per_pixel, extra)
     if resume and not shards.is_begun() and not slices:
-        finished = _count_if_finished(
-            shards, folder, classifier, sources.images, um_per_pixel, extra
-        )
+        finished = None
+        if _have_columns(shards, folder, classifier, extra):
+            finished = _count_if_finished(shards, folder, classifier, sources.images, um_per_pixel)
         if finished is not None:
             return tally_of(finished, classifier.bundle)
     with shards.working_on(job, resume, force):
         with ray_session(address, workers):
-            options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-            attempts = ray.remote(**options)(Attempts).remote()
-            settings = Settings(
-                ray.put(bundle),
-                tta,
-                um_per_pixel,
-                max_pixels(),
-                folder.absolute,
-                os.getcwd(),
-                attempts,
-                RETRIES,
-                extra,
-            )
+            settings = _settings(bundle, tta, um_per_pixel, folder, extra)
             for entry in _run_shards(_plan_shards(sources.images, slices), settings, workers):
                 counts.update(entry)
                 if progress is not None:
@@ -117,19 +100,53 @@ def classify_on_cluster(
     return tally_of(counts, classifier.bundle)
 
 
+def _check(out: str, workers: int | None) -> None:
+    """Raises ValueError for a table, or a number of workers, that cannot be."""
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers must be at least 1, not {workers}")
+    if PurePath(out).suffix:
+        raise ValueError(
+            f"{out}: a cluster writes a folder of Parquet files; give --out a name without a suffix"
+        )
+
+
+def _settings(
+    bundle: Bundle, tta: bool, um_per_pixel: float | None, folder: Folder, extra: ExtraColumns
+) -> Settings:
+    """What the workers are given, by way of the cluster."""
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+    return Settings(
+        ray.put(bundle),
+        tta,
+        um_per_pixel,
+        max_pixels(),
+        folder.absolute,
+        os.getcwd(),
+        ray.remote(**options)(Attempts).remote(),
+        RETRIES,
+        extra,
+    )
+
+
+def _have_columns(
+    shards: Shards, folder: Folder, classifier: Classifier, extra: ExtraColumns
+) -> bool:
+    """Whether the files of a table have the columns that are asked for."""
+    names = classifier.card.classes.names
+    files = (io.BytesIO(folder.read(name)) for name in shards.list_written())
+    return all(has_columns(file, ".parquet", names, extra) for file in files)
+
+
 def _count_if_finished(
     shards: Shards,
     folder: Folder,
     classifier: Classifier,
-    images: Sequence[str],
+    items: Sequence[Item],
     um_per_pixel: float | None,
-    extra: ExtraColumns,
 ) -> Counter[Outcome] | None:
     """What a Tally counts of a complete table of these images; None for any other table."""
     written = shards.list_written()
-    names = classifier.card.classes.names
-    files = (io.BytesIO(folder.read(name)) for name in written)
-    if not written or not all(has_columns(file, ".parquet", names, extra) for file in files):
+    if not written:
         return None
 
     counts: Counter[Outcome] = Counter()
@@ -141,13 +158,13 @@ def _count_if_finished(
                 counts[outcome_of(values)] += 1
                 yield values
 
-    sample = ends_of(images)
-    predictions = classifier.predict([_content(name) for name in sample], um_per_pixel=um_per_pixel)
+    sample = ends_of(items)
+    views = [replace(view_of(item, um_per_pixel), image=_content(path_of(item))) for item in sample]
     ends = [
-        replace(prediction, image_id=name)
-        for prediction, name in zip(predictions, sample, strict=True)
+        replace(prediction, image_id=path_of(item))
+        for prediction, item in zip(classifier.predict(views), sample, strict=True)
     ]
-    if not is_whole(rows(), len(images), ends, names, ".parquet"):
+    if not is_whole(rows(), items, ends, classifier.card.classes.names, ".parquet"):
         return None
     return counts
 
@@ -165,7 +182,7 @@ def _slices(tables: Sequence[str]) -> list[Slice]:
         return [entry for slices in pool.map(slices_of, tables) for entry in slices]
 
 
-def _plan_shards(images: Sequence[str], slices: Sequence[Slice]) -> list[Shard]:
+def _plan_shards(images: Sequence[Item], slices: Sequence[Slice]) -> list[Shard]:
     """Shards of SHARD_ROWS images; or of slices with at most SHARD_ROWS rows, but at least one."""
     shards: list[Shard] = []
     for first in range(0, len(images), SHARD_ROWS):

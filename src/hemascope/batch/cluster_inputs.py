@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hemascope.batch.inputs import (
     Inputs,
+    Item,
     find_inputs,
     find_matches,
     is_address,
     is_image,
-    whole_images,
+    items_of,
 )
 from hemascope.batch.storage import files_at, read, reason
 from hemascope.errors import StorageError
@@ -28,12 +29,12 @@ TABLE_SUFFIXES = frozenset({".parquet"})
 
 @dataclass(frozen=True)
 class Sources:
-    """Images by their paths and addresses, and Parquet files with images' bytes in them.
+    """Images by their paths and addresses, cells in them, and Parquet files that hold images.
 
     `passed_over` is what else lies in the folders and under the addresses that were named.
     """
 
-    images: list[str]
+    images: Sequence[Item]
     tables: list[str]
     passed_over: PassedOver = NOTHING
 
@@ -45,7 +46,7 @@ def find_sources(inputs: Iterable[str]) -> Sources:
     address, the images below it are used, or the Parquet files if there are no images. Raises
     ValueError for an input that names nothing, and ManifestError.
     """
-    images: dict[str, None] = {}  # keeps the order, drops repeats
+    images: dict[Item, None] = {}  # keeps the order, drops repeats
     tables: dict[str, None] = {}
     passed_over = NOTHING
     for text in inputs:
@@ -63,13 +64,13 @@ def _find(text: str) -> Sources:
         return _find_at(text)
     if os.path.isdir(text):
         found = Inputs(*find_files(text, IMAGE_SUFFIXES))
-        if not found.images:
+        if not found.items:
             return Sources([], *find_files(text, TABLE_SUFFIXES))
     elif _is_table(text):
         return Sources([], [text] if os.path.lexists(text) else find_matches(text)[0])
     else:
         found = find_inputs([text])
-    return Sources(found.images, [], found.passed_over)
+    return Sources(found.items, [], found.passed_over)
 
 
 def _find_at(address: str) -> Sources:
@@ -77,10 +78,10 @@ def _find_at(address: str) -> Sources:
     if address.lower().endswith(".csv"):
         return Sources(_manifest_at(address), [])
     files = files_at(address)
-    images = [file for file in files if is_image(file)]
+    images: list[Item] = [file for file in files if is_image(file)]
     tables = [] if images else [file for file in files if _is_table(file)]
     if not (images or tables) and files == [address]:
-        images = files
+        images = [address]
     taken = {*images, *tables}
     others = Counter(posixpath.splitext(file)[1].lower() for file in files if file not in taken)
     return Sources(images, tables, PassedOver(others))
@@ -90,8 +91,8 @@ def _is_table(path: str) -> bool:
     return has_suffix(path, TABLE_SUFFIXES)
 
 
-def _manifest_at(address: str) -> list[str]:
-    """The addresses of the images in a manifest, whose paths are relative to where it lies."""
+def _manifest_at(address: str) -> list[Item]:
+    """The images and cells of a manifest, whose paths are relative to where it lies."""
     try:
         content = read(address)
     except OSError as error:
@@ -99,5 +100,4 @@ def _manifest_at(address: str) -> list[str]:
     with TemporaryDirectory() as folder:
         copy = Path(folder, posixpath.basename(address))
         copy.write_bytes(content)
-        paths = whole_images(copy, address)
-    return [f"{posixpath.dirname(address)}/{path}" for path in paths]
+        return items_of(copy, posixpath.dirname(address))

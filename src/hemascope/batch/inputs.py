@@ -7,23 +7,41 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from hemascope.data.manifest import read_manifest
 from hemascope.errors import ManifestError
 from hemascope.folders import NOTHING, PassedOver, find_files, find_folders, has_suffix
-from hemascope.preprocess import IMAGE_SUFFIXES
+from hemascope.preprocess import IMAGE_SUFFIXES, View
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# A whole image by its path or address; or a View of one, where a manifest gives scale or place.
+Item: TypeAlias = str | View
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Paths of images, in order and without repeats, and what was passed over beside them."""
+    """What to classify, in order and without repeats, and what was passed over beside it."""
 
-    images: list[str]
+    items: Sequence[Item]
     passed_over: PassedOver = NOTHING
+
+    @property
+    def images(self) -> list[str]:
+        """The paths of whole images.
+
+        Raises ManifestError where a manifest gives one a scale or a place of its own, which would
+        be passed over in silence.
+        """
+        for item in self.items:
+            if isinstance(item, View):
+                raise ManifestError(
+                    f"'{path_of(item)}' has a scale or a place of its own in its manifest, but "
+                    "whole images are taken here; leave the columns um_per_pixel, x and y out"
+                )
+        return [path_of(item) for item in self.items]
 
 
 def find_images(inputs: Iterable[str]) -> list[str]:
@@ -39,15 +57,15 @@ def find_inputs(inputs: Iterable[str]) -> Inputs:
     always taken, and a .csv file is a manifest. Raises ValueError where an input matches nothing,
     a manifest of which no image is there, or nothing was found at all, and ManifestError.
     """
-    images: dict[str, None] = {}  # keeps the order, drops repeats
+    items: dict[Item, None] = {}  # keeps the order, drops repeats
     passed_over = NOTHING
     for text in inputs:
         found = _find(text)
-        images.update(dict.fromkeys(found.images))
+        items.update(dict.fromkeys(found.items))
         passed_over += found.passed_over
-    if not images:
+    if not items:
         raise ValueError("no images were given")
-    return Inputs(list(images), passed_over)
+    return Inputs(list(items), passed_over)
 
 
 def _find(text: str) -> Inputs:
@@ -56,15 +74,14 @@ def _find(text: str) -> Inputs:
     elif is_address(text):
         raise ValueError(f"{text}: images in an object store are classified with --cluster")
     elif os.path.lexists(text) and text.lower().endswith(".csv"):
-        folder, paths = os.path.dirname(text), whole_images(Path(text), text)
-        found, missing = Inputs([os.path.join(folder, path) for path in paths]), ""
-        check_some_exist(found.images, text)
+        found, missing = Inputs(items_of(Path(text), os.path.dirname(text))), ""
+        check_some_exist([path_of(item) for item in found.items], text)
     elif os.path.lexists(text):
         found, missing = Inputs([text]), ""
     else:
         found = _match(text)
         missing = "matches no images" if glob.has_magic(text) else "does not exist"
-    if not found.images:
+    if not found.items:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         rest = f"; passed over: {found.passed_over}" if found.passed_over else ""
         raise ValueError(f"{text}: {missing} (looked for {kinds}{rest})")
@@ -119,19 +136,25 @@ def find_matches(pattern: str) -> tuple[list[str], PassedOver]:
     return sorted(matches), passed_over
 
 
-def whole_images(manifest: Path, name: str) -> list[str]:
-    """The paths in a manifest, which is called `name`, as they stand there.
+def items_of(manifest: Path, folder: str) -> list[Item]:
+    """The images in a manifest, and the cells in them, whose paths start from a folder's."""
+    items: list[Item] = []
+    for row in read_manifest(manifest).rows:
+        path = os.path.join(folder, row.path)
+        is_whole = row.um_per_pixel is None and row.centre is None
+        items.append(path if is_whole else View(path, row.um_per_pixel, row.centre))
+    return items
 
-    Raises ManifestError for a row with a scale or a place, which would be passed over in silence.
-    """
-    rows = read_manifest(manifest).rows
-    for row in rows:
-        if row.um_per_pixel is not None or row.centre is not None:
-            raise ManifestError(
-                f"{name}: '{row.path}' has a scale or a place of its own, but whole images are "
-                "classified; leave the columns um_per_pixel, x and y out, and use --um-per-pixel"
-            )
-    return [row.path for row in rows]
+
+def path_of(item: Item) -> str:
+    """The path or the address of an image."""
+    return str(item.image) if isinstance(item, View) else item
+
+
+def view_of(item: Item, um_per_pixel: float | None) -> View:
+    """Where to look in an image; `um_per_pixel` is for one without a scale of its own."""
+    view = item if isinstance(item, View) else View(item)
+    return replace(view, um_per_pixel=um_per_pixel) if view.um_per_pixel is None else view
 
 
 def is_image(path: str) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from hemascope.arrays import ProgressCallback
 from hemascope.batch.extra_columns import NO_EXTRA, ExtraColumns
 from hemascope.batch.finished import COMPARED, ends_of, has_columns, is_whole
+from hemascope.batch.inputs import Item, path_of
 from hemascope.batch.shards import SHARD_ROWS, DiskFolder, Shards, job_of, shard_file
 from hemascope.batch.table import KINDS, join, outcomes, read_rows, row, table
 from hemascope.batch.tally import Outcome, Tally, outcome_of, tally_of
@@ -23,7 +25,7 @@ from hemascope.preprocess import View
 def classify_to(
     out: Path,
     classifier: Classifier,
-    paths: list[str],
+    items: Sequence[Item],
     on_prediction: Callable[[Prediction], None] | None = None,
     progress: ProgressCallback | None = None,
     um_per_pixel: float | None = None,
@@ -38,8 +40,9 @@ def classify_to(
     The columns are COLUMNS, p_<class> in the model's order, and the `extra` ones. `on_prediction`
     is called with every Prediction, which then holds its class map; `um_per_pixel` is as in
     Classifier.stream.
-    `view_of` says where to look in an image and at which scale, in place of `um_per_pixel`. A path
-    without a suffix is a folder of Parquet files with 5,000 rows each.
+    `view_of` says at which scale to look in an image, in place of `um_per_pixel`; an item's own
+    scale goes before both. A path without a suffix is a folder of Parquet files with 5,000 rows
+    each.
 
     Rows are written in shards in a hidden folder beside `out`, and the whole table appears at the
     end. A run that was stopped goes on with `resume` after its last full shard; where its table is
@@ -47,49 +50,78 @@ def classify_to(
     that exists or was begun where neither `resume` nor `force` is set; and for a table that was
     begun with other images, another model or other settings.
     """
-    folder, kind = shard_folder(out)
+    folder = shard_folder(out)[0]
     shards = Shards(DiskFolder(folder), str(out))
     scale = um_per_pixel if view_of is None else "measured"
-    view_of = view_of or partial(View, um_per_pixel=um_per_pixel)
-    job = job_of(classifier, paths, len(paths), scale, extra)
-    counts: Counter[Outcome] = Counter()
-    may_be_finished = resume and not shards.is_begun()
-    if may_be_finished and _is_finished(shards, out, classifier, paths, view_of, extra):
-        for path in _tables(shards, out):
-            counts.update(outcomes(path))
+    view = make_viewer(view_of or partial(View, um_per_pixel=um_per_pixel))
+    begun = shards.is_begun()
+    fits = resume and not begun and _have_columns(shards, out, classifier, extra)
+    if fits and _is_finished(shards, out, classifier, items, view):
+        finished = (outcome for path in _tables(shards, out) for outcome in outcomes(path))
+        tally = tally_of(Counter(finished), classifier.bundle)
         _clear(folder, out)
-        return tally_of(counts, classifier.bundle)
+        return tally
     if out.suffix and out.exists() and not (force or shards.is_begun()):
         raise ValueError(f"{out}: exists already; use --force to replace it")
-    names = classifier.card.classes.names
+    job = job_of(classifier, items, len(items), scale, extra)
+    counts: Counter[Outcome] = Counter()
 
     def count(prediction: Prediction, values: Mapping[str, Any]) -> None:
         counts[outcome_of(values)] += 1
         if on_prediction is not None:
             on_prediction(prediction)
         if progress is not None:
-            progress(counts.total(), len(paths))
+            progress(counts.total(), len(items))
+
+    def write(path: Path, chosen: Sequence[Item]) -> None:
+        made = classifier.stream(map(view, chosen), class_maps=on_prediction is not None)
+        _write_shard(path, made, classifier.card.classes.names, extra, count)
 
     remove_torn(out)
     try:
         with shards.working_on(job, resume, force):
-            done = shards.list_written()
-            for name in done:
+            for name in shards.list_written():
                 counts.update(outcomes(folder / name))
-            for number in range(-(-len(paths) // SHARD_ROWS)):
-                path = folder / shard_file(number, kind)
-                if path.name not in done:
-                    chosen = paths[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
-                    predictions = classifier.stream(
-                        map(view_of, chosen), class_maps=on_prediction is not None
-                    )
-                    _write_shard(path, predictions, names, extra, count)
+            _write_shards(shards, out, items, write)
             if out.suffix:
                 _join(shards, folder, out)
             shards.finish()
     finally:
         _clear(folder, out)
     return tally_of(counts, classifier.bundle)
+
+
+def make_viewer(view_of: Callable[[str], View]) -> Callable[[Item], View]:
+    """What says where to look for an item: its own place and scale, or else what `view_of` says.
+
+    An image with several cells in turn is measured once for them.
+    """
+    measure = lru_cache(maxsize=16)(view_of)
+
+    def view(item: Item) -> View:
+        if isinstance(item, str):
+            return view_of(item)
+        if item.um_per_pixel is not None:
+            return item
+        return replace(measure(path_of(item)), centre=item.centre)
+
+    return view
+
+
+def _write_shards(
+    shards: Shards,
+    out: Path,
+    items: Sequence[Item],
+    write: Callable[[Path, Sequence[Item]], None],
+) -> None:
+    """Writes the shards that are not there yet, each by `write`."""
+    folder, kind = shard_folder(out)
+    done = shards.list_written()
+    for number in range(-(-len(items) // SHARD_ROWS)):
+        path = folder / shard_file(number, kind)
+        if path.name not in done:
+            chosen = items[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
+            write(path, chosen)
 
 
 def _tables(shards: Shards, out: Path) -> list[Path]:
@@ -101,20 +133,23 @@ def _is_finished(
     shards: Shards,
     out: Path,
     classifier: Classifier,
-    paths: list[str],
-    view_of: Callable[[str], View],
-    extra: ExtraColumns,
+    items: Sequence[Item],
+    view: Callable[[Item], View],
 ) -> bool:
     """Whether the table is whole, and of these images by this classifier; see `is_whole`."""
     tables, kind = _tables(shards, out), shard_folder(out)[1]
     if not tables or not all(path.is_file() for path in tables):
         return False
-    ends = classifier.predict([view_of(path) for path in ends_of(paths)])
-    names = classifier.card.classes.names
-    if not all(has_columns(path, kind, names, extra) for path in tables):
-        return False
+    ends = classifier.predict(list(map(view, ends_of(items))))
     rows = (values for path in tables for values in read_rows(path, kind, COMPARED))
-    return is_whole(rows, len(paths), ends, names, kind)
+    return is_whole(rows, items, ends, classifier.card.classes.names, kind)
+
+
+def _have_columns(shards: Shards, out: Path, classifier: Classifier, extra: ExtraColumns) -> bool:
+    """Whether the files of a table have the columns that are asked for."""
+    names, kind = classifier.card.classes.names, shard_folder(out)[1]
+    files = (path for path in _tables(shards, out) if path.is_file())
+    return all(has_columns(path, kind, names, extra) for path in files)
 
 
 def _clear(folder: Path, out: Path) -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Protocol
 
 from hemascope.batch.extra_columns import NO_EXTRA, ExtraColumns
+from hemascope.batch.inputs import Item
+from hemascope.batch.table import COLUMNS
 from hemascope.files import sha256_of, write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.serialization import from_json, to_json
@@ -37,30 +39,31 @@ class Job:
     images: int
     paths_sha256: str
     shard_rows: int = SHARD_ROWS
-    extra: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()  # but for those of the classes; older versions had others
 
 
 def job_of(
     classifier: Classifier,
-    names: Iterable[str],
+    names: Iterable[Item],
     images: int,
     um_per_pixel: float | str | None,
     extra: ExtraColumns = NO_EXTRA,
 ) -> Job:
     """The Job of classifying `images` images.
 
-    `names` are their paths, or the names of the files and row groups that they lie in.
+    `names` are their paths, with scales and places of their own, or the names of the files and row
+    groups that they lie in.
     """
     digest = hashlib.sha256()
     for name in names:
-        digest.update(os.fsencode(name) + b"\0")
+        digest.update(os.fsencode(name if isinstance(name, str) else repr(name)) + b"\0")
     return Job(
         card_sha256=sha256_of(to_json(classifier.card)),
         tta=classifier.tta,
         um_per_pixel=um_per_pixel,
         images=images,
         paths_sha256=digest.hexdigest(),
-        extra=tuple(extra.columns),
+        columns=(*COLUMNS, *extra.columns),
     )
 
 

@@ -40,6 +40,9 @@ COLUMNS: dict[str, type] = {
     "review": bool,
     "review_reasons": str,
     "notice": str,
+    "um_per_pixel": float,
+    "x": float,
+    "y": float,
 }
 
 
@@ -48,12 +51,15 @@ def row(
 ) -> dict[str, Any]:
     """A Prediction as a row of a table; None in the columns that do not apply."""
     values = dict.fromkeys(COLUMNS) | {
-        "path": (prediction.image_id or "").encode("utf-8", "backslashreplace").decode(),
+        "path": path_text(prediction.image_id or ""),
         "label": prediction.label,
         "probability": prediction.probability,
         "status": prediction.status,
         "notice": prediction.notice or None,
     }
+    if prediction.region is not None:
+        x, y = prediction.region.centre or (None, None)
+        values |= {"um_per_pixel": prediction.region.um_per_pixel, "x": x, "y": y}
     if prediction.uncertainty is not None:
         values |= {
             "prediction_set": "|".join(prediction.uncertainty.prediction_set),
@@ -65,6 +71,11 @@ def row(
         }
     chances = {f"p_{name}": prediction.probabilities.get(name) for name in names}
     return values | chances | extra.values(prediction)
+
+
+def path_text(path: str) -> str:
+    """A path as it stands in a table: bytes that are no text become escapes."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _text_of(laboratory: Laboratory | None) -> str | None:
@@ -192,12 +203,15 @@ def read_rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of a table that `table` wrote, by the suffix of its kind.
 
-    They hold the given columns at least; a .csv file holds the text of each field.
+    They hold those of the given columns that are there; a .csv file the text of each field.
     """
     if kind == ".parquet":
         import pyarrow.parquet as pq
 
-        yield from pq.read_table(source, columns=list(columns)).to_pylist()
+        with pq.ParquetFile(source) as file:
+            there = [name for name in file.schema_arrow.names if name in columns]
+            for batch in file.iter_batches(columns=there):
+                yield from batch.to_pylist()
         return
     assert isinstance(source, Path)
     with source.open(newline="", encoding="utf-8") as file:

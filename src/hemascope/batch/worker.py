@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from hemascope.batch.extra_columns import ExtraColumns
-from hemascope.batch.inputs import is_address
+from hemascope.batch.inputs import Item, is_address, path_of, view_of
 from hemascope.batch.parquet_images import Slice, images_of
 from hemascope.batch.shards import shard_file
 from hemascope.batch.storage import Folder, read, reason
@@ -26,16 +26,17 @@ from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.order import map_ahead
 from hemascope.predictions import Prediction
+from hemascope.preprocess import View
 
 READERS = 16  # files that a worker asks an object store for at once
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The images of one file of the table: their paths, or the slices that they are in."""
+    """The images of one file of the table, or the slices of Parquet files that they are in."""
 
     number: int
-    images: tuple[str, ...] = ()
+    images: tuple[Item, ...] = ()
     slices: tuple[Slice, ...] = ()
 
     @property
@@ -95,7 +96,7 @@ class Worker:
         problem, counts = "", Counter[Outcome]()
         deaths = ray.get(self.settings.attempts.begin.remote(shard.number)) - 1
         if deaths > self.settings.retries:
-            where = shard.images[0] if shard.images else shard.slices[0].file
+            where = path_of(shard.images[0]) if shard.images else shard.slices[0].file
             problem = (
                 f"{shard.file}: {deaths} workers died while they worked on it, one after the "
                 f"other; its images begin with {where}"
@@ -123,24 +124,27 @@ class Worker:
         return counts
 
     def predictions(self, shard: Shard) -> Iterator[Prediction]:
+        """The predictions of a shard's images, in order."""
         names: list[str] = []
         failures: dict[int, str] = {}
 
-        def contents() -> Iterator[str | bytes]:
-            for name, content in self._images(shard):
+        def views() -> Iterator[View]:
+            for item, content in self._images(shard):
                 if isinstance(content, ImageError):
                     failures[len(names)] = str(content)
-                names.append(name)
-                yield b"" if isinstance(content, ImageError) else content
+                names.append(path_of(item))
+                found = b"" if isinstance(content, ImageError) else content
+                yield replace(view_of(item, self.settings.um_per_pixel), image=found)
 
-        predictions = self.classifier.stream(contents(), um_per_pixel=self.settings.um_per_pixel)
+        predictions = self.classifier.stream(views())
         for index, prediction in enumerate(predictions):
             status = failures.get(index, prediction.status)
             yield replace(prediction, image_id=names[index], status=status)
 
-    def _images(self, shard: Shard) -> Iterator[tuple[str, str | bytes | ImageError]]:
+    def _images(self, shard: Shard) -> Iterator[tuple[Item, str | bytes | ImageError]]:
         with ThreadPoolExecutor(READERS) as pool:
-            contents = map_ahead(pool, self._content, shard.images, 2 * READERS)
+            names = [path_of(item) for item in shard.images]
+            contents = map_ahead(pool, self._content, names, 2 * READERS)
             yield from zip(shard.images, contents, strict=True)
         for row_group in shard.slices:
             yield from images_of(row_group, self._absolute(row_group.file))

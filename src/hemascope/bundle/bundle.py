@@ -13,7 +13,14 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
-from hemascope.bundle.card import CARD_FILE, Card, read_card, read_file, write_card
+from hemascope.bundle.card import (
+    CARD_FILE,
+    Card,
+    check_graph_hash,
+    read_card,
+    read_file,
+    write_card,
+)
 from hemascope.bundle.card_check import check_card
 from hemascope.errors import BundleError
 from hemascope.files import remove_torn, sha256_of, write_atomic
@@ -129,11 +136,7 @@ def _read_alone(folder: Path) -> Bundle:
             f"{folder}: not a bundle: cannot read {name} ({error.strerror}); a bundle is a folder "
             f"with {MODEL_FILE} and {CARD_FILE}"
         ) from None
-    if sha256_of(model) != card.model_sha256:
-        raise BundleError(
-            f"{folder}: {MODEL_FILE} is not the file that {CARD_FILE} describes "
-            "(its SHA-256 differs); copy or export the bundle again"
-        )
+    check_graph_hash(folder, MODEL_FILE, model, card.model_sha256)
     return Bundle(card, model)
 
 

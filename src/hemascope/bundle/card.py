@@ -134,6 +134,15 @@ def read_file(path: Path, most: int) -> bytes:
     return path.read_bytes()
 
 
+def check_graph_hash(folder: Path, name: str, graph: bytes, sha256: str) -> None:
+    """Raises BundleError for a graph that is not the file that the card beside it describes."""
+    if sha256_of(graph) != sha256:
+        raise BundleError(
+            f"{folder}: {name} is not the file that {CARD_FILE} describes (its SHA-256 differs); "
+            "copy or export it again"
+        )
+
+
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
     """The JSON of a card, whose numbers are finite and whose values are not nested too deeply."""
     try:

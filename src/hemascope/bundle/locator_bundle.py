@@ -14,12 +14,12 @@ import numpy as np
 
 from hemascope.arrays import Float32Array, ImageArray
 from hemascope.bundle.bundle import pretrained_folder
-from hemascope.bundle.card import CARD_FILE, read_file
+from hemascope.bundle.card import CARD_FILE, check_graph_hash, read_file
 from hemascope.bundle.card_check import check_nesting
 from hemascope.bundle.graph_check import check_graph
 from hemascope.bundle.session import Session
 from hemascope.errors import BundleError
-from hemascope.files import sha256_of, write_atomic
+from hemascope.files import write_atomic
 from hemascope.processors import count_processors
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.serialization import from_json, to_json
@@ -89,11 +89,7 @@ def read_locator(folder: Path | None = None) -> LocatorBundle:
         check_locator_card(card)
     except ValueError as error:
         raise BundleError(f"{folder / CARD_FILE}: {error}") from None
-    if sha256_of(model) != card.model_sha256:
-        raise BundleError(
-            f"{folder}: {LOCATOR_FILE} is not the file that {CARD_FILE} describes "
-            "(its SHA-256 differs); copy or export the locator again"
-        )
+    check_graph_hash(folder, LOCATOR_FILE, model, card.model_sha256)
     return LocatorBundle(card, model)
 
 

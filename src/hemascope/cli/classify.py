@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
 
-from hemascope.batch.extra_columns import choose_columns
-from hemascope.batch.inputs import Inputs, check_some_exist, find_inputs, is_address
-from hemascope.batch.local import classify_to
+from hemascope.batch.extra_columns import ExtraColumns, choose_columns
+from hemascope.batch.inputs import Inputs, check_some_exist, find_inputs, is_address, path_of
+from hemascope.batch.local import classify_to, make_viewer
 from hemascope.batch.path_list import read_paths
 from hemascope.batch.style import describe_images
 from hemascope.batch.tally import Tally
+from hemascope.bundle.bundle import Bundle
 from hemascope.cli.options import (
     BundlePath,
     Classes,
@@ -40,6 +43,7 @@ from hemascope.cli.terminal import (
 from hemascope.files import write_atomic
 from hemascope.folders import PassedOver
 from hemascope.inference.classifier import Classifier
+from hemascope.preprocess import View
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.reports.pages import GALLERY, Gallery, classification_page, explanation_page
 from hemascope.serialization import to_json
@@ -48,6 +52,7 @@ from hemascope.smear.locate import Locator
 
 if TYPE_CHECKING:
     from hemascope.batch.cluster_inputs import Sources
+    from hemascope.smear.measure_scales import ScaleFinder
 
 
 def classify(
@@ -76,9 +81,10 @@ def classify(
     ----------
     images
         Files, folders (with all below them, links followed), patterns like 'slides/*.png',
-        manifests (.csv), or - to read one path per line from standard input, with the line ends
-        and the encoding of any system. With --cluster also addresses, such as
-        s3://bucket/folder, and Parquet files with the columns path and bytes.
+        manifests (.csv), whose rows may have a scale and a place of their own, or - to read one
+        path per line from standard input, with the line ends and the encoding of any system. With
+        --cluster also addresses, such as s3://bucket/folder, and Parquet files with the columns
+        path and bytes.
     out_file
         The table: .csv, .jsonl or .parquet. One row per image: path, label, probability, status
         ("ok", or what is wrong with the file), and p_CLASS for every class. A name without a
@@ -106,6 +112,69 @@ def classify(
         With --cluster, the number of processes; by default one for each of its processors.
     """
     limit_pixels(max_pixels)
+    _check_options(cluster, workers, threads, um_per_pixel, report, resume)
+    refuse_existing(force, report, summary)
+    opened = open_bundle(bundle, classes)
+    settings = _Settings(
+        out_file or ("predictions" if cluster else "predictions.csv"),
+        opened,
+        choose_columns(opened.card, attributes, subtypes),
+        um_per_pixel,
+        tta,
+        resume,
+        force,
+    )
+    if cluster:
+        made = _classify_on_cluster(images, settings, workers)
+    else:
+        made = _classify_here(images, settings, threads, report)
+    if summary is not None:
+        write_atomic(summary, to_json({"tally": made.tally, "difference": made.difference}))
+    _print_tally(made.tally)
+    _print_notes(made)
+    written = " and ".join(str(path) for path in (settings.table, report, summary) if path)
+    _print_last_line(str(made.tally), made.passed_over, written)
+    return _exit_status(images, made.tally, made.passed_over, strict)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the options of `classify` say of any run, here or on a cluster."""
+
+    table: str
+    bundle: Bundle
+    extra: ExtraColumns
+    um_per_pixel: float | Literal["auto"] | None
+    tta: bool
+    resume: bool
+    force: bool
+
+    @property
+    def scale(self) -> float | None:
+        """The scale that is given for all images; None where it is measured, or not known."""
+        return None if self.um_per_pixel == "auto" else self.um_per_pixel
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What `classify` has to report; `field_note` and `finder` only of a run on this machine."""
+
+    tally: Tally
+    difference: str
+    passed_over: PassedOver
+    field_note: str = ""
+    finder: ScaleFinder | None = None
+
+
+def _check_options(
+    cluster: bool,
+    workers: int | None,
+    threads: int | None,
+    um_per_pixel: float | Literal["auto"] | None,
+    report: Path | None,
+    resume: bool,
+) -> None:
+    """Raises ValueError for options that exclude each other."""
     if workers is not None and not cluster:
         raise ValueError("--workers is a number of processes for --cluster")
     if threads is not None and cluster:
@@ -115,73 +184,69 @@ def classify(
         raise ValueError(f"a page is of all images; leave --report out to {other}")
     if um_per_pixel == "auto" and cluster:
         raise ValueError("--um-per-pixel auto is for this machine alone; give a --cluster a number")
-    finder = scale_finder() if um_per_pixel == "auto" else None
-    scale = None if um_per_pixel == "auto" else um_per_pixel
-    table = out_file or ("predictions" if cluster else "predictions.csv")
-    opened = open_bundle(bundle, classes)
-    extra = choose_columns(opened.card, attributes, subtypes)
-    note = ""
-    refuse_existing(force, report, summary)
-    with progress_bar("classifying") as progress:
-        if cluster:
-            from hemascope.batch.cluster import classify_on_cluster
 
-            sources = _sources(images)
-            passed_over = sources.passed_over
-            tally = classify_on_cluster(
-                table,
-                opened,
-                sources,
-                um_per_pixel=scale,
-                tta=tta,
-                extra=extra,
-                resume=resume,
-                force=force,
-                workers=workers,
-                progress=progress,
-            )
-            difference = tally.describe_difference(scale)
-        else:
-            if is_address(table):
-                raise ValueError(f"{table}: an object store is written to with --cluster")
-            classifier = Classifier(opened, threads, tta)
-            inputs = _inputs(images)
-            passed_over = inputs.passed_over
-            gallery = None if report is None else Gallery()
-            on_prediction = None if gallery is None else gallery.add
-            tally = classify_to(
-                Path(table),
-                classifier,
-                inputs.images,
-                on_prediction,
-                progress,
-                scale,
-                view_of=None if finder is None else finder.view,
-                extra=extra,
-                resume=resume,
-                force=force,
-            )
-            said = scale if finder is None else finder.usual
-            style = describe_images(classifier, inputs.images, said, tally)
-            difference = tally.describe_difference(said, style)
-            if report is not None and gallery is not None:
-                page = classification_page(
-                    gallery, tally, classifier, said, passed_over, difference
-                )
-                write_atomic(report, page)
-            note = note_fields(inputs.images, Locator.from_bundle)
-    if summary is not None:
-        write_atomic(summary, to_json({"tally": tally, "difference": difference}))
-    _print_tally(tally)
-    if note:
-        print_warning(note)
-    if finder is not None:
-        out.print(escape(str(finder)), soft_wrap=True, highlight=False)
-    if difference:
-        print_warning(difference)
-    written = " and ".join(str(path) for path in (table, report, summary) if path)
-    _print_last_line(str(tally), passed_over, written)
-    return _exit_status(images, tally, passed_over, strict)
+
+def _classify_on_cluster(images: list[str], settings: _Settings, workers: int | None) -> _Made:
+    from hemascope.batch.cluster import classify_on_cluster
+
+    sources = _sources(images)
+    with progress_bar("classifying") as progress:
+        tally = classify_on_cluster(
+            settings.table,
+            settings.bundle,
+            sources,
+            um_per_pixel=settings.scale,
+            tta=settings.tta,
+            extra=settings.extra,
+            resume=settings.resume,
+            force=settings.force,
+            workers=workers,
+            progress=progress,
+        )
+    return _Made(tally, tally.describe_difference(settings.scale), sources.passed_over)
+
+
+def _classify_here(
+    images: list[str], settings: _Settings, threads: int | None, report: Path | None
+) -> _Made:
+    if is_address(settings.table):
+        raise ValueError(f"{settings.table}: an object store is written to with --cluster")
+    classifier = Classifier(settings.bundle, threads, settings.tta)
+    inputs = _inputs(images)
+    finder = scale_finder() if settings.um_per_pixel == "auto" else None
+    gallery = None if report is None else Gallery()
+    with progress_bar("classifying") as progress:
+        tally = classify_to(
+            Path(settings.table),
+            classifier,
+            inputs.items,
+            None if gallery is None else gallery.add,
+            progress,
+            settings.scale,
+            view_of=None if finder is None else finder.view,
+            extra=settings.extra,
+            resume=settings.resume,
+            force=settings.force,
+        )
+        scale = settings.scale if finder is None else finder.usual
+        style = describe_images(classifier, inputs.items, scale, tally)
+        difference = tally.describe_difference(scale, style)
+        if report is not None and gallery is not None:
+            page = classification_page(gallery, tally, classifier, inputs.passed_over, difference)
+            write_atomic(report, page)
+        whole = [item for item in inputs.items if isinstance(item, str)]
+        note = note_fields(whole, Locator.from_bundle) if whole else ""
+    return _Made(tally, difference, inputs.passed_over, note, finder)
+
+
+def _print_notes(made: _Made) -> None:
+    """What the user should know beside the counts."""
+    if made.field_note:
+        print_warning(made.field_note)
+    if made.finder is not None:
+        out.print(escape(str(made.finder)), soft_wrap=True, highlight=False)
+    if made.difference:
+        print_warning(made.difference)
 
 
 def explain(
@@ -215,23 +280,23 @@ def explain(
     limit_pixels(max_pixels)
     refuse_existing(force, out_file)
     inputs = find_inputs(images)
-    paths = inputs.images
-    if len(paths) > GALLERY:
-        raise ValueError(f"{len(paths)} images are too many for one page; give {GALLERY} at most")
+    items = inputs.items
+    if len(items) > GALLERY:
+        raise ValueError(f"{len(items)} images are too many for one page; give {GALLERY} at most")
     classifier = Classifier(open_bundle(bundle, classes))
-    if um_per_pixel == "auto":
-        finder = scale_finder()
-        predictions = classifier.predict([finder.view(path) for path in paths])
+    finder = scale_finder() if um_per_pixel == "auto" else None
+    scale = None if um_per_pixel == "auto" else um_per_pixel
+    viewer = make_viewer(finder.view if finder else partial(View, um_per_pixel=scale))
+    predictions = classifier.predict(list(map(viewer, items)))
+    if finder is not None:
         out.print(escape(str(finder)), soft_wrap=True, highlight=False)
-    else:
-        predictions = classifier.predict(paths, um_per_pixel=um_per_pixel)
     unreadable = sum(prediction.label is None for prediction in predictions)
-    if unreadable == len(paths):
-        raise ValueError(f"{paths[0]}: {predictions[0].status}; no image could be read")
+    if unreadable == len(items):
+        raise ValueError(f"{path_of(items[0])}: {predictions[0].status}; no image could be read")
     with progress_bar("explaining") as progress:
         page = explanation_page(predictions, classifier, progress, search_mask)
     write_atomic(out_file, page)
-    done = f"{len(paths) - unreadable} images explained, {unreadable} could not be read"
+    done = f"{len(items) - unreadable} images explained, {unreadable} could not be read"
     _print_last_line(done, inputs.passed_over, str(out_file))
     return 0
 

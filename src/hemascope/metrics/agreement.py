@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import exp, isfinite, lgamma, nan, sqrt
+from math import comb, exp, isfinite, lgamma, nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hemascope.arrays import FloatArray, IntArray
-from hemascope.metrics.intervals import Z_95
+from hemascope.metrics.intervals import Z_95, exact_interval
 from hemascope.records import Estimate
 
 TIE = 1e-9  # relative: two tables whose chances differ less are equally likely
@@ -127,6 +127,36 @@ def weighted_kappa(first: Sequence[int], second: Sequence[int], categories: int)
     weights = np.square(ranks[:, None] - ranks[None, :], dtype=np.float64)
     expected = float((weights * chance).sum())
     return 1 - float((weights * seen).sum()) / expected if expected else nan
+
+
+def cohen_kappa(confusion: ArrayLike) -> Estimate:
+    """Agreement of two raters (K,K) beyond chance, with a 95 % interval; None if chance is all.
+
+    The interval is the exact one of the share on which they agree, with the agreement by chance
+    taken as known. Cohen, "A coefficient of agreement for nominal scales", Educational and
+    Psychological Measurement 20 (1960). It supposes that cells are independent.
+    """
+    seen = np.asarray(confusion, dtype=np.float64)
+    n = int(seen.sum())
+    if not n:
+        return Estimate(None, 0, None, None)
+    chance = float(seen.sum(axis=1) @ seen.sum(axis=0)) / n**2
+    agreed = exact_interval(int(np.trace(seen)), n)
+    if chance == 1 or agreed.value is None or agreed.low is None or agreed.high is None:
+        return Estimate(None, n, None, None)
+    value, low, high = (
+        (x - chance) / (1 - chance) for x in (agreed.value, agreed.low, agreed.high)
+    )
+    return Estimate(value, n, max(-1.0, low), high)
+
+
+def chance_of_pairs(better: int, worse: int) -> float:
+    """How often so uneven a division of untied pairs comes by chance: the exact sign test.
+
+    Two-sided; McNemar's test where pairs are right and wrong answers. 1 without pairs.
+    """
+    n, fewer = better + worse, min(better, worse)
+    return min(1.0, float(2 * sum(comb(n, k) for k in range(fewer + 1)) / 2**n))
 
 
 def into_categories(percentages: ArrayLike, edges: Sequence[float]) -> IntArray:

@@ -18,7 +18,7 @@ from hemascope.models.efficientnet import (
     Design,
     EfficientNet,
 )
-from hemascope.models.network import CellNetwork, StainNormalisation
+from hemascope.models.network import CellNetwork, LightNormalisation, StainNormalisation
 from hemascope.models.resnet import ResNet18
 from hemascope.models.simple_cnn import SimpleCNN
 
@@ -64,6 +64,7 @@ def create_model(
     drop_rate: float = 0.3,
     drop_path_rate: float = 0.2,
     normalise_stain: bool = False,
+    normalise_light: bool = False,
     input_upscale: float = 1.0,
     mixstyle: float = 0.0,
 ) -> CellNetwork:
@@ -86,6 +87,8 @@ def create_model(
         without residual branches have none.
     normalise_stain
         Bring every image to one stain and light first.
+    normalise_light
+        Bring every image to one light and ground first, and leave its stain as it is.
     input_upscale
         How many times larger the image is made then.
     mixstyle
@@ -99,7 +102,7 @@ def create_model(
     Raises
     ------
     ValueError
-        For an unknown name, fewer than two classes, or a rate out of range.
+        For an unknown name, fewer than two classes, a rate out of range, or both normalisations.
 
     Examples
     --------
@@ -115,8 +118,12 @@ def create_model(
     for rate_name, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
         if not 0.0 <= rate < 1.0:
             raise ValueError(f"{rate_name} must be at least 0 and below 1, not {rate}")
+    if normalise_stain and normalise_light:
+        raise ValueError("normalise_stain normalises the light as well; leave out normalise_light")
     network = MODELS[name](num_classes, squeeze_excite, drop_rate, drop_path_rate)
     if normalise_stain:
         network.staining = StainNormalisation()
+    if normalise_light:
+        network.staining = LightNormalisation()
     network.input_upscale, network.mixstyle = input_upscale, mixstyle
     return network

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from hemascope.models.gradients import spatial_mean, strided_depthwise
+from hemascope.models.gradients import depthwise, spatial_mean
 
 
 class ConvNormAct(nn.Sequential):
@@ -25,7 +25,7 @@ class ConvNormAct(nn.Sequential):
         groups: int = 1,
         act: type[nn.Module] | None = nn.SiLU,
     ) -> None:
-        convolution = StridedDepthwise if groups > 1 and stride > 1 else nn.Conv2d
+        convolution = Depthwise if groups > 1 else nn.Conv2d
         padding = kernel // 2
         layers: list[nn.Module] = [
             convolution(
@@ -38,14 +38,14 @@ class ConvNormAct(nn.Sequential):
         super().__init__(*layers)
 
 
-class StridedDepthwise(nn.Conv2d):
-    """A depthwise convolution with a stride, with a gradient of its own under autocast."""
+class Depthwise(nn.Conv2d):
+    """A depthwise convolution, with a gradient of its own under autocast on a processor."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N,K,h,w) → (N,K,ceil(h/stride),ceil(w/stride))."""
         if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return super().forward(x)
-        return strided_depthwise(x, self.weight.to(x.dtype), self.stride[0])
+        return depthwise(x, self.weight.to(x.dtype), self.stride[0])
 
 
 class SqueezeExcite(nn.Module):

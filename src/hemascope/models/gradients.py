@@ -22,13 +22,14 @@ def spatial_mean(x: Tensor) -> Tensor:
     return x.mean((2, 3), keepdim=True)
 
 
-def strided_depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """Depthwise convolution (N,K,h,w) * (K,1,k,k), k odd, padded by k//2, in one precision.
 
-    Its gradient is taken as that of stride 1, with zeros at the places that the stride leaves
-    out: oneDNN's own takes up to ten times as long in bfloat16.
+    The gradient of a stride is taken as that of stride 1, with zeros at the places that the stride
+    leaves out, and the weight's is computed in single precision: oneDNN's own take up to ten and
+    up to five times as long in bfloat16.
     """
-    return cast(Tensor, _StridedDepthwise.apply(x, weight, stride))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Depthwise.apply(x, weight, stride))  # type: ignore[no-untyped-call]
 
 
 class _SpatialMean(torch.autograd.Function):
@@ -43,7 +44,7 @@ class _SpatialMean(torch.autograd.Function):
         return torch.empty_like(x).copy_(gradient / (x.shape[2] * x.shape[3]))
 
 
-class _StridedDepthwise(torch.autograd.Function):
+class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -54,12 +55,24 @@ class _StridedDepthwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        wanted = [*ctx.needs_input_grad[:2], False]  # a weight may be frozen
-        padding, channels = weight.shape[-1] // 2, x.shape[1]
-        spread = torch.zeros_like(x)
-        spread[:, :, :: ctx.stride, :: ctx.stride] = gradient
-        of_x, of_weight, _ = torch.ops.aten.convolution_backward(
-            spread, x, weight, None, [1, 1], [padding] * 2, [1, 1], False, [0, 0], channels,
-            wanted,
-        )  # fmt: skip
-        return of_x, of_weight, None
+        of_x = of_weight = None
+        if ctx.stride > 1:
+            spread = torch.zeros_like(x)
+            spread[:, :, :: ctx.stride, :: ctx.stride] = gradient
+            gradient = spread
+        if ctx.needs_input_grad[0]:
+            of_x = _gradients(gradient, x, weight, [True, False, False])[0]
+        if ctx.needs_input_grad[1]:
+            single = [t.float() if t.dtype == torch.bfloat16 else t for t in (gradient, x, weight)]
+            of_weight = _gradients(*single, [False, True, False])[1]
+        return of_x, None if of_weight is None else of_weight.to(weight.dtype), None
+
+
+def _gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Those of x, of the weight and of no bias, at stride 1."""
+    padding, channels = weight.shape[-1] // 2, x.shape[1]
+    return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+        gradient, x, weight, None, [1, 1], [padding] * 2, [1, 1], False, [0, 0], channels, wanted
+    )

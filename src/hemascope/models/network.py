@@ -8,6 +8,7 @@ from typing import NamedTuple, Self, cast
 import torch
 from torch import Tensor, nn
 
+from hemascope.models.blocks import Depthwise
 from hemascope.models.gradients import spatial_mean
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -36,8 +37,8 @@ class CellNetwork(nn.Module):
     """Images (N,3,S,S), RGB in 0..1 → feature maps (N,K,h,w) → mean (N,K) → logits (N,C).
 
     Normalisation by ImageNet's mean and deviation is the first layer, so that nothing outside
-    has to know of it; `staining` before it is the identity or a StainNormalisation, and
-    `input_upscale` is how many times larger the image is made then, for finer maps. Since the
+    has to know of it; `staining` before it is the identity, a StainNormalisation or a
+    LightNormalisation, and `input_upscale` is how many times larger the image is made then, for finer maps. Since the
     logits are linear in the mean of the feature maps, the class activation map (Zhou et al., CVPR
     2016) is the same linear layer at each place, and equals Grad-CAM at the last convolution
     (Selvaraju et al., ICCV 2017) up to its scale and ReLU.
@@ -66,14 +67,18 @@ class CellNetwork(nn.Module):
         self.head = nn.Linear(num_features, num_classes)
         self.apply(initialise)
 
-    def freeze(self, layers: int, statistics: bool = False) -> None:
+    def freeze(self, layers: int, statistics: bool = False, depthwise: bool = False) -> None:
         """Keeps the first so many layers below `maps` from learning; their statistics stay too.
 
-        With `statistics`, all layers normalise by the statistics that they have.
+        With `statistics`, all layers normalise by the statistics that they have, and with
+        `depthwise`, all depthwise convolutions keep their weights.
         """
         self.frozen_layers, self.frozen_statistics = layers, statistics
         for layer in list(self.maps.children())[:layers]:
             layer.requires_grad_(False)
+        for module in self.maps.modules() if depthwise else ():
+            if isinstance(module, Depthwise):
+                module.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
@@ -164,6 +169,32 @@ class StainNormalisation(nn.Module):
         stained = ordered[:, :, round(self.STAINED * last)][:, :, None, None]
         unit = (stained - ground).clamp(min=self.LEAST) / self.densities
         return torch.exp(-(density - ground) / unit).clamp(max=1.0)
+
+
+class LightNormalisation(nn.Module):
+    """Images as they would be on the ground of PBC's images: (N,3,S,S) in 0..1 → the same.
+
+    A channel's optical density is taken from the image's ground, and PBC's is added: by Beer and
+    Lambert's law, this exchanges the light and the ground and leaves the dyes as they are.
+    """
+
+    QUANTILE = 0.15  # of a channel's density: the ground's
+    DENSITIES = (0.004, 0.112, 0.233)  # the median of PBC's
+
+    densities: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        ground = torch.tensor(self.DENSITIES).view(1, 3, 1, 1)
+        self.register_buffer("densities", ground, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N,3,S,S) in 0..1 → the same shape."""
+        density = -images.clamp(min=1 / 255).log()
+        ordered = nn.functional.avg_pool2d(density, 2).flatten(2).sort(2).values  # (N,3,S²/4)
+        last = int(ordered.shape[2]) - 1  # a number, in tracing too
+        ground = ordered[:, :, round(self.QUANTILE * last)][:, :, None, None]
+        return torch.exp(ground - density - self.densities).clamp(max=1.0)
 
 
 def mix_styles(maps: Tensor, share: float) -> Tensor:

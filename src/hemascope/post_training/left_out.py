@@ -132,14 +132,14 @@ def _mean_accuracy(cells: LeftOutCells, offsets: FloatArray) -> float:
     return float(
         np.mean(
             [
-                _balanced_accuracy(predicted[names == name], cells.targets[names == name])
+                balanced_accuracy(predicted[names == name], cells.targets[names == name])
                 for name in dict.fromkeys(cells.laboratories)
             ]
         )
     )
 
 
-def _balanced_accuracy(predicted: AnyIntArray, targets: AnyIntArray) -> float:
+def balanced_accuracy(predicted: AnyIntArray, targets: AnyIntArray) -> float:
     """The mean recall of the classes with ten cells or more, of predictions (N,) among all."""
     classes, counts = np.unique(targets[targets >= 0], return_counts=True)
     recalls = [(predicted[targets == k] == k).mean() for k in classes[counts >= LEAST_PER_CLASS]]

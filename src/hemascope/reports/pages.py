@@ -78,14 +78,13 @@ def classification_page(
     gallery: Gallery,
     tally: Tally,
     classifier: Classifier,
-    um_per_pixel: float | None = None,
     passed_over: PassedOver = NOTHING,
     difference: str = "",
 ) -> str:
     """Counts per class, a gallery with class activation maps, and the files that failed.
 
-    `um_per_pixel` is what the images were classified with; `passed_over` is what was found beside
-    them, and `difference` says how they differ from the training images, if they do.
+    `passed_over` is what was found beside the images, and `difference` says how they differ from
+    the training images, if they do.
     """
     colours = {cell_class.name: cell_class.colour for cell_class in classifier.card.classes}
     most = max(tally.per_class.values(), default=0) or 1

@@ -214,7 +214,7 @@ def name_field(
         with decoded(path) as found:
             located = probe.located.get(path) or locator.locate(found.image, width, path)
             whole = [cell for cell in located.select("white") if not cell.at_border]
-            named = _name_cells(found.image, path, whole, width, classifier)
+            named = name_cells(found.image, path, whole, width, classifier)
     except ImageError as error:
         return NamedField(sample, path, str(error), um_per_pixel=width)
     return NamedField(
@@ -229,13 +229,14 @@ def name_field(
     )
 
 
-def _name_cells(
+def name_cells(
     image: Image.Image,
     path: str,
     cells: Sequence[LocatedCell],
     um_per_pixel: float | None,
     classifier: Classifier,
 ) -> dict[LocatedCell, Prediction]:
+    """What the model names each of these cells of a field; none where the scale is not known."""
     if um_per_pixel is None:
         return {}
     reach = classifier.card.input.side(image, um_per_pixel)

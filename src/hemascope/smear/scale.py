@@ -6,21 +6,20 @@ be smaller or larger than 7.2 µm on average is not in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from hemascope.arrays import FloatArray
 from hemascope.data.external import RED_CELL_MICRONS
 from hemascope.preprocess import UM_PER_PIXEL
-from hemascope.smear.records import LocatedCell, LocatedField, Scale
+from hemascope.smear.records import LocatedCell, Scale
 
 LEAST_CELLS, ENOUGH_ALONE = 3, 8
 LEAST_SCORE = 0.4
 LARGEST_ASPECT = 1.4  # of a red cell that is measured
 LARGEST_OVERLAP = 0.15  # of its box with another's, as a part of its own
 RESAMPLES = 400
-APART = 1.25  # ratio of two fields' scales from which on they are of two magnifications
 WIDE = 1.25  # ratio of the ends of an interval that tells nothing
 
 
@@ -35,26 +34,26 @@ def measure_scale(cells: Sequence[LocatedCell]) -> tuple[Scale | None, str]:
     >>> round(measure_scale(row)[0].um_per_pixel, 3)
     0.18
     """
-    return _scale_of(measured_diameters(cells))
-
-
-def pool_scales(fields: Iterable[LocatedField]) -> tuple[Scale | None, str]:
-    """The scale of a sample, from the red cells of all of its fields, and what must be said of it.
-
-    There is none where the fields are of two magnifications, of which the sentence names one each.
-    """
-    told = [field for field in fields if field.status == "ok"]
-    scaled = sorted(
-        (field for field in told if field.scale is not None), key=lambda field: _width(field)
-    )
-    if len(scaled) > 1 and _width(scaled[-1]) > APART * _width(scaled[0]):
-        low, high = scaled[0], scaled[-1]
+    diameters = measured_diameters(cells)
+    n = len(diameters)
+    if n < LEAST_CELLS:
         return None, (
-            f"the fields are of several magnifications: {low.path} has {_width(low):.3g} and "
-            f"{high.path} {_width(high):.3g} µm a pixel; count them as samples of their own"
+            f"the scale cannot be told: {n} whole red cells were found, {LEAST_CELLS} are needed"
         )
-    parts = [measured_diameters(field.cells) for field in told]
-    return _scale_of(np.concatenate(parts) if parts else np.zeros(0))
+    draws = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
+    medians = np.median(diameters[draws], axis=1)
+    low, high = (RED_CELL_MICRONS / np.quantile(medians, [0.975, 0.025])).tolist()
+    scale = Scale(RED_CELL_MICRONS / float(np.median(diameters)), low, high, n)
+    if scale.high > WIDE * scale.low:
+        return None, (
+            f"the scale cannot be told: the {n} red cells differ too much, which gives "
+            f"{scale.low:.3g} to {scale.high:.3g} µm a pixel"
+        )
+    if not UM_PER_PIXEL[0] <= scale.um_per_pixel <= UM_PER_PIXEL[1]:
+        return None, (
+            f"the scale cannot be told: {scale.um_per_pixel:.3g} µm a pixel is no microscope's"
+        )
+    return scale, ""
 
 
 def measured_diameters(cells: Sequence[LocatedCell]) -> FloatArray:
@@ -85,29 +84,3 @@ def _most_covered(boxes: FloatArray, others: FloatArray) -> FloatArray:
     shared = np.clip(high - low, 0, None).prod(axis=2)
     shared[(boxes[:, None] == others[None]).all(axis=2)] = 0  # of itself
     return np.asarray(shared.max(axis=1) / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
-
-
-def _scale_of(diameters: FloatArray) -> tuple[Scale | None, str]:
-    n = len(diameters)
-    if n < LEAST_CELLS:
-        return None, (
-            f"the scale cannot be told: {n} whole red cells were found, {LEAST_CELLS} are needed"
-        )
-    draws = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
-    medians = np.median(diameters[draws], axis=1)
-    low, high = (RED_CELL_MICRONS / np.quantile(medians, [0.975, 0.025])).tolist()
-    scale = Scale(RED_CELL_MICRONS / float(np.median(diameters)), low, high, n)
-    if scale.high > WIDE * scale.low:
-        return None, (
-            f"the scale cannot be told: the {n} red cells differ too much, which gives "
-            f"{scale.low:.3g} to {scale.high:.3g} µm a pixel"
-        )
-    if not UM_PER_PIXEL[0] <= scale.um_per_pixel <= UM_PER_PIXEL[1]:
-        return None, (
-            f"the scale cannot be told: {scale.um_per_pixel:.3g} µm a pixel is no microscope's"
-        )
-    return scale, ""
-
-
-def _width(field: LocatedField) -> float:
-    return field.scale.um_per_pixel if field.scale else 0.0

@@ -54,7 +54,8 @@ def _accuracies(studies: Sequence[Study]) -> Table:
         for study in studies:
             runs = study.of(experiment)
             if runs:
-                row += [_short(validation(runs)), _short(accuracy_on_test(study, experiment))]
+                metrics = validation(runs), accuracy_on_test(study, experiment)
+                row += [percent(metric, short=True) for metric in metrics]
             else:
                 row += [NOT_RUN, NOT_RUN]
         rows.append(tuple(row))
@@ -67,15 +68,6 @@ def _accuracies(studies: Sequence[Study]) -> Table:
         f"In percent, of {validated} validation images and {len(result.test.targets)} test images; "
         "the paper's are of 640 and 1,000.",
     )
-
-
-def _short(metric: Metric | None) -> str:
-    """97.8 (96.4 – 98.7), in percent."""
-    if metric is None or metric.value is None:
-        return "–"
-    if metric.low is None or metric.high is None:
-        return f"{100 * metric.value:.1f}"
-    return f"{100 * metric.value:.1f} ({100 * metric.low:.1f} – {100 * metric.high:.1f})"
 
 
 def _claims(studies: Sequence[Study]) -> Table:

@@ -241,16 +241,14 @@ def _efficiency_row(title: str, runs: Sequence[Run]) -> tuple[str, ...]:
     )
 
 
-def percent(metric: Metric | None) -> str:
-    """99.1 % (98.3 – 99.5, n = 1000), or a dash."""
+def percent(metric: Metric | None, *, short: bool = False) -> str:
+    """99.1 % (98.3 – 99.5, n = 1000), or 99.1 (98.3 – 99.5) where it is to be short, or a dash."""
     if metric is None or metric.value is None:
         return "–"
+    unit, n = ("", "") if short else (" %", f", n = {metric.n}")
     if metric.low is None or metric.high is None:
-        return f"{100 * metric.value:.1f} %"
-    return (
-        f"{100 * metric.value:.1f} % ({100 * metric.low:.1f} – {100 * metric.high:.1f}, "
-        f"n = {metric.n})"
-    )
+        return f"{100 * metric.value:.1f}{unit}"
+    return f"{100 * metric.value:.1f}{unit} ({100 * metric.low:.1f} – {100 * metric.high:.1f}{n})"
 
 
 def points(difference: Estimate) -> str:

@@ -122,7 +122,7 @@ class Run:
         network = network_of(recipe, len(data.classes))
         if start is not None:
             load_start(network, start)
-        network.freeze(recipe.frozen_layers, recipe.frozen_statistics)
+        network.freeze(recipe.frozen_layers, recipe.frozen_statistics, recipe.frozen_depthwise)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: nn.Module = network.to(self.accelerator.device)
         self.auxiliary = data.auxiliary if recipe.auxiliary_weight > 0 else None
@@ -288,6 +288,7 @@ def network_of(recipe: Recipe, num_classes: int) -> CellNetwork:
         drop_rate=recipe.drop_rate,
         drop_path_rate=recipe.drop_path_rate,
         normalise_stain=recipe.normalise_stain,
+        normalise_light=recipe.normalise_light,
         input_upscale=recipe.input_upscale,
         mixstyle=recipe.mixstyle,
     )

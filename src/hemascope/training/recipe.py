@@ -86,8 +86,13 @@ class Recipe:
     """How many of the first layers keep the weights and statistics that they start from."""
     frozen_statistics: bool = False
     """Normalise by the statistics that the network starts from, in all layers."""
+    frozen_depthwise: bool = False
+    """Keep the weights of all depthwise convolutions that the network starts from; their gradients
+    are what takes longest on a processor."""
     normalise_stain: bool = False
     """Bring every image to one stain and light inside the network."""
+    normalise_light: bool = False
+    """Bring every image to one light and ground inside the network, and leave its stain."""
     input_upscale: float = 1.0
     """How many times the network enlarges its input, for finer maps of the same image."""
     image_size: int = 224
@@ -185,6 +190,10 @@ class Recipe:
             _range(name, getattr(self, name), 0, 1)
         _range("auxiliary_weight", self.auxiliary_weight, 0, 10)
         _range("microns", self.microns or 1, 1, 100)
+        if self.normalise_stain and self.normalise_light:
+            raise ValueError(
+                "normalise_stain normalises the light as well; leave out normalise_light"
+            )
         if not self.squeeze_excite and self.model in WITHOUT_SQUEEZE_EXCITE:
             raise ValueError(f"{self.model} has no squeeze-and-excitation to leave out")
 

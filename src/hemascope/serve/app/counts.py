@@ -96,7 +96,10 @@ async def get_file(request: Request) -> Response:
 def _find(request: Request) -> Job:
     job = service_of(request).jobs.jobs.get(request.path_params["id"])
     if job is None:
-        raise ProblemError(404, "no such count; finished ones are kept for a while only")
+        raise ProblemError(
+            404,
+            "no such count; finished ones are kept for a while, over a restart only with --store",
+        )
     return job
 
 

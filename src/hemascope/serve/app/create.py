@@ -33,10 +33,12 @@ def create_app(
     counting: Counting,
     pages: Sequence[BaseRoute] = (),
     running: Callable[[], AbstractContextManager[None]] = nullcontext,
+    counts: Path | None = None,
 ) -> Starlette:
     """The service for one classifier and one locator.
 
     `pages` guard themselves, by sessions. `running` is entered while the service runs.
+    `counts` is a folder in which counts outlive the service.
     """
     metrics = Metrics()
 
@@ -44,11 +46,14 @@ def create_app(
     async def live(app: Starlette) -> AsyncIterator[None]:
         with running(), TemporaryDirectory(prefix="hemascope-serve-") as folder:
             batcher = Batcher(counting.classifier, settings, metrics)
-            jobs = CountJobs(counting, Path(folder), settings.jobs, settings.kept)
+            place = counts or Path(folder) / "counts"
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+            jobs = CountJobs(counting, place, settings.jobs, settings.kept, counts is not None)
             app.state.service = Service(
                 settings, counting.classifier, batcher, jobs, metrics, Path(folder)
             )
             await batcher.start()
+            jobs.resume()
             yield
             await batcher.close()
             await jobs.close(settings.drain)

@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import msgspec
 from markupsafe import escape
 
 from hemascope.errors import HemascopeError
 from hemascope.escaping import escape_formula
+from hemascope.files import write_atomic
 from hemascope.reports.count_pages import count_page
 from hemascope.serialization import to_json
 from hemascope.serve.app.archives import Upload
@@ -38,6 +40,7 @@ KINDS = {
 }
 """The result files by name, with their media types."""
 
+RECORD = "job.json"
 logger = logging.getLogger("hemascope.serve")
 
 
@@ -80,13 +83,34 @@ class Job:
 
 
 class CountJobs:
-    """The counts of a service. One runs at a time; `kept` finished ones stay, the latest."""
+    """The counts of a service. One runs at a time; `kept` finished ones stay, the latest.
 
-    def __init__(self, counting: Counting, folder: Path, most: int, kept: int) -> None:
+    With `survives`, the folder outlives the service: what it left unfinished is counted after the
+    next start. Otherwise a stop cancels it.
+    """
+
+    def __init__(
+        self, counting: Counting, folder: Path, most: int, kept: int, survives: bool = False
+    ) -> None:
         self.counting, self.folder, self.most, self.kept = counting, folder, most, kept
+        self.survives, self._stopping = survives, False
         self.jobs: dict[str, Job] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="count")
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def resume(self) -> None:
+        """Finds the jobs of an earlier service in the folder, and goes on with unfinished ones."""
+        found = []
+        for folder in self.folder.iterdir():
+            if (folder / RECORD).exists():
+                found.append(_read(folder))
+            else:  # its fields had not all arrived
+                shutil.rmtree(folder, ignore_errors=True)
+        for job in sorted(found, key=lambda job: job.created):
+            self.jobs[job.id] = job
+            if not job.is_over:
+                job.state, job.done = "waiting", 0
+                self.submit(job)
 
     @property
     def unfinished(self) -> int:
@@ -118,6 +142,7 @@ class CountJobs:
 
     def submit(self, job: Job) -> None:
         """Lets a job that is known wait for its turn."""
+        self._save(job)
         task = asyncio.create_task(self._run(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -128,6 +153,7 @@ class CountJobs:
         if job.state == "waiting":
             job.state = "cancelled"
             shutil.rmtree(job.folder / "fields", ignore_errors=True)
+            self._save(job)
 
     def forget(self, job: Job) -> None:
         """Forgets a job, with its files."""
@@ -135,11 +161,12 @@ class CountJobs:
         shutil.rmtree(job.folder, ignore_errors=True)
 
     async def close(self, seconds: float) -> None:
-        """Lets the jobs go on for so long, and then cancels them."""
+        """Lets the jobs go on for so long, and then stops them; see `survives`."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
+        self._stopping = True
         for job in self.jobs.values():
-            if not job.is_over:
+            if not job.is_over and not self.survives:
                 self.cancel(job)
         await asyncio.gather(*self._tasks)
         self._pool.shutdown()
@@ -149,17 +176,24 @@ class CountJobs:
             await asyncio.get_running_loop().run_in_executor(self._pool, self._count, job)
             job.state = "cancelled" if job.cancelled and job.state != "done" else "done"
         except CancelledError:
+            if not job.cancelled:  # the service stops; the job waits for the next one
+                return
             job.state = "cancelled"
         except HemascopeError as error:
             job.state, job.problem = "failed", _without_paths(str(error), job)
         except Exception:
             logger.exception("the count %s failed", job.id)
             job.state, job.problem = "failed", "the service failed; its log says why"
-        finally:
-            shutil.rmtree(job.folder / "fields", ignore_errors=True)
+        self._save(job)
+        shutil.rmtree(job.folder / "fields", ignore_errors=True)
+
+    def _save(self, job: Job) -> None:
+        """Keeps what is known of a job, in the folder of a service that comes after."""
+        if self.survives and job.folder.exists():
+            write_atomic(job.folder / RECORD, msgspec.json.encode(job, enc_hook=str))
 
     def _count(self, job: Job) -> None:
-        if job.cancelled:
+        if job.cancelled or self._stopping:
             raise CancelledError("cancelled")
         job.state = "running"
         sample = Sample(job.sample, tuple(str(upload.path) for upload in job.uploads), job.wbc)
@@ -167,7 +201,9 @@ class CountJobs:
         def advance(done: int, total: int) -> None:
             job.done = done
 
-        naming = self.counting.name(sample, job.um_per_pixel, advance, lambda: job.cancelled)
+        naming = self.counting.name(
+            sample, job.um_per_pixel, advance, lambda: job.cancelled or self._stopping
+        )
         fields = list(naming)
         self._write(job, self.counting.count(sample, fields, job.um_per_pixel), fields)
 
@@ -185,6 +221,15 @@ class CountJobs:
             "report.html": page.encode(),
         }.items():
             (job.folder / name).write_bytes(content)
+
+
+def _read(folder: Path) -> Job:
+    """A job that `_save` has kept, wherever its folder is now."""
+    content = (folder / RECORD).read_bytes()
+    job = msgspec.json.decode(content, type=Job, dec_hook=lambda kind, text: kind(text))
+    job.folder = folder
+    job.uploads = [Upload(folder / "fields" / one.path.name, one.name) for one in job.uploads]
+    return job
 
 
 def to_csv(count: DifferentialCount, counting: Counting) -> bytes:

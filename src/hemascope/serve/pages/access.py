@@ -15,6 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from hemascope.serve.app.bodies import kind_of, read_body
 from hemascope.serve.app.problems import ProblemError
 from hemascope.serve.pages.station import Station
+from hemascope.serve.pages.texts import Texts, choose_language, read_texts
 from hemascope.serve.store.people import Role, User, find_session, is_csrf
 from hemascope.serve.store.review import ConflictError
 
@@ -32,12 +33,23 @@ class Call:
     user: User
     form: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def texts(self) -> Texts:
+        """The texts in the language of this station, or else of the browser."""
+        return texts_for(self.station, self.request)
+
     def text(self, name: str, longest: int = 2000) -> str:
         """A text of the form. Raises ProblemError for one that is missing or too long."""
         found = self.form.get(name)
         if not isinstance(found, str) or len(found) > longest:
             raise ProblemError(400, f"{name} must be a text of up to {longest} characters")
         return found
+
+
+def texts_for(station: Station, request: Request) -> Texts:
+    """The texts in the language of a station, or else of the browser."""
+    accepted = request.headers.get("accept-language", "")
+    return read_texts(station.language or choose_language(accepted))
 
 
 Handler: TypeAlias = Callable[[Call], Response]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from markupsafe import Markup
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from hemascope.classes import find_counted_class
 from hemascope.records import Proportion
 from hemascope.serve.app.problems import ProblemError
 from hemascope.serve.pages.access import Call
 from hemascope.serve.pages.render import render
-from hemascope.serve.store.labels import OUTSIDE, UNIDENTIFIED, labels_of
+from hemascope.serve.store.labels import UNIDENTIFIED, labels_of
+from hemascope.serve.store.proficiency import list_hidden
 from hemascope.serve.store.recount import live_classes, machine_classes
+from hemascope.serve.store.references import find_references
 from hemascope.serve.store.review import (
     ReviewedCell,
     comment_cell,
@@ -24,10 +24,11 @@ from hemascope.serve.store.review import (
     redo,
     undo,
 )
+from hemascope.serve.store.review_time import mark_opened
 from hemascope.serve.store.samples import StoredSample, find_sample, list_images
 from hemascope.serve.store.signing import list_signatures
 
-KEYS = "1234567890qwertyuiop"
+KEYS = "0123456789qwertyuiop"
 
 
 def find(call: Call, connection: Connection) -> StoredSample:
@@ -35,43 +36,72 @@ def find(call: Call, connection: Connection) -> StoredSample:
     sample = find_sample(connection, call.request.path_params["id"])
     if sample is None:
         raise ProblemError(404, "there is no such sample")
+    if sample.id in list_hidden(connection, call.user.id):
+        raise ProblemError(403, "you are tested with this sample; finish the test first")
     return sample
 
 
 def show_review(call: Call) -> Response:
     """The page with the galleries."""
-    card = call.station.counting.classifier.card
     with call.station.store.reading() as connection:
         sample = find(call, connection)
         cells = list_cells(connection, sample.id)
         fields = list_images(connection, sample.id)
         signatures = list_signatures(connection, sample.id)
-    labels = [UNIDENTIFIED, *(name for name in labels_of(card) if name != UNIDENTIFIED)]
+    if may_change(call, sample) and not sample.opened:
+        mark_opened(call.station.store, sample.id)
+    labels = labels_with_keys(call)
     return render(
         "review.html.j2",
+        call.texts,
         user=call.user,
         sample=sample,
-        labels=[
-            (label, title_of(label), key)
-            for label, key in zip(labels, f"0{KEYS.replace('0', '')}", strict=False)
-        ],
-        cells={label: [c for c in cells if c.counts_as == label] for label in labels},
+        labels=labels,
+        cells={label: [c for c in cells if c.counts_as == label] for label, _ in labels},
         rows=_rows(call, cells),
         fields=fields,
         signatures=signatures,
-        may_change=call.user.may("technologist") and sample.state in ("new", "in review"),
+        may_change=may_change(call, sample),
         needs_two=call.station.needs_two,
-        state=_in_page(_state(call, sample, cells)),
+        state=state_of(call, sample, cells),
     )
+
+
+def may_change(call: Call, sample: StoredSample) -> bool:
+    """Whether the user may change the cells of a sample as it is."""
+    return call.user.may("technologist") and sample.state in ("new", "in review")
+
+
+def labels_with_keys(call: Call) -> list[tuple[str, str]]:
+    """All labels with the key of each; unidentified comes first."""
+    known = labels_of(call.station.counting.classifier.card)
+    labels = [UNIDENTIFIED, *(name for name in known if name != UNIDENTIFIED)]
+    return list(zip(labels, KEYS, strict=False))
 
 
 def show_state(call: Call) -> Response:
     """The labels of all cells and the differential, as they are now."""
-    return _answer(call)
+    return answer_state(call)
+
+
+def show_references(call: Call) -> Response:
+    """Cells that the laboratory has signed under a label, to compare with."""
+    label = call.request.query_params.get("label", "")
+    with call.station.store.reading() as connection:
+        sample = find(call, connection)
+        hidden = {sample.id, *list_hidden(connection, call.user.id)}
+        return as_json({"cells": find_references(connection, label, hidden)})
 
 
 def change_labels(call: Call) -> Response:
     """Gives the selected cells a label, or takes it back."""
+    label, chosen = read_change(call)
+    label_cells(call.station.store, call.user, call.request.path_params["id"], chosen, label)
+    return answer_state(call)
+
+
+def read_change(call: Call) -> tuple[str, dict[int, int]]:
+    """A label, and the versions of the cells that are given it. Raises ProblemError."""
     label, versions = call.text("label", 100), call.form.get("cells")
     card = call.station.counting.classifier.card
     if label and label not in labels_of(card):
@@ -80,21 +110,19 @@ def change_labels(call: Call) -> Response:
         key.isdecimal() and len(key) < 19 and type(value) is int for key, value in versions.items()
     ):
         raise ProblemError(400, "cells must be an object of numbers and versions")
-    chosen = {int(key): value for key, value in versions.items()}
-    label_cells(call.station.store, call.user, call.request.path_params["id"], chosen, label)
-    return _answer(call)
+    return label, {int(key): value for key, value in versions.items()}
 
 
 def take_back(call: Call) -> Response:
     """Undoes the user's last change."""
     undo(call.station.store, call.user, call.request.path_params["id"])
-    return _answer(call)
+    return answer_state(call)
 
 
 def make_again(call: Call) -> Response:
     """Makes the change again that was undone last."""
     redo(call.station.store, call.user, call.request.path_params["id"])
-    return _answer(call)
+    return answer_state(call)
 
 
 def change_comment(call: Call) -> Response:
@@ -104,45 +132,42 @@ def change_comment(call: Call) -> Response:
         raise ProblemError(400, "cell and version must be numbers")
     sample_id = call.request.path_params["id"]
     comment_cell(call.station.store, call.user, sample_id, cell, version, call.text("comment"))
-    return _answer(call)
+    return answer_state(call)
 
 
-def title_of(label: str) -> str:
-    """A label as people read it."""
-    known = label == UNIDENTIFIED or label in OUTSIDE
-    return label if known else find_counted_class(label).title
-
-
-def _in_page(value: object) -> Markup:
-    """A value as JSON within a page, where nothing in it can end the element."""
-    text = msgspec.json.encode(value).decode()
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(text)
-
-
-def _answer(call: Call) -> Response:
+def answer_state(call: Call, **more: object) -> Response:
+    """The state as scripts read it, with what else the answer says."""
     with call.station.store.reading() as connection:
         sample = find(call, connection)
-        state = _state(call, sample, list_cells(connection, sample.id))
-    content = msgspec.json.encode(state)
+        state = state_of(call, sample, list_cells(connection, sample.id))
+    return as_json(state | more)
+
+
+def as_json(value: object) -> Response:
+    """An answer for scripts, which no cache keeps."""
+    content = msgspec.json.encode(value)
     return Response(content, headers={"Cache-Control": "no-store"}, media_type="application/json")
 
 
-def _state(call: Call, sample: StoredSample, cells: list[ReviewedCell]) -> dict[str, Any]:
+def state_of(call: Call, sample: StoredSample, cells: list[ReviewedCell]) -> dict[str, Any]:
+    """The state of a sample: its cells by their numbers, and the differential."""
+    texts = call.texts
     return {
         "changes": sample.changes,
         "state": sample.shown_state,
+        "shown": texts.known("state", sample.shown_state),
         "cells": [
             {
                 "id": cell.id,
                 "version": cell.version,
+                "field": cell.field,
                 "group": cell.counts_as,
-                "machine": title_of(cell.machine) if cell.machine else "",
+                "machine": texts.label(cell.machine) if cell.machine else "",
                 "probability": cell.probability,
-                "reason": cell.reason,
-                "label": cell.label and title_of(cell.label),
+                "reason": texts.known("reason", cell.reason),
+                "label": cell.label and texts.label(cell.label),
                 "by": cell.labelled_by,
+                "added": cell.added_by,
                 "comment": cell.comment,
             }
             for cell in cells
@@ -156,7 +181,7 @@ def _rows(call: Call, cells: list[ReviewedCell]) -> list[dict[str, str]]:
     card = call.station.counting.classifier.card
     return [
         {
-            "title": now.title,
+            "title": call.texts.texts.get(f"label.{now.name}", now.title),
             "cells": str(now.share.successes),
             "share": _percent(now.share),
             "interval": _interval(now.share),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import msgspec
 import numpy as np
 from PIL import Image
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from hemascope.attributes import describe_cell
 from hemascope.inference.explain import offset_of, overlay
@@ -16,12 +17,15 @@ from hemascope.serve.app.problems import ProblemError
 from hemascope.serve.pages.access import Call
 from hemascope.serve.pages.station import Station, read_image
 from hemascope.serve.store.database import Store
+from hemascope.serve.store.proficiency import list_hidden
 from hemascope.serve.store.review import find_cell
 from hemascope.serve.store.samples import list_images, read_fields
 from hemascope.smear.counted import NamedCell, NamedField
 from hemascope.smear.records import Box
 
 THUMBNAIL, LARGE, MARGIN = 96, 480, 1.5
+MOST_LIKELY = 3
+NAMED = ("map.png", "probabilities")  # what tells of the label of a cell
 BEYOND = (160, 160, 160)  # the border of the field
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
@@ -46,12 +50,14 @@ def show_map(call: Call) -> Response:
     return _png(_draw_map(call.station, sha256, box, width))
 
 
-def show_looks(call: Call) -> Response:
-    """What a cell looks like, in words; empty where the model did not tell."""
-    _, _, cell = _locate(call)
-    return JSONResponse(
-        {"looks": "" if cell.prediction is None else describe_cell(cell.prediction)}
-    )
+def show_probabilities(call: Call) -> Response:
+    """The three classes that the machine finds most probable, and what the cell looks like."""
+    made = _find_named(call)[1].prediction
+    known = made.probabilities.items() if made else ()
+    likely = sorted(known, key=lambda item: -item[1])[:MOST_LIKELY]
+    shares = [(call.texts.label(name), share) for name, share in likely]
+    content = {"likely": shares, "looks": "" if made is None else describe_cell(made)}
+    return Response(msgspec.json.encode(content), headers=FOR_EVER, media_type="application/json")
 
 
 def show_field(call: Call) -> Response:
@@ -65,25 +71,31 @@ def show_field(call: Call) -> Response:
 
 
 def _find(call: Call) -> tuple[str, Box, float | None]:
-    """The hash of a cell's field, its box there, and the width of a pixel."""
-    sha256, field, cell = _locate(call)
-    return sha256, cell.located.box, field.um_per_pixel
+    """The SHA-256 of a cell's field, its box, and the scale."""
+    sha256, cell, width = _find_named(call)
+    return sha256, cell.located.box, width
 
 
-def _locate(call: Call) -> tuple[str, NamedField, NamedCell]:
-    """The hash of a cell's field, the field, and the cell."""
-    with call.station.store.reading() as connection:
+def _find_named(call: Call) -> tuple[str, NamedCell, float | None]:
+    store = call.station.store
+    with store.reading() as connection:
         found = find_cell(connection, call.request.path_params["cell"])
-        if found is None:
-            raise ProblemError(404, "there is no such cell")
-        sample_id, sha256, cell = found
-        field = _fields(call.station.store, sample_id)[cell.field]
-    return sha256, field, field.cells[cell.number]
+        hidden = list_hidden(connection, call.user.id)
+    if found is None:
+        raise ProblemError(404, "there is no such cell")
+    sample_id, sha256, cell = found
+    if sample_id in hidden and call.request.url.path.endswith(NAMED):
+        raise ProblemError(403, "you are tested with this sample; finish the test first")
+    field = _fields(store, sample_id)[cell.field]
+    if cell.number >= len(field.cells):  # it was added since
+        _fields.cache_clear()
+        field = _fields(store, sample_id)[cell.field]
+    return sha256, field.cells[cell.number], field.um_per_pixel
 
 
 @lru_cache(maxsize=8)
 def _fields(store: Store, sample_id: str) -> list[NamedField]:
-    """What was located on a sample's fields, which never changes."""
+    """What was located on a sample's fields, of which none ever goes."""
     with store.reading() as connection:
         return read_fields(connection, sample_id)
 

@@ -7,17 +7,27 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from hemascope.serve.app.problems import ProblemError
-from hemascope.serve.pages.access import COOKIE, Call, Endpoint, read_form, refuse_other_sites
+from hemascope.serve.pages.access import (
+    COOKIE,
+    Call,
+    Endpoint,
+    read_form,
+    refuse_other_sites,
+    texts_for,
+)
 from hemascope.serve.pages.render import render
 from hemascope.serve.pages.station import Station
 from hemascope.serve.store.people import log_in, log_out
 
-REFUSED = "The name or the password is wrong, or the account is locked for a while."
 
+def make_show_log_in(station: Station) -> Endpoint:
+    """The endpoint that shows the page to log in on."""
 
-async def show_log_in(request: Request) -> Response:
-    """The page to log in on."""
-    return render("login.html.j2", problem="", user=None)
+    async def answer(request: Request) -> Response:
+        texts = texts_for(station, request)
+        return render("login.html.j2", texts, refused=False, user=None)
+
+    return answer
 
 
 def make_log_in(station: Station) -> Endpoint:
@@ -31,7 +41,8 @@ def make_log_in(station: Station) -> Endpoint:
             raise ProblemError(400, "give a name and a password")
         held = await run_in_threadpool(log_in, station.store, name, password)
         if held is None:
-            page = render("login.html.j2", problem=REFUSED, user=None)
+            texts = texts_for(station, request)
+            page = render("login.html.j2", texts, refused=True, user=None)
             page.status_code = 403
             return page
         response = RedirectResponse("/", 303)

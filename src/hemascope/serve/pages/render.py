@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from functools import cache
 
+import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
 from hemascope.escaping import escape_controls
-from hemascope.records import RESEARCH_USE_ONLY
+from hemascope.serve.pages.texts import Texts
+from hemascope.serve.store import audit
 
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("hemascope.serve.pages"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -21,9 +24,25 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: escape_controls(value) if type(value) is str else value,
     )
+    environment.filters |= {"json_text": json_text, "moment": audit.shown}
+    return environment
 
 
-def render(template: str, **values: object) -> HTMLResponse:
+def render(template: str, texts: Texts, **values: object) -> HTMLResponse:
     """A page that no cache keeps."""
-    text = _environment().get_template(template).render(**values, notice=RESEARCH_USE_ONLY)
-    return HTMLResponse(text, headers={"Cache-Control": "no-store"})
+    text = render_text(template, texts, **values)
+    headers = {"Cache-Control": "no-store", "Vary": "Accept-Language"}
+    return HTMLResponse(text, headers=headers)
+
+
+def render_text(template: str, texts: Texts, **values: object) -> str:
+    """A page as text."""
+    return _environment().get_template(template).render(**values, t=texts)
+
+
+def json_text(value: object) -> Markup:
+    """A value as JSON within a page, where nothing in it can end the element."""
+    text = msgspec.json.encode(value).decode()
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
+from markupsafe import Markup
 from starlette.responses import RedirectResponse, Response
 
 from hemascope.errors import SampleError
@@ -11,8 +14,9 @@ from hemascope.serialization import to_json
 from hemascope.serve.app.jobs import KINDS, to_csv
 from hemascope.serve.app.problems import ProblemError
 from hemascope.serve.pages.access import Call
-from hemascope.serve.pages.galleries import find, title_of
-from hemascope.serve.pages.render import render
+from hemascope.serve.pages.galleries import find
+from hemascope.serve.pages.printing import print_page
+from hemascope.serve.pages.render import render, render_text
 from hemascope.serve.store.review import list_cells
 from hemascope.serve.store.samples import StoredSample
 from hemascope.serve.store.signing import (
@@ -30,6 +34,8 @@ from hemascope.smear.reported import PER_100, PER_VOLUME, ReportStatus, report_q
 
 UNSAFE = re.compile(r"[^A-Za-z0-9.-]+")
 UNITS = {"%": " %", PER_VOLUME: "·10⁹/L", PER_100: " per 100 white cells"}
+STATIC = Path(__file__).parent / "static"
+PDF = "report.pdf"
 WRITTEN = ("count.json", "count.csv", "count.fhir.json", "count.hl7")
 
 
@@ -61,21 +67,32 @@ def amend_sample(call: Call) -> Response:
 
 def show_report(call: Call) -> Response:
     """The report as a page that prints well."""
+    return render(
+        "report.html.j2", call.texts, user=call.user, files=(*WRITTEN, PDF), **_shown(call)
+    )
+
+
+def print_report(call: Call) -> Response:
+    """The report as a PDF."""
+    shown = _shown(call)
+    style = Markup((STATIC / "station.css").read_text(encoding="utf-8"))
+    printed = print_page(render_text("printed.html.j2", call.texts, style=style, **shown))
+    return _file(printed, shown["sample"], shown["status"], PDF, "application/pdf")
+
+
+def _shown(call: Call) -> dict[str, Any]:
     sample, count, status, signatures = _report(call)
     quantities = [
         (found.name, UNITS[found.unit], f"{found.number:.1f}", found.describe(), found.at_most)
         for found in report_quantities(count)
     ]
-    return render(
-        "report.html.j2",
-        user=call.user,
-        sample=sample,
-        count=count,
-        status=status,
-        signatures=signatures,
-        quantities=quantities,
-        title_of=title_of,
-    )
+    return {
+        "sample": sample,
+        "count": count,
+        "status": status,
+        "signatures": signatures,
+        "quantities": quantities,
+    }
 
 
 def write_report(call: Call) -> Response:
@@ -90,13 +107,18 @@ def write_report(call: Call) -> Response:
         "count.fhir.json": lambda: to_fhir(count, status).encode(),
         "count.hl7": lambda: to_hl7(count, status).encode(),
     }[name]()
+    return _file(content, sample, status, name, KINDS[name])
+
+
+def _file(
+    content: bytes, sample: StoredSample, status: ReportStatus, name: str, kind: str
+) -> Response:
     stem = UNSAFE.sub("_", sample.name).strip("._") or "sample"
-    file = f"{stem}-{status}-{name}"
     headers = {
-        "Content-Disposition": f'attachment; filename="{file}"',
+        "Content-Disposition": f'attachment; filename="{stem}-{status}-{name}"',
         "Cache-Control": "no-store",
     }
-    return Response(content, headers=headers, media_type=KINDS[name])
+    return Response(content, headers=headers, media_type=kind)
 
 
 def _report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +21,7 @@ from hemascope.serve.pages.access import Call, Endpoint, check_change
 from hemascope.serve.pages.render import render
 from hemascope.serve.pages.station import Station
 from hemascope.serve.store.people import User, is_csrf
+from hemascope.serve.store.proficiency import list_tests
 from hemascope.serve.store.samples import (
     NewField,
     add_sample,
@@ -36,8 +38,11 @@ def show_samples(call: Call) -> Response:
     search = call.request.query_params.get("search", "")[:LONGEST_SEARCH]
     with call.station.store.reading() as connection:
         found = list_samples(connection, search)
+        tests = list_tests(connection, call.user.id)
     return render(
         "samples.html.j2",
+        call.texts,
+        tests=[test for test in tests if not test.finished],
         user=call.user,
         samples=found,
         progress=dict(call.station.progress),
@@ -67,7 +72,7 @@ def import_folder(call: Call) -> Response:
     if call.station.folders[int(number)].resolve() not in folder.parents:
         raise ProblemError(404, "the folder leads out of those that are allowed")
     paths = [Path(path) for path in find_inputs([str(folder)]).images]
-    given = [NewField(shown_name(path.name), path.read_bytes()) for path in paths]
+    given = (NewField(shown_name(path.name), path.read_bytes()) for path in paths)
     sample_id = add_sample(call.station.store, call.user, name, given)
     call.station.locate(sample_id)
     return RedirectResponse("/", 303)
@@ -87,11 +92,12 @@ def make_upload(station: Station, limits: Settings) -> Endpoint:
         largest = limits.largest_archive if is_zip else limits.largest_image
         with TemporaryDirectory(prefix="hemascope-upload-") as folder:
             with await spool_body(request, largest, limits.body_timeout, Path(folder)) as body:
+                given: Iterable[NewField]
                 if is_zip:
                     uploads = await run_in_threadpool(
                         unpack, body, Path(folder), limits.fields, largest
                     )
-                    given = [NewField(one.name, one.path.read_bytes()) for one in uploads]
+                    given = (NewField(one.name, one.path.read_bytes()) for one in uploads)
                 else:
                     given = [NewField(name, body.read())]
             sample_id = await run_in_threadpool(_add, station, user, name, given, wbc, width)
@@ -105,7 +111,7 @@ def _add(
     station: Station,
     user: User,
     name: str,
-    given: list[NewField],
+    given: Iterable[NewField],
     wbc: float | None,
     width: float | None,
 ) -> str:

@@ -17,6 +17,10 @@ from sqlalchemy import Connection
 from hemascope.decoding import decode
 from hemascope.errors import HemascopeError
 from hemascope.serve.counting import CancelledError, Counting
+from hemascope.serve.pages.learning import Learning
+from hemascope.serve.pages.texts import Language
+from hemascope.serve.store.added import locate_by_hand
+from hemascope.serve.store.bundles import fail_unfinished
 from hemascope.serve.store.database import Store
 from hemascope.serve.store.recount import recount
 from hemascope.serve.store.review import ReviewedCell
@@ -29,8 +33,10 @@ from hemascope.serve.store.samples import (
     list_unfinished,
     read_fields,
 )
-from hemascope.smear.counted import DifferentialCount, NamedField
+from hemascope.smear.counted import DifferentialCount, NamedCell, NamedField
 from hemascope.smear.differential import CountOptions
+from hemascope.smear.naming import name_cells
+from hemascope.smear.records import Box
 from hemascope.smear.samples import Sample
 
 DECODED = 24  # fields that are kept decoded
@@ -42,7 +48,8 @@ class Station:
     """A store, and the networks that locate and name.
 
     `folders` are where samples may be imported from. With `needs_two`, two people sign. `secure`
-    lets browsers send the session over HTTPS only.
+    lets browsers send the session over HTTPS only. `language` is that of the pages; by default they
+    are in the browser's.
     """
 
     store: Store
@@ -50,13 +57,19 @@ class Station:
     folders: tuple[Path, ...] = ()
     needs_two: bool = False
     secure: bool = False
+    language: Language | None = None
     progress: dict[str, tuple[int, int]] = field(default_factory=dict)
+    learning: Learning = field(init=False)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "import"))
     _stopping: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "learning", Learning(self.store, self.counting.classifier))
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Goes on with imports that a stop has left; what is not finished at the end is left so."""
+        fail_unfinished(self.store)
         with self.store.reading() as connection:
             unfinished = list_unfinished(connection)
         for sample_id in unfinished:
@@ -66,6 +79,7 @@ class Station:
         finally:
             self._stopping.set()
             self._pool.shutdown(cancel_futures=True)
+            self.learning.close()
 
     def locate(self, sample_id: str) -> None:
         """Lets the cells of a sample be located and named when it is its turn."""
@@ -79,6 +93,14 @@ class Station:
         fields = read_fields(connection, sample.id)
         card = self.counting.classifier.card
         return recount(sample.name, fields, cells, card, sample.wbc, options)
+
+    def name_by_hand(self, sha256: str, field: NamedField, box: Box) -> NamedCell:
+        """The cell in a box that a person drew on a field, as the model names it."""
+        cell = locate_by_hand(field, box)
+        image, alone = read_image(self.store, sha256), self.counting.classifier.on_one_processor
+        whole = [] if cell.at_border else [cell]
+        named = name_cells(image, field.path, whole, field.um_per_pixel, alone)
+        return NamedCell(cell, named.get(cell))
 
     def _locate(self, sample_id: str) -> None:
         try:

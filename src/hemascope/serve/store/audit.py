@@ -30,6 +30,15 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def shown(moment: str) -> str:
+    """A time of `now` for people.
+
+    >>> shown("2026-11-28T12:05:59.120+00:00")
+    '2026-11-28 12:05 UTC'
+    """
+    return f"{moment[:16].replace('T', ' ')} UTC"
+
+
 def append(connection: Connection, who: str, action: str, subject: str, **detail: object) -> None:
     """Adds an entry, in the transaction of the change that it is about."""
     head = connection.execute(select(audit_head.c.number, audit_head.c.hash)).one_or_none()

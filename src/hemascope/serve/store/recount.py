@@ -9,6 +9,7 @@ from dataclasses import replace
 from hemascope.bundle.card import Card
 from hemascope.classes import find_counted_class
 from hemascope.predictions import Prediction, Uncertainty
+from hemascope.serve.store import audit
 from hemascope.serve.store.labels import OUTSIDE, UNIDENTIFIED, effective
 from hemascope.serve.store.review import ReviewedCell
 from hemascope.smear.counted import ClassCount, DifferentialCount, NamedCell, NamedField
@@ -36,16 +37,29 @@ def recount(
     found = list(cells)
     by_place = {(cell.field, cell.number): cell for cell in found}
     renamed = [_rename(field, number, by_place) for number, field in enumerate(fields)]
-    if not any(cell.label for cell in found):
+    if not any(cell.label or cell.added_by for cell in found):
         return count_sample(sample, renamed, card, wbc, options)
     by_people = replace(card, confusion=None, morphology=None)  # who give no subtypes
     count = count_sample(sample, renamed, by_people, wbc, options)
-    changed = sum(
-        cell.label not in ("", effective(cell.machine, cell.reason, "")) for cell in found
-    )
-    words = f"Of {len(found)} cells, people gave {changed} another label than the model. {UNSIGNED}"
-    method = count.method.replace(UNSIGNED, words)
+    method = count.method.replace(UNSIGNED, f"{describe_review(found)} {UNSIGNED}")
     return replace(count, trusted_because=REVIEWED_SHARES, method=method)
+
+
+def describe_review(cells: Sequence[ReviewedCell]) -> str:
+    """Who reviewed cells and when, and how much they changed, in a sentence."""
+    by_person = [cell for cell in cells if cell.label]
+    names = {cell.labelled_by for cell in by_person} | {cell.added_by for cell in cells}
+    moments = sorted(cell.labelled_at for cell in by_person if cell.labelled_at)
+    when = f" until {audit.shown(moments[-1])}" if moments else ""
+    changed = sum(
+        cell.label not in ("", effective(cell.machine, cell.reason, "")) for cell in cells
+    )
+    added = sum(bool(cell.added_by) for cell in cells)
+    more = f", and added {added} that it had missed" if added else ""
+    return (
+        f"Reviewed by {', '.join(sorted(names - {''}))}{when}: of {len(cells)} cells, people gave "
+        f"{changed} another label than the model{more}."
+    )
 
 
 def live_classes(cells: Iterable[ReviewedCell], card: Card) -> tuple[ClassCount, ...]:

@@ -27,7 +27,8 @@ class ReviewedCell:
     """A cell with the machine's label and a person's, which are kept apart.
 
     `field` is the number of its field, and `number` its place among the cells there. `counts_as` is
-    what it is for the count. `version` rises with each change.
+    what it is for the count. `version` rises with each change. `added_by` drew a cell that the
+    machine had missed.
     """
 
     id: int
@@ -40,6 +41,8 @@ class ReviewedCell:
     labelled_by: str
     comment: str
     version: int
+    labelled_at: str = ""
+    added_by: str = ""
 
     @property
     def counts_as(self) -> str:
@@ -82,29 +85,37 @@ def label_cells(
     if not 0 < len(versions) <= MOST_CELLS:
         raise ValueError(f"a change is of 1 to {MOST_CELLS} cells")
     with store.changing() as connection:
-        _open_for_review(connection, sample_id)
+        open_for_review(connection, sample_id)
         found = _read(connection, sample_id, versions)
         for cell_id, version in versions.items():
             if cell_id not in found or found[cell_id].version != version:
                 raise ConflictError("somebody else has changed these cells; look at them again")
-        dropped = (edits.c.sample_id == sample_id, edits.c.user_id == user.id)
-        connection.execute(
-            update(edits).where(*dropped, edits.c.state == "undone").values(state="dropped")
-        )
-        made = connection.execute(
-            insert(edits).values(sample_id=sample_id, user_id=user.id, state="done")
-        )
-        key = made.inserted_primary_key
-        assert key is not None
         before = {cell_id: cell.label for cell_id, cell in found.items()}
-        rows = [
-            {"edit_id": key[0], "cell_id": cell_id, "before": text, "after": label}
-            for cell_id, text in before.items()
-        ]
-        connection.execute(insert(edit_cells), rows)
+        number = add_edit(connection, user, sample_id, before, label)
         _write(connection, user, dict.fromkeys(before, label))
         _note(connection, user, "label", sample_id, before, dict.fromkeys(before, label))
-        return int(key[0])
+        return number
+
+
+def add_edit(
+    connection: Connection, user: User, sample_id: str, before: Mapping[int, str], after: str
+) -> int:
+    """Makes a change of labels one that can be undone; what was undone can be redone no more."""
+    mine = (edits.c.sample_id == sample_id, edits.c.user_id == user.id)
+    connection.execute(
+        update(edits).where(*mine, edits.c.state == "undone").values(state="dropped")
+    )
+    made = connection.execute(
+        insert(edits).values(sample_id=sample_id, user_id=user.id, state="done")
+    )
+    key = made.inserted_primary_key
+    assert key is not None
+    rows = [
+        {"edit_id": key[0], "cell_id": cell_id, "before": label, "after": after}
+        for cell_id, label in before.items()
+    ]
+    connection.execute(insert(edit_cells), rows)
+    return int(key[0])
 
 
 def undo(store: Store, user: User, sample_id: str) -> list[int]:
@@ -123,7 +134,7 @@ def redo(store: Store, user: User, sample_id: str) -> list[int]:
 def _step(store: Store, user: User, sample_id: str, state: str, new: str) -> list[int]:
     is_undo = new == "undone"
     with store.changing() as connection:
-        _open_for_review(connection, sample_id)
+        open_for_review(connection, sample_id)
         order = edits.c.id.desc() if is_undo else edits.c.id.asc()
         edit = connection.execute(
             select(edits.c.id)
@@ -156,7 +167,7 @@ def comment_cell(
     if len(comment) > LONGEST_COMMENT:
         raise ValueError(f"a comment has at most {LONGEST_COMMENT} characters")
     with store.changing() as connection:
-        _open_for_review(connection, sample_id)
+        open_for_review(connection, sample_id)
         found = _read(connection, sample_id, [cell_id])
         if cell_id not in found or found[cell_id].version != version:
             raise ConflictError("somebody else has changed this cell; look at it again")
@@ -168,7 +179,7 @@ def comment_cell(
         audit.append(connection, user.name, "comment", sample_id, cell=cell_id, comment=comment)
 
 
-def _open_for_review(connection: Connection, sample_id: str) -> None:
+def open_for_review(connection: Connection, sample_id: str) -> None:
     """Marks a sample as in review and changed. Raises ConflictError for one that is locked."""
     state = connection.execute(select(samples.c.state).where(samples.c.id == sample_id)).scalar()
     if state == "signed":
@@ -188,12 +199,16 @@ def _read(connection: Connection, sample_id: str, chosen: Iterable[int]) -> dict
 
 
 def _write(connection: Connection, user: User, after: Mapping[int, str]) -> None:
+    moment = audit.now()
     for cell_id, label in after.items():
         connection.execute(
             update(cells)
             .where(cells.c.id == cell_id)
             .values(
-                label=label, labelled_by=user.id if label else None, version=cells.c.version + 1
+                label=label,
+                labelled_by=user.id if label else None,
+                labelled_at=moment if label else "",
+                version=cells.c.version + 1,
             )
         )
 
@@ -228,4 +243,6 @@ _COLUMNS = (
     users.c.name.label("labelled_by"),
     cells.c.comment,
     cells.c.version,
+    cells.c.labelled_at,
+    cells.c.added_by,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -15,7 +15,7 @@ from hemascope.serve.store import audit
 from hemascope.serve.store.database import Store
 from hemascope.serve.store.people import User
 from hemascope.serve.store.schema import cells, fields, samples
-from hemascope.smear.counted import NamedField
+from hemascope.smear.counted import NamedCell, NamedField
 from hemascope.smear.reasons import is_outside_frame, reason_without_name
 
 SampleState: TypeAlias = Literal["importing", "failed", "new", "in review", "signed"]
@@ -35,6 +35,7 @@ class StoredSample:
     version: int
     reason: str
     changes: int
+    opened: str
 
     @property
     def shown_state(self) -> str:
@@ -56,17 +57,18 @@ def add_sample(
     store: Store,
     user: User,
     name: str,
-    given: Sequence[NewField],
+    given: Iterable[NewField],
     wbc: float | None = None,
     um_per_pixel: float | None = None,
 ) -> str:
     """Keeps the fields of a sample, which is then to be located, and gives its identifier.
 
-    It cannot be guessed. All is on the disk when this returns. Raises ValueError without fields.
+    It cannot be guessed. All is on the disk when this returns. Fields are taken one by one, so that
+    one of them is in memory at a time. Raises ValueError without fields.
     """
-    if not given:
+    kept = [(field.name, store.images.add(field.content)) for field in given]
+    if not kept:
         raise ValueError("the sample has no fields")
-    hashes = [store.images.add(field.content) for field in given]
     sample_id = secrets.token_urlsafe(16)
     with store.changing() as connection:
         connection.execute(
@@ -81,10 +83,11 @@ def add_sample(
             )
         )
         rows = [
-            {"sample_id": sample_id, "number": number, "name": field.name, "sha256": sha256}
-            for number, (field, sha256) in enumerate(zip(given, hashes, strict=True))
+            {"sample_id": sample_id, "number": number, "name": field, "sha256": sha256}
+            for number, (field, sha256) in enumerate(kept)
         ]
         connection.execute(insert(fields), rows)
+        hashes = [sha256 for _, sha256 in kept]
         audit.append(connection, user.name, "import", sample_id, name=name, images=hashes)
     return sample_id
 
@@ -121,18 +124,21 @@ def _cell_rows(sample_id: str, field_id: int, field: NamedField) -> list[dict[st
             cell.located, field.width, field.height
         ):
             continue
-        made = cell.prediction
-        rows.append(
-            {
-                "sample_id": sample_id,
-                "field_id": field_id,
-                "number": number,
-                "machine": (made and made.label) or "",
-                "probability": (made and made.probability) or 0.0,
-                "reason": reason_without_name(cell),
-            }
-        )
+        rows.append(cell_row(sample_id, field_id, number, cell))
     return rows
+
+
+def cell_row(sample_id: str, field_id: int, number: int, cell: NamedCell) -> dict[str, object]:
+    """A cell for review, with what the machine says of it."""
+    made = cell.prediction
+    return {
+        "sample_id": sample_id,
+        "field_id": field_id,
+        "number": number,
+        "machine": (made and made.label) or "",
+        "probability": (made and made.probability) or 0.0,
+        "reason": reason_without_name(cell),
+    }
 
 
 def fail_sample(store: Store, sample_id: str, problem: str) -> None:
@@ -208,4 +214,5 @@ _COLUMNS = (
     samples.c.version,
     samples.c.reason,
     samples.c.changes,
+    samples.c.opened,
 )

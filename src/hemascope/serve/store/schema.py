@@ -65,6 +65,7 @@ samples = Table(
     Column("version", Integer, nullable=False, default=1),  # of the report; an amendment adds one
     Column("reason", Text, nullable=False, default=""),  # of the amendment that is open
     Column("changes", Integer, nullable=False, default=0),  # rises with each change of a cell
+    Column("opened", String(40), nullable=False, default=""),  # when the review of a version began
     Column("model_sha256", String(64), nullable=False, default=""),
     Column("locator_sha256", String(64), nullable=False, default=""),
 )
@@ -93,6 +94,8 @@ cells = Table(
     Column("reason", Text, nullable=False, default=""),  # why the machine leaves it unidentified
     Column("label", String(100), nullable=False, default=""),  # a person's; empty for none
     Column("labelled_by", Integer, ForeignKey("users.id")),
+    Column("labelled_at", String(40), nullable=False, default=""),
+    Column("added_by", String(100), nullable=False, default=""),  # who drew it; empty: the machine
     Column("comment", Text, nullable=False, default=""),
     Column("version", Integer, nullable=False, default=1),
     UniqueConstraint("field_id", "number"),
@@ -131,7 +134,39 @@ signatures = Table(
     Column("record", LargeBinary, nullable=False),  # the DifferentialCount that was signed, as JSON
     Column("labels", LargeBinary, nullable=False),  # [cell id, machine, label] of each cell
     Column("sha256", String(64), nullable=False),  # of all of it
+    Column("seconds", Float),  # that the review took; None where it is not known
     UniqueConstraint("sample_id", "version", "meaning"),
+)
+
+tests = Table(
+    "tests",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("sample_id", String(32), ForeignKey("samples.id"), nullable=False),
+    Column("user_id", Integer, ForeignKey("users.id"), nullable=False, index=True),
+    Column("given_by", String(100), nullable=False),
+    Column("given", String(40), nullable=False),
+    Column("finished", String(40), nullable=False, default=""),
+    Column("truth", LargeBinary, nullable=False),  # label of each cell, as JSON, as it was signed
+    Column("labels", LargeBinary, nullable=False),  # the user's, as JSON
+    Column("changes", Integer, nullable=False, default=0),
+)
+
+bundles = Table(
+    "bundles",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("state", String(10), nullable=False),  # training, ready, failed
+    Column("problem", Text, nullable=False, default=""),
+    Column("created", String(40), nullable=False),
+    Column("created_by", String(100), nullable=False),
+    Column("until", String(40), nullable=False, default=""),  # when its last sample was signed
+    Column("samples", Integer, nullable=False, default=0),
+    Column("cells", Integer, nullable=False, default=0),
+    Column("card_sha256", String(64), nullable=False, default=""),
+    Column("chosen", String(40), nullable=False, default=""),  # when it was made the present one
+    Column("comparison", LargeBinary),  # as JSON; None until it is compared
 )
 
 audit_trail = Table(
@@ -145,6 +180,7 @@ audit_trail = Table(
     Column("detail", Text, nullable=False),
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+    Index("ix_audit_trail_subject", "subject"),
 )
 
 audit_head = Table(

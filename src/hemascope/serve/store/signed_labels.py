@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
-import msgspec
 from sqlalchemy import Connection, select
 
 from hemascope.data.manifest import Manifest, ManifestRow, write_manifest
@@ -12,21 +12,30 @@ from hemascope.files import write_atomic
 from hemascope.serialization import from_json
 from hemascope.serve.store.database import Store
 from hemascope.serve.store.labels import OUTSIDE, UNIDENTIFIED
-from hemascope.serve.store.schema import cells, fields, samples, signatures
+from hemascope.serve.store.references import latest_labels
+from hemascope.serve.store.schema import cells, fields
 from hemascope.smear.counted import NamedField
 
 MANIFEST = "labels.csv"
 
 
-def export_labels(store: Store, folder: Path, laboratory: str = "", overwrite: bool = False) -> int:
+def export_labels(
+    store: Store,
+    folder: Path,
+    laboratory: str = "",
+    overwrite: bool = False,
+    chosen: Collection[str] | None = None,
+) -> int:
     """Writes a manifest and the fields it names into a folder, and gives the number of cells.
 
     Each cell of a signed sample is a row, with the label that was signed last, its place and its
     scale; its group is the sample. Cells without a name, and what is no single cell, are left out.
+    Of a field that is in several samples, the label that was signed last counts.
+    `chosen` are the samples that are taken, by default all.
     Raises ManifestError where there is a manifest that may not be replaced.
     """
     with store.reading() as connection:
-        rows = _signed_rows(connection, laboratory)
+        rows = _signed_rows(connection, laboratory, chosen)
     write_manifest(Manifest(folder, tuple(rows)), folder / MANIFEST, overwrite)
     for sha256 in {row.sha256 for row in rows}:
         path = folder / _path_of(sha256)
@@ -35,19 +44,15 @@ def export_labels(store: Store, folder: Path, laboratory: str = "", overwrite: b
     return len(rows)
 
 
-def _signed_rows(connection: Connection, laboratory: str) -> list[ManifestRow]:
-    query = (
-        select(signatures.c.sample_id, signatures.c.labels)
-        .join(samples, samples.c.id == signatures.c.sample_id)
-        .where(samples.c.state == "signed", signatures.c.version == samples.c.version)
-        .order_by(samples.c.created, signatures.c.id)
-    )
-    latest = {row.sample_id: row.labels for row in connection.execute(query)}
-    rows: list[ManifestRow] = []
-    for sample_id, labels in latest.items():
-        signed = {cell: label for cell, _, label in msgspec.json.decode(labels)}
-        rows += _rows_of(connection, sample_id, signed, laboratory)
-    return rows
+def _signed_rows(
+    connection: Connection, laboratory: str, chosen: Collection[str] | None
+) -> list[ManifestRow]:
+    rows: dict[tuple[str, float | None, float | None], ManifestRow] = {}
+    for sample_id, labels in latest_labels(connection):
+        if chosen is None or sample_id in chosen:
+            for row in _rows_of(connection, sample_id, labels, laboratory):
+                rows.setdefault((row.path, row.x, row.y), row)
+    return list(rows.values())
 
 
 def _rows_of(

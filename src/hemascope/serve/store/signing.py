@@ -16,6 +16,7 @@ from hemascope.serve.store.database import Store
 from hemascope.serve.store.labels import UNIDENTIFIED
 from hemascope.serve.store.people import User, confirm_password
 from hemascope.serve.store.review import ConflictError, ReviewedCell, list_cells
+from hemascope.serve.store.review_time import review_seconds
 from hemascope.serve.store.samples import StoredSample, find_sample
 from hemascope.serve.store.schema import samples, signatures
 from hemascope.smear.counted import DifferentialCount
@@ -47,8 +48,8 @@ class Signature:
     def describe(self) -> str:
         """In a sentence."""
         why = f" Amended: {self.reason}" if self.reason else ""
-        who = f"Signed by {self.name} as {self.meaning}"
-        return f"{who}, {self.signed}, version {self.version}.{why}"
+        who = f"Reviewed and signed by {self.name} as {self.meaning}"
+        return f"{who}, {audit.shown(self.signed)}, version {self.version}.{why}"
 
     @property
     def status(self) -> ReportStatus:
@@ -107,6 +108,7 @@ def amend(store: Store, user: User, sample_id: str, reason: str) -> None:
         if sample.state != "signed":
             raise RefusedError("only a signed sample can be amended")
         values = {"state": "in review", "version": sample.version + 1, "reason": reason}
+        values["opened"] = ""  # its review begins anew
         connection.execute(update(samples).where(samples.c.id == sample_id).values(**values))
         version = sample.version + 1
         audit.append(connection, user.name, "amend", sample_id, version=version, reason=reason)
@@ -187,6 +189,7 @@ def _insert(
             record=content,
             labels=labels,
             sha256=sha256,
+            seconds=review_seconds(connection, sample.id, sample.opened),
         )
     )
     details = {"version": sample.version, "meaning": meaning, "sha256": sha256}

@@ -1,40 +1,37 @@
 // The galleries: what is selected, where cells are moved, and what others change meanwhile.
 
+import { cells, describe, isUndo, label, mayChange, onState, send, state, text } from "./cells.js";
 import { openLarge } from "./large.js";
 
 const review = document.getElementById("review");
-const base = `/samples/${review.dataset.sample}`;
-const mayChange = review.dataset.mayChange === "true";
-const message = document.getElementById("message");
+const galleries = document.getElementById("galleries");
 const menu = document.getElementById("menu");
+const closer = document.getElementById("closer");
 const selected = new Set();
-let state = JSON.parse(document.getElementById("cells").textContent);
-let cells = new Map(state.cells.map((cell) => [String(cell.id), cell]));
 let anchor = null;
+let band = null;
+let hovering = 0;
 
-const buttons = () => [...review.querySelectorAll(".cell")];
-const buttonOf = (id) => review.querySelector(`.cell[data-id="${id}"]`);
+const buttons = () => [...review.querySelectorAll(".cell[data-id]")];
+const buttonOf = (id) => galleries.querySelector(`.cell[data-id="${id}"]`) ?? makeButton(id);
+
+function makeButton(id) {  // of a cell that somebody has added on a field
+  const button = buttons()[0].cloneNode(true);
+  button.dataset.id = id;
+  button.querySelector("img").src = `/cells/${id}/small.png`;
+  return button;
+}
 
 function showSelected() {
   for (const button of buttons()) {
     button.setAttribute("aria-pressed", String(selected.has(button.dataset.id)));
   }
-  const text = document.getElementById("selected");
-  if (text) text.textContent = `${selected.size} selected`;
+  const place = document.getElementById("selected");
+  if (place) place.textContent = text("selected", { n: selected.size });
 }
 
-function describe(cell) {
-  const machine = cell.machine
-    ? `machine: ${cell.machine}, ${Math.round(100 * cell.probability)} %` : "no name by the machine";
-  const why = cell.reason ? `; for review: ${cell.reason}` : "";
-  const person = cell.label ? `; ${cell.by}: ${cell.label}` : "";
-  return `Cell ${cell.id}; ${machine}${why}${person}${cell.comment ? `; ${cell.comment}` : ""}`;
-}
-
-function apply(next) {
-  state = next;
-  cells = new Map(state.cells.map((cell) => [String(cell.id), cell]));
-  for (const gallery of review.querySelectorAll(".gallery")) {
+function show() {
+  for (const gallery of galleries.querySelectorAll(".gallery")) {
     const place = gallery.querySelector(".cells");
     const group = state.cells.filter((cell) => cell.group === gallery.dataset.group);
     const now = [...place.children].map((button) => button.dataset.id).join();
@@ -51,50 +48,27 @@ function apply(next) {
   }
   document.querySelectorAll("#differential tbody tr").forEach((line, index) => {
     const row = state.rows[index];
-    [row.cells, row.share, row.interval, row.machine, row.difference].forEach((text, column) => {
-      line.children[column + 1].textContent = text;
+    [row.cells, row.share, row.interval, row.machine, row.difference].forEach((value, column) => {
+      line.children[column + 1].textContent = value;
     });
   });
-  document.getElementById("state").textContent = state.state;
+  const place = document.getElementById("state");
+  if (place) { place.textContent = state.shown; place.dataset.state = state.state; }
   const changes = document.getElementById("changes");
   if (changes) changes.value = state.changes;
   showSelected();
 }
 
-async function ask(path, options) {
-  try {
-    return await fetch(`${base}/${path}`, options);
-  } catch {
-    message.textContent = "The station cannot be reached; what is not shown as moved is not saved.";
-    return null;
-  }
-}
-
-async function send(path, body) {
-  const answer = await ask(path, {
-    method: "POST",
-    headers: { "Content-Type": "application/json", "X-CSRF-Token": review.dataset.csrf },
-    body: JSON.stringify(body ?? {}),
-  });
-  if (!answer) return;
-  const found = await answer.json();
-  message.textContent = answer.ok ? "" : found.detail;
-  if (answer.ok) apply(found);
-  else await refresh();
-}
-
-async function refresh() {
-  const answer = await ask("state");
-  if (!answer?.ok || answer.redirected) return;
-  const next = await answer.json();
-  if (next.changes !== state.changes || next.state !== state.state) apply(next);
-}
-
-async function move(label) {
-  if (!mayChange || !selected.size) return;
-  const versions = Object.fromEntries([...selected].map((id) => [id, cells.get(id).version]));
+async function move(name) {
+  const ids = [...selected];
   selected.clear();
-  await send("label", { label, cells: versions });
+  await label(ids, name);
+}
+
+function selectOnly(...ids) {
+  selected.clear();
+  ids.forEach((id) => selected.add(id));
+  showSelected();
 }
 
 function select(button, event) {
@@ -122,47 +96,95 @@ function selectFrom(button) {
 }
 
 function large(button) {
-  openLarge(cells.get(button.dataset.id), describe(cells.get(button.dataset.id)), (cell, comment) =>
+  const cell = cells.get(button.dataset.id);
+  openLarge?.(cell, describe(cell), (comment) =>
     send("comment", { cell: cell.id, version: cell.version, comment }));
 }
 
-function closeMenu() { menu.hidden = true; }
+function closeMenu() { if (menu) menu.hidden = true; }
 
 review.addEventListener("click", (event) => {
-  const cell = event.target.closest(".cell");
-  const label = event.target.closest("[data-label]");
+  const cell = event.target.closest(".cell[data-id]");
+  const name = event.target.closest("[data-label]");
   if (cell) select(cell, event);
-  else if (label) move(label.dataset.label);
+  else if (name) move(name.dataset.label);
 });
 review.addEventListener("dblclick", (event) => {
-  const cell = event.target.closest(".cell");
+  const cell = event.target.closest(".cell[data-id]");
   if (cell) large(cell);
 });
 
-review.addEventListener("contextmenu", (event) => {
-  const cell = event.target.closest(".cell");
-  if (!cell || !mayChange) return;
+// A rubber band: what it touches is selected, and with Ctrl added to what is.
+galleries.addEventListener("pointerdown", (event) => {
+  if (event.button || event.target.closest(".cell") || !mayChange) return;
+  const before = event.ctrlKey || event.metaKey ? [...selected] : [];
+  band = { x: event.pageX, y: event.pageY, before, shown: document.createElement("div") };
+  band.shown.className = "band";
+  document.body.append(band.shown);
+  galleries.setPointerCapture(event.pointerId);
   event.preventDefault();
-  if (!selected.has(cell.dataset.id)) { selected.clear(); selected.add(cell.dataset.id); }
-  showSelected();
+});
+galleries.addEventListener("pointermove", (event) => {
+  if (!band) return;
+  const [left, right] = [band.x, event.pageX].sort((a, b) => a - b);
+  const [top, bottom] = [band.y, event.pageY].sort((a, b) => a - b);
+  Object.assign(band.shown.style, {
+    left: `${left}px`, top: `${top}px`, width: `${right - left}px`, height: `${bottom - top}px`,
+  });
+  const touched = buttons().filter((button) => {
+    const box = button.getBoundingClientRect();
+    return box.left + scrollX < right && box.right + scrollX > left
+      && box.top + scrollY < bottom && box.bottom + scrollY > top;
+  });
+  selectOnly(...band.before, ...touched.map((button) => button.dataset.id));
+});
+function endBand() {
+  band?.shown.remove();
+  band = null;
+}
+galleries.addEventListener("pointerup", endBand);
+galleries.addEventListener("pointercancel", endBand);
+
+// A cell over which the pointer rests is shown larger.
+galleries.addEventListener("pointerover", (event) => {
+  clearTimeout(hovering);
+  closer.hidden = true;
+  const cell = event.target.closest(".cell");
+  if (!cell || band || event.pointerType === "touch") return;
+  hovering = setTimeout(() => {
+    const box = cell.getBoundingClientRect();
+    closer.src = `/cells/${cell.dataset.id}/large.png`;
+    closer.style.left = `${box.right + 250 < innerWidth ? box.right + 6 : box.left - 246}px`;
+    closer.style.top = `${Math.max(0, Math.min(box.top - 70, innerHeight - 244))}px`;
+    closer.hidden = false;
+  }, 400);
+});
+galleries.addEventListener("pointerleave", () => { clearTimeout(hovering); closer.hidden = true; });
+
+review.addEventListener("contextmenu", (event) => {
+  const cell = event.target.closest(".cell[data-id]");
+  if (!cell || !mayChange || !menu) return;
+  event.preventDefault();
+  if (!selected.has(cell.dataset.id)) selectOnly(cell.dataset.id);
+  anchor = cell.dataset.id;
   menu.hidden = false;
   menu.style.left = `${Math.min(event.clientX, innerWidth - menu.offsetWidth)}px`;
   menu.style.top = `${Math.min(event.clientY, innerHeight - menu.offsetHeight)}px`;
   menu.querySelector("button").focus();
 });
-menu.addEventListener("click", (event) => {
-  const label = event.target.closest("[data-label]");
+menu?.addEventListener("click", (event) => {
+  const name = event.target.closest("[data-label]");
   closeMenu();
-  if (label) move(label.dataset.label);
+  if (name) move(name.dataset.label);
+  else if (event.target.closest("#from-here")) selectFrom(buttonOf(anchor));
 });
-document.addEventListener("click", (event) => { if (!menu.contains(event.target)) closeMenu(); });
+document.addEventListener("click", (event) => { if (!menu?.contains(event.target)) closeMenu(); });
 
 review.addEventListener("dragstart", (event) => {
-  const cell = event.target.closest(".cell");
+  const cell = event.target.closest(".cell[data-id]");
   if (!cell || !mayChange) return;
-  if (!selected.has(cell.dataset.id)) { selected.clear(); selected.add(cell.dataset.id); }
+  if (!selected.has(cell.dataset.id)) selectOnly(cell.dataset.id);
   event.dataTransfer.setData("text/plain", [...selected].join());
-  showSelected();
 });
 for (const gallery of review.querySelectorAll(".gallery")) {
   gallery.addEventListener("dragover", (event) => {
@@ -176,24 +198,15 @@ for (const gallery of review.querySelectorAll(".gallery")) {
   });
 }
 
-document.getElementById("undo")?.addEventListener("click", () => send("undo"));
-document.getElementById("redo")?.addEventListener("click", () => send("redo"));
-document.getElementById("clear")?.addEventListener("click", () => {
-  selected.clear();
-  showSelected();
-});
+document.getElementById("clear")?.addEventListener("click", () => selectOnly());
 
 document.addEventListener("keydown", (event) => {
   if (event.target.matches("input, select, textarea") || document.querySelector("dialog[open]")) return;
+  if (isUndo(event)) return;
   const key = event.key.toLowerCase();
   const cell = document.activeElement.closest?.(".cell");
   const step = { arrowright: 1, arrowleft: -1 }[key];
-  if (event.ctrlKey || event.metaKey) {
-    if (key === "z" && mayChange) { event.preventDefault(); send("undo"); }
-    if (key === "y" && mayChange) { event.preventDefault(); send("redo"); }
-    return;
-  }
-  if (key === "escape") { closeMenu(); selected.clear(); showSelected(); return; }
+  if (key === "escape") { closeMenu(); selectOnly(); return; }
   if (cell && key === "enter") { event.preventDefault(); large(cell); return; }
   if (cell && key === "a") { selectFrom(cell); return; }
   if (cell && step) {
@@ -202,9 +215,8 @@ document.addEventListener("keydown", (event) => {
     order[order.indexOf(cell) + step]?.focus();
     return;
   }
-  const label = review.querySelector(`[data-key="${CSS.escape(key)}"]`);
-  if (label) move(label.dataset.label);
+  const name = review.querySelector(`[data-key="${CSS.escape(key)}"]`);
+  if (name) move(name.dataset.label);
 });
 
-apply(state);
-setInterval(refresh, 3000);
+onState(show);

@@ -1,5 +1,7 @@
 // Uploads a file as the raw body of a request, and looks again while samples are imported.
 
+const texts = JSON.parse(document.getElementById("texts").textContent);
+const text = (key) => texts[key];
 const form = document.getElementById("upload");
 form?.addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -8,7 +10,7 @@ form?.addEventListener("submit", async (event) => {
   const query = new URLSearchParams({ name: form.elements.name.value });
   if (form.elements.wbc.value) query.set("wbc", form.elements.wbc.value);
   const kind = file.name.toLowerCase().endsWith(".zip") ? "application/zip" : file.type;
-  status.textContent = "uploading";
+  status.textContent = text("uploading");
   const answer = await fetch(`/samples/upload?${query}`, {
     method: "POST",
     headers: { "Content-Type": kind || "image/unknown", "X-CSRF-Token": form.dataset.csrf },
