@@ -8,8 +8,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 IMAGES ?=
 WORKERS ?= 2
-# A file's tests stay on one worker; tests/conftest.py puts the files with slow tests first.
-PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# A file's tests stay on one worker; tests/conftest.py puts the files with slow tests first. What is
+# compiled is kept, also where the environment says otherwise: many tests start Python.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test quick check coverage docs clean
 

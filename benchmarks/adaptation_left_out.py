@@ -40,7 +40,7 @@ from hemascope.uncertainty.model import UncertaintyModel, assess
 from hemascope.uncertainty.ood import OODDetector, fit_cell_detector
 from hemascope.uncertainty.temperature import softmax
 from leave_one_out import NAMES, SIZE, Cells
-from several_laboratories import images_of, known_cells, outputs_of, read_run
+from left_out_cells import images_of, join, known_cells, outputs_of, read_run
 
 LEAST = 10  # cells of a class whose recall is counted
 BLASTS = (10, 20, 50)
@@ -127,19 +127,11 @@ def said_of(site: Site) -> LeftOutCells:
 
 def general_of(site: Site, others: list[Site]) -> tuple[General, Heads]:
     """What the model is before it is adapted, from the other laboratories alone."""
-    parts = [said_of(other) for other in others]
-    fit = fit_left_out(
-        LeftOutCells(
-            np.concatenate([part.logits for part in parts]),
-            np.concatenate([part.distances for part in parts]),
-            np.concatenate([part.targets for part in parts]),
-            tuple(name for part in parts for name in part.laboratories),
-        ),
-        NAMES,
-    )
+    known = join(map(said_of, others))
+    fit = fit_left_out(known, NAMES)
     model = UncertaintyModel(
         calibrated_on="other laboratories, left out in turn",
-        images=sum(len(part.targets) for part in parts),
+        images=len(known.targets),
         set_threshold=fit.set_threshold,
         class_thresholds=fit.class_thresholds,
         least_probability=fit.least_probability,

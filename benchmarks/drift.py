@@ -27,7 +27,8 @@ from hemascope.serialization import to_json
 from hemascope.uncertainty.drift import detect_drift
 from hemascope.uncertainty.image_style import measure_style
 from leave_one_out import SIZE, Cells
-from several_laboratories import SPEC, images_of
+from left_out_cells import images_of
+from several_laboratories import SPEC
 
 BATCH, EACH, HOME = 100, 10, 600
 BLUR = 0.37 * SIZE / (SPEC.microns or 1)  # standard deviation in pixels

@@ -145,50 +145,60 @@ def run_laboratory(
             break
         started = time.perf_counter()
         recipe = replace(BASE, **trial["recipe"], seed=trial.get("seed", 0))
-        run = RunFolder(folder / trial["name"])
-        run.path.mkdir(parents=True, exist_ok=True)
-        chosen = cells.training(trial["without"])
-        data = TrainingData(
-            classes=BLOOD_CELLS,
-            frames=cells.frames[chosen],
-            targets=tuple(int(x) for x in cells.targets[chosen]),
-            inner=SIZE / FRAME,
-            val_images=None,
-            val_targets=(),
-            digest=trial["name"],
-            laboratories=tuple(str(x) for x in cells.laboratories[chosen]),
-            auxiliary=cells.auxiliary.select(chosen) if trial.get("auxiliary") else None,
-        )
-        if "start" in trial:
-            copyfile(folder / trial["start"], run.start)
-        elif trial.get("imagenet", True):
-            save_file(imagenet_state_of(recipe.model), run.start)
-        teachers = []
-        for name in trial.get("teachers", ()):
-            teacher_recipe = Recipe(**json.loads((folder / name / "recipe.json").read_text()))
-            teacher = network_of(teacher_recipe, len(NAMES))
-            teacher.load_state_dict(load_file(RunFolder(folder / name).best))
-            teachers.append(teacher)
-        (run.path / "recipe.json").write_text(
-            json.dumps({k: getattr(recipe, k) for k in recipe.__dataclass_fields__})
-        )
-        fit(recipe, data, run, start=run.start if run.start.exists() else None, teachers=teachers)
+        run = train_trial(cells, trial, recipe, folder)
         done.append(trial["name"])
-        if train_only:
-            continue
-        network = network_of(recipe, len(NAMES))
-        network.load_state_dict(load_file(run.best))
-        scored = cells.scored(trial["without"], with_test)
-        logits = predict_views(network, cells.frames[scored])
-        np.savez(
-            run.path / "logits.npz", index=np.flatnonzero(scored), logits=logits.astype(np.float16)
-        )
-        half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(run.best).items()}
-        save_file(half, run.path / "half.safetensors")
-        run.last.unlink()
-        line = summary(cells, trial["without"], np.flatnonzero(scored), logits)
-        print(f"{trial['name']:28s} {line}  {time.perf_counter() - started:.0f} s", flush=True)
+        if not train_only:
+            line = score(cells, trial, recipe, run, with_test)
+            print(f"{trial['name']:28s} {line}  {time.perf_counter() - started:.0f} s", flush=True)
     return done
+
+
+def train_trial(cells: Cells, trial: dict[str, Any], recipe: Recipe, folder: Path) -> RunFolder:
+    """Trains one run on the cells of the other laboratories."""
+    run = RunFolder(folder / trial["name"])
+    run.path.mkdir(parents=True, exist_ok=True)
+    chosen = cells.training(trial["without"])
+    data = TrainingData(
+        classes=BLOOD_CELLS,
+        frames=cells.frames[chosen],
+        targets=tuple(int(x) for x in cells.targets[chosen]),
+        inner=SIZE / FRAME,
+        val_images=None,
+        val_targets=(),
+        digest=trial["name"],
+        laboratories=tuple(str(x) for x in cells.laboratories[chosen]),
+        auxiliary=cells.auxiliary.select(chosen) if trial.get("auxiliary") else None,
+    )
+    if "start" in trial:
+        copyfile(folder / trial["start"], run.start)
+    elif trial.get("imagenet", True):
+        save_file(imagenet_state_of(recipe.model), run.start)
+    teachers = []
+    for name in trial.get("teachers", ()):
+        teacher_recipe = Recipe(**json.loads((folder / name / "recipe.json").read_text()))
+        teacher = network_of(teacher_recipe, len(NAMES))
+        teacher.load_state_dict(load_file(RunFolder(folder / name).best))
+        teachers.append(teacher)
+    (run.path / "recipe.json").write_text(
+        json.dumps({k: getattr(recipe, k) for k in recipe.__dataclass_fields__})
+    )
+    fit(recipe, data, run, start=run.start if run.start.exists() else None, teachers=teachers)
+    return run
+
+
+def score(
+    cells: Cells, trial: dict[str, Any], recipe: Recipe, run: RunFolder, with_test: bool
+) -> str:
+    """Keeps what a run says of the cells that it is asked about, in a line of accuracies."""
+    network = network_of(recipe, len(NAMES))
+    network.load_state_dict(load_file(run.best))
+    index = np.flatnonzero(cells.scored(trial["without"], with_test))
+    logits = predict_views(network, cells.frames[index])
+    np.savez(run.path / "logits.npz", index=index, logits=logits.astype(np.float16))
+    half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(run.best).items()}
+    save_file(half, run.path / "half.safetensors")
+    run.last.unlink()
+    return summary(cells, trial["without"], index, logits)
 
 
 def imagenet_state_of(model: str) -> dict[str, torch.Tensor]:

@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from hemascope.arrays import AnyFloatArray
 from hemascope.bundle.bundle import Bundle, add_fallback, write_bundle
@@ -35,7 +34,6 @@ from hemascope.bundle.export import draw_sample, export
 from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
 from hemascope.bundle.tta import symmetries
 from hemascope.classes import BLOOD_CELLS
-from hemascope.data.augment import to_images
 from hemascope.data.manifest import Manifest, read_manifest
 from hemascope.files import write_atomic
 from hemascope.metrics.class_subset import measure_choice
@@ -49,18 +47,17 @@ from hemascope.preprocess import InputSpec
 from hemascope.provenance import provenance
 from hemascope.records import Proportion
 from hemascope.serialization import to_json
-from hemascope.training.loop import network_of
 from hemascope.training.recipe import Recipe
 from hemascope.uncertainty.confusion import measure_confusion
-from hemascope.uncertainty.image_quality import fit_quality, measure_quality
+from hemascope.uncertainty.image_quality import QualityLimits, fit_quality, measure_quality
 from hemascope.uncertainty.image_style import fit_style
 from hemascope.uncertainty.laboratory import fit_laboratory_detector
 from hemascope.uncertainty.model import POOR_TAIL, UncertaintyModel
 from hemascope.uncertainty.ood import OODDetector, fit_cell_detector
-from leave_one_out import FRAME, NAMES, SIZE, Cells
+from leave_one_out import NAMES, SIZE, Cells
+from left_out_cells import images_of, join, known_cells, outputs_of, read_run, read_seeds
 
 LABORATORIES = ("jiangxi", "bccd", "munich")
-KNOWN_PER_GROUP = 100  # cells of each class of each laboratory that a detector is fitted to
 LEAST_PER_CLASS = 10
 FALLBACK_AGREEMENT = 0.97  # many cells of other laboratories lie near the border of two classes
 SPEC = InputSpec(SIZE, 0.6, 20.76)
@@ -111,51 +108,6 @@ def main() -> None:
         write_bundle(bundle, arguments.bundle)
 
 
-def read_seeds(runs: Path, name: str) -> tuple[Ensemble, Recipe]:
-    """The networks of the runs of one name, as one."""
-    members = [read_run(folder) for folder in sorted(runs.glob(f"{name}_[0-9]"))]
-    return Ensemble([network for network, _ in members]).eval(), members[0][1]
-
-
-def read_run(folder: Path) -> tuple[CellNetwork, Recipe]:
-    """A run's network with its best weights."""
-    recipe = Recipe(**json.loads((folder / "recipe.json").read_text()))
-    network = network_of(recipe, len(NAMES))
-    network.load_state_dict(load_file(folder / "best.safetensors"))
-    return network.eval(), recipe
-
-
-@torch.inference_mode()
-def outputs_of(network: Ensemble, images: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Logits, features and style statistics of images (N,S,S,3)."""
-    found: list[list[np.ndarray]] = [[], [], []]
-    for first in range(0, len(images), 128):
-        outputs = network.outputs(to_images(torch.from_numpy(images[first : first + 128])))
-        for kept, output in zip(
-            found, (outputs.logits, outputs.features, outputs.style_statistics), strict=True
-        ):
-            kept.append(output.numpy())
-    return tuple(np.concatenate(kept) for kept in found)
-
-
-def images_of(cells: Cells, chosen: np.ndarray) -> np.ndarray:
-    """What a model sees of the chosen cells, by a mask or by indices, (N,S,S,3)."""
-    start = (FRAME - SIZE) // 2
-    middle = slice(start, start + SIZE)
-    return np.ascontiguousarray(cells.frames[chosen][:, middle, middle])
-
-
-def known_cells(cells: Cells, without: str) -> np.ndarray:
-    """Up to 100 training cells of each class of each laboratory but one; a mask."""
-    chosen = np.zeros(len(cells.targets), dtype=bool)
-    trained = cells.training(without) & (cells.targets >= 0)
-    for laboratory in np.unique(cells.laboratories):
-        for target in range(len(NAMES)):
-            group = trained & (cells.laboratories == laboratory) & (cells.targets == target)
-            chosen[np.flatnonzero(group)[:KNOWN_PER_GROUP]] = True
-    return chosen
-
-
 def cell_detector(cells: Cells, network: Ensemble, without: str, limit: float) -> OODDetector:
     known = known_cells(cells, without)
     _, features, _ = outputs_of(network, images_of(cells, known))
@@ -181,16 +133,6 @@ def write_table(path: Path, cells: Cells, said: LeftOutCells, laboratory: str) -
         writer.writerow(["label", "distance", *NAMES])
         for label, distance, logits in zip(labels, said.distances, said.logits, strict=True):
             writer.writerow([label, f"{distance:.3f}", *(f"{value:.3f}" for value in logits)])
-
-
-def join(several: Any) -> LeftOutCells:
-    parts = list(several)
-    return LeftOutCells(
-        np.concatenate([part.logits for part in parts]),
-        np.concatenate([part.distances for part in parts]),
-        np.concatenate([part.targets for part in parts]),
-        tuple(name for part in parts for name in part.laboratories),
-    )
 
 
 def measure(asked: dict[str, LeftOutCells], laboratory: str) -> dict[str, Any]:
@@ -307,6 +249,24 @@ def fit_laboratories(cells: Cells, bundle: Bundle) -> Any:
     return fit_laboratory_detector(np.concatenate(styles), names, cells.targets[order])
 
 
+def quantise_and_measure(
+    cells: Cells, bundle: Bundle, fit: LeftOutFit
+) -> tuple[Bundle, OODDetector, QualityLimits]:
+    """The bundle in eight bits with the prior in its last layers, and what it knows of images."""
+    heads = (
+        Head(head.weight, head.bias + np.array(fit.offsets)) for head in read_heads(bundle).members
+    )
+    bundle = replace_heads(bundle, Heads(tuple(heads)))
+    known = known_cells(cells, "none")
+    images = images_of(cells, known)
+    sample = images[np.random.default_rng(0).permutation(len(images))[:512]]
+    bundle = quantise(bundle, sample, FALLBACK_AGREEMENT)
+    engine = Engine(bundle, 2)
+    found = [engine.outputs(images[i : i + 32]).features for i in range(0, len(images), 32)]
+    detector = fit_cell_detector(np.concatenate(found), cells.targets[known], fit.distance_limit)
+    return bundle, detector, fit_quality([measure_quality(images)], POOR_TAIL)
+
+
 def make_fallback(
     cells: Cells, runs: Path, left_out: LeftOutCells, results: dict[str, Any]
 ) -> Bundle:
@@ -316,20 +276,7 @@ def make_fallback(
     card = make_card("hemascope-laboratories-1", recipe, network)
     card = replace(card, architecture=" + ".join([recipe.model] * len(network.networks)))
     bundle = export(network, card, draw_sample(SPEC))
-    old = read_heads(bundle)
-    bundle = replace_heads(
-        bundle,
-        Heads(tuple(Head(head.weight, head.bias + np.array(fit.offsets)) for head in old.members)),
-    )
-    known = known_cells(cells, "none")
-    images = images_of(cells, known)
-    sample = images[np.random.default_rng(0).permutation(len(images))[:512]]
-    bundle = quantise(bundle, sample, FALLBACK_AGREEMENT)
-    found = [
-        Engine(bundle, 2).outputs(images[i : i + 32]).features for i in range(0, len(images), 32)
-    ]
-    targets = cells.targets[known]
-    detector = fit_cell_detector(np.concatenate(found), targets, fit.distance_limit)
+    bundle, detector, quality = quantise_and_measure(cells, bundle, fit)
     model = UncertaintyModel(
         calibrated_on=LEFT_OUT,
         images=sum(result["cells"] for result in results.values()),
@@ -337,7 +284,7 @@ def make_fallback(
         class_thresholds=fit.class_thresholds,
         least_probability=fit.least_probability,
         ood_detector=detector,
-        quality=fit_quality([measure_quality(images)], POOR_TAIL),
+        quality=quality,
     )
     metrics = tuple(
         Metric(f"{name}, left out", "accuracy", result["among_all"].accuracy)

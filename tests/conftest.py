@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -51,6 +52,25 @@ def real_data() -> Path:
         if os.environ.get("CI"):
             pytest.fail(f"{folder} has no pbc/splits.csv; set HEMASCOPE_DATA")
         pytest.skip("no real images here; set HEMASCOPE_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty drawn cells per class, as `draw_folder` draws them; no test may change them.
+
+    To draw them takes seconds, so the workers share them: the first one that comes draws.
+    """
+    from hemascope.data.synthetic import draw_folder
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, begun = shared / "drawn_cells", shared / "drawn_cells.begun"
+    with (shared / "drawn_cells.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            draw_folder(begun, per_class=20, overwrite=True)
+            begun.rename(folder)
     return folder
 
 

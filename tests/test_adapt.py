@@ -246,14 +246,15 @@ def test_a_graph_without_a_linear_last_layer_is_refused(shipped: Bundle) -> None
 
 
 @pytest.fixture(scope="module")
-def tinted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tinted(tmp_path_factory: pytest.TempPathFactory, drawn_cells: Path) -> Path:
     """Drawn cells under green light: six of each of three classes, and four to try on."""
     folder = tmp_path_factory.mktemp("tinted")
     for part, seeds in (("cells", range(6)), ("others", range(6, 10))):
         for name in NAMES:
             (folder / part / name).mkdir(parents=True)
             for seed in seeds:
-                image = np.asarray(draw_cell(name, seed)) * np.array([0.55, 0.8, 0.5])
+                drawn = Image.open(drawn_cells / name / f"{name}_{seed}.png")
+                image = np.asarray(drawn) * np.array([0.55, 0.8, 0.5])
                 path = folder / part / name / f"{seed}.png"
                 Image.fromarray(image.astype(np.uint8)).save(path)
     return folder

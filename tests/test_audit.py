@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from hemascope.bundle.bundle import pretrained_folder
 from hemascope.cli import app
 from hemascope.data.manifest import Manifest, ManifestRow, manifest_from_folder
-from hemascope.data.synthetic import draw_cell
 from hemascope.errors import ManifestError
 from hemascope.evaluation.audit import rank_issues, split_folds
 from samples import two_classes
@@ -31,13 +30,15 @@ def issues(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mislabelled(tmp_path_factory: pytest.TempPathFactory, drawn_cells: Path) -> Path:
     """Twelve drawn cells of each of four classes, two of which lie in another's folder."""
     folder = tmp_path_factory.mktemp("cells")
     for name in NAMES:
         (folder / name).mkdir()
         for seed in range(12):
-            Image.fromarray(np.asarray(draw_cell(name, seed))).save(folder / name / f"{seed}.png")
+            shutil.copyfile(
+                drawn_cells / name / f"{name}_{seed}.png", folder / name / f"{seed}.png"
+            )
     (folder / "eosinophil" / "0.png").rename(folder / "lymphocyte" / "wrong.png")
     (folder / "basophil" / "1.png").rename(folder / "neutrophil" / "wrong.png")
     return folder
@@ -106,7 +107,7 @@ def test_networks_are_trained_in_turn_and_not_again(tmp_path: Path) -> None:
     (images / "violet" / "3.png").rename(images / "orange" / "wrong.png")
     out = tmp_path / "audit"
     words = ("data", "audit", images, "--out", out, "--folds", 2, "--model", "efficientnet_lite",
-             "--image-size", 64, "--epochs", 30, "--batch-size", 4, "--precision", "fp32",
+             "--image-size", 64, "--epochs", 15, "--batch-size", 4, "--precision", "fp32",
              "--learning-rate", 3e-3, "--drop-rate", 0, "--drop-path-rate", 0,
              "--augmentation", "none", "--cache", tmp_path / "cache")  # fmt: skip
     assert hemascope(*words) == 0

@@ -199,7 +199,7 @@ def test_the_same_dyes_and_light_change_nothing(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(augmentation, name, 0.0)
     monkeypatch.setattr(augmentation, "DYE_STRENGTH", (0.0, 0.0))
     images = torch.rand(3, 3, 32, 32) * 0.9 + 0.1
-    assert torch.allclose(restain(images), images, atol=1e-5)
+    assert torch.allclose(restain(images, 0.2), images, atol=1e-5)
     assert torch.equal(add_noise(images), images)
 
 

@@ -13,7 +13,6 @@ from hemascope.bundle.bundle import read_bundle, replace_model
 from hemascope.bundle.card import Card, read_card, write_card
 from hemascope.bundle.card_check import check_card
 from hemascope.classes import BLOOD_CELLS
-from hemascope.data.synthetic import draw_folder
 from hemascope.preprocess import InputSpec
 from hemascope.uncertainty.confusion import Confusion, correct_shares, measure_confusion, summarise
 
@@ -118,9 +117,8 @@ def test_a_confusion_that_does_not_fit_is_refused(card: Card, confusion: Confusi
 
 
 @pytest.mark.slow
-def test_calibration_measures_what_the_classifier_then_does(tmp_path: Path) -> None:
-    draw_folder(tmp_path / "cells", per_class=20)
-    manifest = open_manifest(tmp_path / "cells")
+def test_calibration_measures_what_the_classifier_then_does(drawn_cells: Path) -> None:
+    manifest = open_manifest(drawn_cells)
     bundle = calibrate(replace(read_bundle(), fallback=None), manifest, "drawn cells")
     found = bundle.card.confusion
     assert found is not None

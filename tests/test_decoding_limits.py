@@ -89,7 +89,13 @@ def strips(path: Path, count: int) -> Path:
 def test_no_file_costs_more_than_the_limit(tmp_path: Path) -> None:
     side = 9990
     Image.new("RGB", (side, side)).save(tmp_path / "black.jpg")
+    noise = np.random.default_rng(0).integers(0, 256, (4400, 4400, 4), dtype=np.uint8)
+    larger = np.pad(noise, [(0, 500), (0, 500), (0, 0)])
+    save_kind("alpha.tif", tmp_path / "noise.tif", noise)
+    save_kind("alpha.tif", tmp_path / "larger.tif", larger)
     files = {
+        tmp_path / "noise.tif": "ok",  # the slowest of what is read
+        tmp_path / "larger.tif": "too large",
         tiff_of(tmp_path / "float.tif", np.zeros((side, side), np.float32)): "too large",
         strips(tmp_path / "million.tif", 1_000_000): "1,000,000 strips",
         strips(tmp_path / "allowed.tif", 65_000): "ok",
@@ -97,9 +103,41 @@ def test_no_file_costs_more_than_the_limit(tmp_path: Path) -> None:
     }
     for path, expected in files.items():
         peak, seconds, said = measure(path)
-        assert peak < 500, path
-        assert seconds < 5, path
+        assert peak < 460, path  # 500 is what is promised
+        assert seconds < 4, path
         assert expected in said[0], path
+
+
+def save_kind(kind: str, path: Path, noise: np.ndarray) -> None:
+    """Noise (n,n,4) as one of the kinds of image whose decoding takes more than others'."""
+    options = {"metadata": None, "compression": "lzw"}
+    if kind == "alpha.tif":
+        tifffile.imwrite(path, noise, photometric="rgb", extrasamples=[2], predictor=2, **options)
+    elif kind == "deep.tif":
+        deep = noise[..., :3].astype(np.uint16) * 257
+        tifffile.imwrite(path, deep, photometric="rgb", **options)
+    elif kind == "planes.tif":
+        planes = np.moveaxis(noise[..., :3], -1, 0)
+        tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", **options)
+    else:
+        colours = Image.fromarray(noise[..., 0]).convert("P")
+        colours.save(path, transparency=3, compress_level=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures as Linux does")
+@pytest.mark.parametrize("kind", ["alpha.tif", "deep.tif", "planes.tif", "colour.png"])
+def test_the_header_tells_what_an_image_costs(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs: list[int] = []
+    monkeypatch.setattr(limits, "check_cost", costs.append)
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 4), dtype=np.uint8)
+    save_kind(kind, tmp_path / kind, noise)
+    decode(tmp_path / kind)
+    peak, _, said = measure(tmp_path / kind)
+    assert said == ["ok"]
+    assert peak * MEGABYTE < 1.05 * max(costs) + 2 * MEGABYTE
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures as Linux does")
@@ -107,7 +145,7 @@ def test_threads_share_the_limit(tmp_path: Path) -> None:
     Image.new("RGB", (7000, 7000)).save(tmp_path / "black.png", compress_level=1)
     peak, _, said = measure(tmp_path / "black.png", threads=6)
     assert said == ["ok"] * 6
-    assert peak < 550  # two at once are 400 MB, six would be 1,200
+    assert peak < 500  # two at once are 400 MB, six would be 1,200
 
 
 def test_an_image_waits_until_there_is_memory_for_it() -> None:
@@ -148,9 +186,9 @@ def test_memory_is_free_again_after_an_error() -> None:
             reserve(400 * MEGABYTE)
             raise KeyError
     with limits.share_memory() as reserve:
-        reserve(500 * MEGABYTE)
-    with pytest.raises(ImageError, match="501 MB"), limits.share_memory() as reserve:
-        reserve(501 * MEGABYTE)
+        reserve(450 * MEGABYTE)
+    with pytest.raises(ImageError, match="451 MB"), limits.share_memory() as reserve:
+        reserve(451 * MEGABYTE)
 
 
 def test_the_limit_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,13 +198,14 @@ def test_the_limit_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
         decode(file.getvalue())
     monkeypatch.setenv("HEMASCOPE_MAX_PIXELS", "500000000")
     with limits.share_memory() as reserve:
-        reserve(2_500 * MEGABYTE)
+        reserve(2_250 * MEGABYTE)
     for wrong in ("", "0", "-1", "1e9", "many"):
         monkeypatch.setenv("HEMASCOPE_MAX_PIXELS", wrong)
         with pytest.raises(ValueError, match="positive whole number"):
             limits.max_pixels()
 
 
+@pytest.mark.slow
 def test_the_limit_on_the_command_line(tmp_path: Path) -> None:
     Image.new("RGB", (20, 20)).save(tmp_path / "cell.png")
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from hemascope import BLOOD_CELLS, InputSpec
@@ -25,8 +29,12 @@ NUCLEATED = [name for name in BLOOD_CELLS.names if name != "platelet"]
 
 
 @pytest.fixture(scope="module")
-def cells() -> list[Image.Image]:
-    return [draw_cell(name, seed) for name in BLOOD_CELLS.names for seed in range(12)]
+def cells(drawn_cells: Path) -> list[Image.Image]:
+    return [
+        Image.open(drawn_cells / name / f"{name}_{seed}.png")
+        for name in BLOOD_CELLS.names
+        for seed in range(12)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +77,14 @@ def test_a_uniform_picture_measures_nothing() -> None:
     assert (sharp[0], contrast[0], contact[0]) == (0, 0, 0)
 
 
+@cache
+def drawn_monocyte(seed: int) -> NDArray[np.uint8]:
+    return SPEC.apply(draw_cell("monocyte", seed))[None]
+
+
 @given(st.floats(0.6, 1.0), st.integers(0, 20))
 def test_brightness_does_not_count(factor: float, seed: int) -> None:
-    image = SPEC.apply(draw_cell("monocyte", seed % 4))[None]
+    image = drawn_monocyte(seed % 4)
     darker = np.rint(image * factor).astype(np.uint8)
     for ours, theirs in zip(measure_quality(image), measure_quality(darker), strict=True):
         assert ours == pytest.approx(theirs, rel=0.15, abs=0.02)

@@ -107,3 +107,27 @@ def test_every_public_name_is_there() -> None:
     assert dir(hemascope) == sorted(hemascope.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         hemascope.nothing  # noqa: B018
+
+
+def test_files_and_functions_are_short() -> None:
+    """No file has more than 350 lines, and one function in a hundred more than 40 of code."""
+    root = SOURCE.parents[1]
+    files = [
+        path for name in ("src", "tools", "benchmarks") for path in (root / name).rglob("*.py")
+    ]
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    assert not [str(path) for path, text in texts.items() if text.count("\n") > 350]
+    lengths = {
+        f"{path.stem}.{node.name}": code_lines(node)
+        for path, text in texts.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+    long = sorted(name for name, lines in lengths.items() if lines > 40)
+    assert len(long) <= 0.01 * len(lengths), long
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function without its docstring."""
+    docstring = ast.get_docstring(function, clean=False) or ""
+    return (function.end_lineno or 0) - function.lineno + 1 - len(docstring.splitlines())

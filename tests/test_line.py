@@ -155,18 +155,17 @@ def test_an_evaluation_is_written_whole(
 
 @pytest.mark.slow
 def test_drawn_cells_are_named_by_a_model_that_never_saw_one(
-    tmp_path: Path, classifier: Classifier
+    drawn_cells: Path, classifier: Classifier
 ) -> None:
-    draw_folder(tmp_path, per_class=25)
-    images = find_images([str(tmp_path)])
+    images = find_images([str(drawn_cells)])
     predictions = classifier.predict(images)
     right = Counter(
         Path(path).parent.name
         for path, prediction in zip(images, predictions, strict=True)
         if prediction.label == Path(path).parent.name
     )
-    assert right.total() >= 0.8 * 200, right
-    assert min(right[name] for name in BLOOD_CELLS.names) >= 12, right
+    assert right.total() >= 0.8 * 160, right
+    assert min(right[name] for name in BLOOD_CELLS.names) >= 10, right
 
 
 @pytest.mark.slow

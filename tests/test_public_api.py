@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from sklearn.metrics import accuracy_score, get_scorer, log_loss
 import hemascope
 from hemascope import BLOOD_CELLS, Classifier, list_models, to_frame
 from hemascope.batch.table import row
-from hemascope.data.synthetic import draw_cell, draw_folder
+from hemascope.data.synthetic import draw_cell
 from hemascope.errors import BundleError, ImageError
 from hemascope.models import MODELS
 from hemascope.serialization import to_json
@@ -30,11 +31,9 @@ CLASSES = sorted(name for name in hemascope.__all__ if inspect.isclass(getattr(h
 
 
 @pytest.fixture(scope="module")
-def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 20 drawn cells per class."""
-    folder = tmp_path_factory.mktemp("examples") / "cells"
-    draw_folder(folder, per_class=20)
-    return folder
+def cells(tmp_path_factory: pytest.TempPathFactory, drawn_cells: Path) -> Path:
+    """A folder of 20 drawn cells per class, for the examples to write beside and into."""
+    return shutil.copytree(drawn_cells, tmp_path_factory.mktemp("examples") / "cells")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,10 @@ import uvicorn
 
 from drawn_smears import KnownLocator
 from hemascope import Classifier
+from hemascope.cli.serve import CONNECTIONS
+from hemascope.serve.app import run
 from hemascope.serve.app.create import create_app
+from hemascope.serve.app.run import BACKLOG, Protocol
 from hemascope.serve.app.settings import Settings
 from hemascope.serve.counting import Counting
 from test_serve import CELLS
@@ -32,7 +35,15 @@ def port() -> Iterator[int]:
     """The port of a service that waits half a second for a body, and takes up to 200 kB."""
     settings = Settings(TOKEN, body_timeout=0.5, largest_image=200_000, workers=1)
     app = create_app(settings, Counting(Classifier(threads=1), KnownLocator(), "1" * 64))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", http="h11"))
+    config = uvicorn.Config(
+        app,
+        port=0,
+        log_level="critical",
+        http=Protocol,
+        limit_concurrency=CONNECTIONS,
+        backlog=BACKLOG,
+    )
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -138,11 +149,19 @@ def test_a_client_that_goes_away_leaves_nothing(port: int) -> None:
     assert b"hemascope_queue_images 0\n" in text
 
 
-def test_many_open_connections_are_borne(port: int) -> None:
-    connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(400)]
+def test_two_thousand_open_connections_are_borne_and_ended(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of them send nothing, half the beginning of a request; none holds its place for ever."""
+    monkeypatch.setattr(run, "HEAD", 3.0)
+    connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(2000)]
     try:
-        for connection in connections:
+        for connection in connections[::2]:
             connection.sendall(b"GET /hea")
+        assert status_of(ask(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")) == 503
+        for connection in connections:
+            connection.settimeout(20)
+            assert connection.recv(1) == b""  # the service has ended it
         with urlopen(f"http://127.0.0.1:{port}/healthz", timeout=20) as answer:
             assert answer.read() == b"ok\n"
     finally:

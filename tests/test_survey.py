@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from scipy import ndimage
 from hemascope import Classifier
 from hemascope.bundle.bundle import Bundle, read_bundle, write_bundle
 from hemascope.cli import app
-from hemascope.data.synthetic import draw_cell
 from hemascope.evaluation.choose_cells import choose_cells, share_out
 from hemascope.evaluation.survey import ExpectedAccuracy, advise, expect_accuracy
 from hemascope.metrics.intervals import wilson
@@ -184,11 +184,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def slides(tmp_path_factory: pytest.TempPathFactory, drawn_cells: Path) -> Path:
     folder = tmp_path_factory.mktemp("slides")
     for seed in range(8):
         for name in ("eosinophil", "lymphocyte", "monocyte"):
-            draw_cell(name, seed).save(folder / f"{name}_{seed}.png")
+            shutil.copy(drawn_cells / name / f"{name}_{seed}.png", folder)
     (folder / "torn.png").write_bytes(b"not an image")
     return folder
 
@@ -232,15 +232,20 @@ def test_few_images_and_wrong_options_are_refused(slides: Path, home: Path, tmp_
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_weaker_stain_is_found_after_adapting(
-    slides: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    slides: Path,
+    home: Path,
+    drawn_cells: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     cells, pale = tmp_path / "cells", tmp_path / "pale"
     pale.mkdir()
     for name in ("eosinophil", "lymphocyte", "monocyte"):
         (cells / name).mkdir(parents=True)
         for seed in range(10, 20):
-            draw_cell(name, seed).save(cells / name / f"{seed}.png")
+            shutil.copy(drawn_cells / name / f"{name}_{seed}.png", cells / name)
     for path in sorted(slides.glob("*_*.png")):
         pixels = np.asarray(Image.open(path), dtype=np.float64)
         through = 245 * (pixels / 245) ** 0.6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,8 @@ import pytest
 from hemascope.batch.local import classify_to
 from hemascope.batch.table import COLUMNS
 from hemascope.bundle.bundle import read_bundle
-from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
-from hemascope.data.manifest import Manifest, ManifestRow, write_manifest
+from hemascope.data.manifest import Manifest, manifest_from_folder, write_manifest
 from hemascope.data.synthetic import draw_cell
 from hemascope.errors import ManifestError
 from hemascope.evaluation.evaluate import evaluate
@@ -89,16 +89,11 @@ def test_the_most_confident_answer_first() -> None:
 
 
 @pytest.fixture(scope="module")
-def cells(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def cells(tmp_path_factory: pytest.TempPathFactory, drawn_cells: Path) -> Manifest:
     """Twenty drawn cells a class of split pool."""
-    folder = tmp_path_factory.mktemp("cells")
-    rows = []
-    for label in BLOOD_CELLS.names:
-        for seed in range(20):
-            path = f"{label}_{seed}.png"
-            draw_cell(label, seed).save(folder / path)
-            rows.append(ManifestRow(path, label, split="pool"))
-    return Manifest(folder, tuple(rows))
+    folder = shutil.copytree(drawn_cells, tmp_path_factory.mktemp("pool") / "cells")
+    rows = manifest_from_folder(folder).rows
+    return Manifest(folder, tuple(replace(row, split="pool") for row in rows))
 
 
 def hemascope(*words: object) -> object:
@@ -139,7 +134,7 @@ def test_from_labelled_images_to_a_table_with_flags(
     assert odd.in_distribution is False
     assert odd.ood_score > 1
 
-    classify_to(tmp_path / "out.csv", classifier, [str(cells.root / "ig_0.png"), "no.png"])
+    classify_to(tmp_path / "out.csv", classifier, [str(cells.root / "ig" / "ig_0.png"), "no.png"])
     header, first, second = (tmp_path / "out.csv").read_text().splitlines()
     assert header.startswith(",".join(COLUMNS) + ",p_basophil")
     assert first.split(",")[3] == "ok"

@@ -34,7 +34,7 @@ from hemascope.smear.differential import CountOptions
 from hemascope.smear.locate import Locator
 from hemascope.smear.naming import check_width
 from hemascope.smear.run import count_to
-from hemascope.smear.samples import Sample, find_samples
+from hemascope.smear.samples import Sample, Samples, find_samples
 from hemascope.smear.shares import count_classes, nucleated_of
 
 
@@ -101,9 +101,7 @@ def count(
         Exit with 1 if any field cannot be read, or any sample cannot be counted.
     """
     limit_pixels(max_pixels)
-    given = None if um_per_pixel == "auto" else um_per_pixel
-    if given is not None:
-        check_width(given)
+    given = _check_scale(um_per_pixel)
     found = find_samples(fields, wbc)
     outputs = CountFiles(report, json, fhir, hl7, overlays, len(found.samples) > 1)
     _check_files(outputs, found.samples, force or resume)
@@ -127,12 +125,24 @@ def count(
         _compare(counts, manual, outputs, classifier)
     for made in counts:
         _print_count(made)
-    rest = f"; passed over: {found.passed_over}" if found.passed_over else ""
     written = ", ".join(map(str, filter(None, (out_file, cells, *outputs.files, overlays))))
+    _print_last_line(counts, found, written)
+    return _exit_status(counts, strict)
+
+
+def _print_last_line(counts: list[DifferentialCount], found: Samples, written: str) -> None:
+    rest = f"; passed over: {found.passed_over}" if found.passed_over else ""
     done = f"{sum(made.status == 'ok' for made in counts)} of {len(counts)} samples counted"
     line = escape(f"{done}, {found.fields} fields{rest}; written to {written}")
     out.print(f"{line}. {RESEARCH_USE_ONLY}", soft_wrap=True)
-    return _exit_status(counts, strict)
+
+
+def _check_scale(um_per_pixel: float | Literal["auto"]) -> float | None:
+    """The scale that is given; None where the red cells are to tell it. Raises ValueError."""
+    if um_per_pixel == "auto":
+        return None
+    check_width(um_per_pixel)
+    return um_per_pixel
 
 
 def _check_files(outputs: CountFiles, samples: tuple[Sample, ...], force: bool) -> None:

@@ -26,7 +26,7 @@ from hemascope.cli.options import (
 )
 from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing
 from hemascope.data.check import DataReport, check
-from hemascope.data.manifest import write_manifest
+from hemascope.data.manifest import Manifest, write_manifest
 from hemascope.data.open_manifest import below
 from hemascope.data.splits import (
     add_hashes,
@@ -38,7 +38,7 @@ from hemascope.data.splits import (
 from hemascope.data.synthetic import draw_folder
 from hemascope.data.synthetic_fields import draw_fields
 from hemascope.inference.classifier import Classifier
-from hemascope.records import RESEARCH_USE_ONLY
+from hemascope.records import RESEARCH_USE_ONLY, Audit
 from hemascope.training.recipe import StartFrom
 
 app = App(name="data", help="Check, audit, split and draw sets of images.")
@@ -229,19 +229,14 @@ def data_audit(
     manifest = open_images(images, root)
     manifest = manifest if split is None else manifest.select(split)
     if bundle is not None:
-        trained_on = next((row.path for row in manifest.rows if row.split == "train"), None)
-        if trained_on is not None:
-            raise ValueError(
-                f"{trained_on} is of split train; leave --bundle out, or choose by --split"
-            )
+        _check_unseen(manifest)
         audited = [(Classifier(bundle), manifest)]
     else:
         if folds < 2:
             raise ValueError(f"--folds must be at least 2, not {folds}")
-        chosen = choose_recipe(recipe_file, recipe)
         with progress_bar("reading") as on_read, progress_bar("training") as on_step:
             audited = train_folds(
-                chosen,
+                choose_recipe(recipe_file, recipe),
                 manifest,
                 out_folder,
                 folds,
@@ -253,14 +248,27 @@ def data_audit(
     with progress_bar("auditing") as progress:
         findings = audit(audited, name or title_of(images, split), progress)
     write_audit(findings, audited, out_folder)
+    _print_audit(findings, out_folder)
+    return 0
+
+
+def _check_unseen(manifest: Manifest) -> None:
+    """Raises ValueError for an image that a bundle may have been trained on."""
+    trained_on = next((row.path for row in manifest.rows if row.split == "train"), None)
+    if trained_on is not None:
+        raise ValueError(
+            f"{trained_on} is of split train; leave --bundle out, or choose by --split"
+        )
+
+
+def _print_audit(findings: Audit, folder: Path) -> None:
     for pair, count in findings.pairs.items():
         out.print(f"{escape(pair)}: {count}", highlight=False)
     out.print(
         f"{len(findings.issues)} of {findings.n} labels to look at; written to "
-        f"{escape(str(out_folder))}. {RESEARCH_USE_ONLY}",
+        f"{escape(str(folder))}. {RESEARCH_USE_ONLY}",
         soft_wrap=True,
     )
-    return 0
 
 
 def _print_check(report: DataReport) -> None:
@@ -287,6 +295,11 @@ def _print_check(report: DataReport) -> None:
     }
     for name, value in facts.items():
         out.print(f"{name}: {value}", highlight=False)
+    _print_findings(report)
+
+
+def _print_findings(report: DataReport) -> None:
+    """The files that something is to be done about."""
     for path, problem in report.unreadable:
         out.print(f"  unreadable: {escape(path)}: {escape(problem)}", soft_wrap=True)
     if report.masks:

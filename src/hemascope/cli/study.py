@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 from rich.table import Table
@@ -13,6 +13,9 @@ from hemascope.cli.options import Cache, ManifestPath, MaxPixels, Root, limit_pi
 from hemascope.cli.terminal import escape, out, print_error, progress_bar
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.study.experiments import PROFILES, plan
+
+if TYPE_CHECKING:
+    from hemascope.study.run import Runner
 
 app = App(name="study", help="Run the paper's experiments, and see whether its claims hold.")
 
@@ -66,17 +69,9 @@ def study_run(
     """
     limit_pixels(max_pixels)
     runs = plan(PROFILES[profile], only or (), _seeds(seeds))
-    from hemascope.study.run import Runner, run_here, run_study
+    from hemascope.study.run import run_study
 
-    runner: Runner = partial(run_here, at_once=at_once, stop_after=stop_after)
-    if ray:
-        if at_once != 1 or stop_after is not None:
-            raise ValueError(
-                "--at-once and --stop-after are for one machine; leave them out with --ray"
-            )
-        from hemascope.study.cluster import run_on_ray
-
-        runner = run_on_ray
+    runner = _choose_runner(ray, at_once, stop_after)
     with progress_bar("epochs") as on_epochs:
         failures = run_study(
             PROFILES[profile],
@@ -96,6 +91,21 @@ def study_run(
         soft_wrap=True,
     )
     return 1 if failures else 0
+
+
+def _choose_runner(ray: bool, at_once: int, stop_after: float | None) -> Runner:
+    """What performs the runs, here or on a cluster."""
+    from hemascope.study.run import run_here
+
+    if not ray:
+        return partial(run_here, at_once=at_once, stop_after=stop_after)
+    if at_once != 1 or stop_after is not None:
+        raise ValueError(
+            "--at-once and --stop-after are for one machine; leave them out with --ray"
+        )
+    from hemascope.study.cluster import run_on_ray
+
+    return run_on_ray
 
 
 @app.command(name="status")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -59,13 +59,7 @@ def survey(
         better measure: cells that were chosen for labelling are not like those of every day.
     """
     limit_pixels(max_pixels)
-    if um_per_pixel == "auto":
-        raise ValueError(
-            "a survey says what the red cells tell of the scale; give --um-per-pixel a number, or "
-            "leave it out"
-        )
-    if label < 0:
-        raise ValueError(f"--label must be a number of cells, not {label}")
+    scale = _check_options(um_per_pixel, label)
     earlier = None if against is None else _read_survey(against)
     if against is not None and earlier is None:
         if bundle is not None:
@@ -79,8 +73,8 @@ def survey(
         reference = reference_of(earlier or classifier.bundle, classifier.card.name)
     folder = ", ".join(images)
     with progress_bar("surveying") as progress:
-        found = look(classifier, inputs, folder, um_per_pixel, label, reference, progress)
-    write_survey(found, classifier, um_per_pixel, out_folder)
+        found = look(classifier, inputs, folder, scale, label, reference, progress)
+    write_survey(found, classifier, scale, out_folder)
     _print(found)
     out.print(
         f"{found.surveyed} of {found.found} images surveyed; written to "
@@ -88,6 +82,18 @@ def survey(
         soft_wrap=True,
     )
     return 1 if found.drift is not None and found.drift.alarm else 0
+
+
+def _check_options(um_per_pixel: float | Literal["auto"] | None, label: int) -> float | None:
+    """The scale that is given. Raises ValueError for what a survey does not take."""
+    if label < 0:
+        raise ValueError(f"--label must be a number of cells, not {label}")
+    if um_per_pixel == "auto":
+        raise ValueError(
+            "a survey says what the red cells tell of the scale; give --um-per-pixel a number, or "
+            "leave it out"
+        )
+    return um_per_pixel
 
 
 def _read_survey(folder: Path) -> Survey | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +32,7 @@ from hemascope.serialization import from_json
 from hemascope.training.recipe import StartFrom
 
 if TYPE_CHECKING:
-    from hemascope.training.folder import EpochRecord
+    from hemascope.training.folder import EpochRecord, RunFolder
 
 
 def train(
@@ -89,13 +90,6 @@ def train(
     images = open_images(manifest, root)
     class_set = _choose_classes(classes, images)
 
-    def print_epoch(record: EpochRecord) -> None:
-        val = "" if record.val_accuracy is None else f", validation {record.val_accuracy:.4f}"
-        out.print(
-            f"epoch {record.epoch}/{chosen.epochs}: loss {record.train_loss:.4f}{val}, "
-            f"{record.images_per_second:.0f} images/s"
-        )
-
     with progress_bar("reading") as on_read, progress_bar("training") as on_step:
         run_training(
             chosen,
@@ -109,13 +103,23 @@ def train(
             cache=cache,
             on_read=on_read,
             on_step=on_step,
-            on_epoch=print_epoch,
-            on_done=lambda run: out.print(
-                f"bundle written to {escape(str(run.bundle))}", soft_wrap=True
-            ),
+            on_epoch=partial(_print_epoch, chosen.epochs),
+            on_done=_print_done,
         )
     end_group_process()
     return 0
+
+
+def _print_epoch(epochs: int, record: EpochRecord) -> None:
+    val = "" if record.val_accuracy is None else f", validation {record.val_accuracy:.4f}"
+    out.print(
+        f"epoch {record.epoch}/{epochs}: loss {record.train_loss:.4f}{val}, "
+        f"{record.images_per_second:.0f} images/s"
+    )
+
+
+def _print_done(run: RunFolder) -> None:
+    out.print(f"bundle written to {escape(str(run.bundle))}", soft_wrap=True)
 
 
 def _choose_classes(names: str, images: Manifest) -> ClassSet | None:

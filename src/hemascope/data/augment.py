@@ -26,7 +26,8 @@ class Policy:
     `brightness`, `contrast` and `saturation` as fractions around 1; `hue` as a fraction of the
     colour circle. A share `other_stain` of the images gets the stain and light of another image of
     the batch, and then a share `other_site` is made to look as if from elsewhere; the others keep
-    stain, light, focus and camera.
+    stain, light, focus and camera. `dye_mixing` says how much other dyes may mix the channels: the
+    standard deviation of the parts of other channels' densities.
     """
 
     flips: bool = False
@@ -40,6 +41,7 @@ class Policy:
     hue: float = 0.0
     other_site: float = 0.0
     other_stain: float = 0.0
+    dye_mixing: float = 0.2
 
 
 # The first four are the study's ablation, each adding to the one before.
@@ -97,10 +99,24 @@ POLICIES: dict[str, Policy] = {
         other_site=0.6,
         other_stain=0.5,
     ),
+    # The same, with dyes that differ more.
+    "laboratories_other_dyes": Policy(
+        flips=True,
+        degrees=180,
+        shift=0.08,
+        scale=0.35,
+        shear=8,
+        brightness=0.2,
+        contrast=0.4,
+        saturation=0.5,
+        hue=0.15,
+        other_site=0.6,
+        other_stain=0.5,
+        dye_mixing=0.5,
+    ),
 }
 
 # Of an image as if from elsewhere. Optical densities are natural logarithms.
-DYE_MIXING = 0.2  # standard deviation of the parts of other channels' densities
 DYE_STRENGTH = (-0.9, 0.3)  # range of the logarithm of the factor of all densities
 DYE_BALANCE = 0.2  # standard deviation of the logarithm of each channel's own factor
 GROUND_SCALE = 0.5  # standard deviation of the logarithm of the factor of the ground's density
@@ -136,7 +152,7 @@ def augment(frames: Tensor, size: int, inner: float, policy: Policy) -> Tensor:
     if policy.other_site:
         chosen = torch.rand(len(images)) < policy.other_site
         if chosen.any():
-            images[chosen] = add_noise(defocus(restain(images[chosen])))
+            images[chosen] = add_noise(defocus(restain(images[chosen], policy.dye_mixing)))
     return images.contiguous(memory_format=torch.channels_last)
 
 
@@ -187,7 +203,7 @@ def recolour(images: Tensor, colour: Tensor, contrast: float) -> Tensor:
     return torch.lerp(mean, images, factor).clamp_(0, 1)
 
 
-def restain(images: Tensor) -> Tensor:
+def restain(images: Tensor, mixing: float) -> Tensor:
     """(N,3,h,w) in 0..1 with other dyes, other strengths of them, and other light.
 
     By Beer and Lambert's law densities add up, so that other dyes mix the densities above the
@@ -200,7 +216,7 @@ def restain(images: Tensor) -> Tensor:
     ground = sample.quantile(GROUND_QUANTILE, dim=2)[:, :, None, None]  # (N,3,1,1)
     factors = torch.exp(torch.empty(n, 1, 1).uniform_(*DYE_STRENGTH))
     factors = factors * torch.exp(DYE_BALANCE * torch.randn(n, 3, 1))
-    dyes = factors * (torch.eye(3) + DYE_MIXING * torch.randn(n, 3, 3))
+    dyes = factors * (torch.eye(3) + mixing * torch.randn(n, 3, 3))
     tint = GROUND_TINT * torch.rand(n, 3, 1, 1)
     scale = torch.exp(GROUND_SCALE * torch.randn(n, 1, 1, 1))
     light = ground * scale.to(device) + tint.to(device)

@@ -56,7 +56,7 @@ def to_rgb(
         )
     if image.mode == "La":  # grey multiplied by its alpha, which Pillow converts to this only
         image = image.convert("LA")
-    if transparent:
+    if transparent and image.mode != "RGBA":  # which `convert` would copy
         image = image.convert("RGBA")
     elif image.mode == "P":
         image = image.convert("RGB")

@@ -16,6 +16,7 @@ Reserve: TypeAlias = Callable[[int], None]
 MAX_PIXELS = 100_000_000
 MAX_PIXELS_VARIABLE = "HEMASCOPE_MAX_PIXELS"
 BYTES_PER_PIXEL = 5  # of MAX_PIXELS: an RGB image takes 4, so 500 MB hold the largest
+ESTIMATED = 0.9  # of that much: what the header tells; the rest is what decoders take beside
 MAX_SEGMENTS = 65_536  # strips or tiles of a TIFF; a million took 25 s
 MAX_METADATA = 64_000_000  # bytes of one file
 
@@ -52,9 +53,14 @@ def check_size(width: int, height: int) -> None:
         )
 
 
+def max_cost() -> int:
+    """The bytes that decoding may take, as they are worked out from the headers."""
+    return int(ESTIMATED * BYTES_PER_PIXEL * max_pixels())
+
+
 def check_cost(cost: int) -> None:
     """Raises ImageError for more bytes than one image may take."""
-    limit = BYTES_PER_PIXEL * max_pixels()
+    limit = max_cost()
     if cost > limit:
         raise ImageError(
             f"too large: it takes about {cost / 1e6:,.0f} MB to decode, the limit is "
@@ -91,7 +97,7 @@ def share_memory() -> Iterator[Reserve]:
     Reserving waits for other threads' images, and raises ImageError for more than one image may
     cost. Raises ValueError as `max_pixels` does.
     """
-    limit = BYTES_PER_PIXEL * max_pixels()
+    limit = max_cost()
     with ExitStack() as held:
 
         def reserve(cost: int) -> None:

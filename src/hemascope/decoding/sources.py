@@ -55,6 +55,7 @@ if AvifImagePlugin is not None:
 OF_FORMAT = {"WEBP": 13, "AVIF": 14, "JPEG2000": 20, "GIF": 4}
 OF_MODE = {"RGB": 0, "L": 1, "1": 1, "P": 1, "CMYK": 4, "RGBA": 13}
 OTHER_MODE = 16
+TRANSPARENT_COLOUR = 17  # an image without alpha, but with a colour that stands for none
 TURNED = 4  # a copy
 WHERE_ORIENTATION = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 MAX_SLOW = 1_500_000  # pixels of decoders written in Python: 2.7 s for a million of 16-bit PPM
@@ -186,6 +187,8 @@ def _load(file: IO[bytes], kind: str, reserve: Reserve) -> tuple[Image.Image, in
     known = "exif" in image.info if kind == "PNG" else bool(WHERE_ORIENTATION & image.info.keys())
     orientation = orientation_of(image) if known else 1
     beside = OF_FORMAT.get(kind, 0) + OF_MODE.get(image.mode, OTHER_MODE)
+    if "transparency" in image.info:
+        beside = max(beside, TRANSPARENT_COLOUR)
     cost = image.width * image.height * (4 + beside + (TURNED if orientation > 1 else 0))
     if kind == "JPEG":
         cost += jpeg.coefficient_bytes(file, image)

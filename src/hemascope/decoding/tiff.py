@@ -140,8 +140,6 @@ class Page:
             return self.bits if 8 < self.bits < 16 else None
         if self.sample_format == SIGNED:
             return 15
-        if self.sample_format == SIGNED:
-            return 15
         said = re.search(r'SignificantBits="(\d+)"', self.description)
         if said:
             return int(said[1]) if 8 < int(said[1]) < 16 else None

@@ -57,14 +57,14 @@ def read_tiff(file: IO[bytes], reserve: Reserve, index: int = 0) -> tuple[Image.
         raise ImageError(f"{len(pictures)} pages, too large to look for the picture among them")
     for page in pictures:
         page.check()
-    reserve(max(_cost(page) for page in pictures))
+    reserve(max(_cost(file, page) for page in pictures))
     page = _choose(file, pictures)
     return _read_page(file, page), _said([page], pages)
 
 
 def _read_one(file: IO[bytes], page: Page, reserve: Reserve) -> Image.Image:
     page.check()
-    reserve(_cost(page))
+    reserve(_cost(file, page))
     return _read_page(file, page)
 
 
@@ -152,16 +152,24 @@ def _ome_order(pixels: str) -> tuple[int, ...]:
     return tuple(places.index(colour) for colour in range(3))
 
 
-def _cost(page: Page) -> int:
+def _cost(file: IO[bytes], page: Page) -> int:
     """The bytes that decoding it takes, by the measured peaks of each kind."""
     pixels, size = page.width * page.height, max(1, page.bits // 8)
     if not page.pillow_reads_right():
         return pixels * (page.samples * size * 3 + page.samples + 8)
+    stored = _stored_bytes(file, page)
     if page.samples == 1 and page.bits > 8:
-        return pixels * (4 * size + 6)
+        return pixels * (4 * size + 6) + stored
     turned = 4 if page.orientation > 1 else 0
     deep = 1 if page.bits > 8 else 0
-    return pixels * ({1: 5, 3: 4}.get(page.samples, 17) + turned + deep) + _segment_bytes(page)
+    each = {1: 5, 3: 4}.get(page.samples, 17) + turned + deep
+    return pixels * each + _segment_bytes(page) + stored
+
+
+def _stored_bytes(file: IO[bytes], page: Page) -> int:
+    """Of the file, which libtiff maps into memory; strips may be the same bytes."""
+    segments = check_segments(file, page)
+    return min(sum(length for _, length in segments), file.seek(0, io.SEEK_END))
 
 
 def _segment_bytes(page: Page) -> int:
@@ -204,7 +212,7 @@ def _load(file: IO[bytes], page: Page) -> Image.Image:
 def _read_colours(file: IO[bytes], pages: Sequence[Page], reserve: Reserve) -> Image.Image:
     for page in pages:
         page.check()
-    reserve(2 * _cost(pages[0]) + 12 * pages[0].width * pages[0].height)
+    reserve(2 * _cost(file, pages[0]) + 12 * pages[0].width * pages[0].height)
     if not all(page.pillow_reads_right() for page in pages):
         planes = [np.asarray(optional.read_tiff_page(file, page)) for page in pages]
         return to_rgb(image_from(np.dstack(planes)), pages[0].orientation)

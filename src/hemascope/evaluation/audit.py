@@ -105,25 +105,9 @@ def audit(audited: AuditedImages, name: str, progress: ProgressCallback | None =
     classifiers do not know, or where no image can be read.
     """
     classes = audited[0][0].card.classes
-    total = sum(len(manifest.rows) for _, manifest in audited)
-    predictions: list[Prediction] = []
-    labels: list[str] = []
-    paths: list[str] = []
-    unreadable: list[str] = []
-    for classifier, manifest in audited:
-        check_labels(((row.path, row.label) for row in manifest.rows), classes)
-        streamed = classifier.stream(manifest.views())
-        for row, cell, prediction in zip(manifest.rows, manifest.names(), streamed, strict=True):
-            if prediction.label is None:
-                unreadable.append(f"{cell}: {prediction.status}")
-            else:
-                predictions.append(prediction)
-                labels.append(row.label)
-                paths.append(cell)
-            if progress is not None:
-                progress(len(predictions) + len(unreadable), total)
+    paths, labels, predictions, unreadable = _predict_all(audited, progress)
     if not predictions:
-        raise ManifestError(f"{name}: none of {total} images could be read")
+        raise ManifestError(f"{name}: none of {len(unreadable)} images could be read")
     probabilities = np.array(
         [list(prediction.probabilities.values()) for prediction in predictions]
     )
@@ -148,6 +132,31 @@ def audit(audited: AuditedImages, name: str, progress: ProgressCallback | None =
         unreadable=tuple(unreadable),
         provenance=provenance(data_hash(zip(paths, labels, strict=True))),
     )
+
+
+def _predict_all(
+    audited: AuditedImages, progress: ProgressCallback | None
+) -> tuple[list[str], list[str], list[Prediction], list[str]]:
+    """Names, labels and Predictions of the cells that can be read; why the others cannot be."""
+    paths: list[str] = []
+    labels: list[str] = []
+    predictions: list[Prediction] = []
+    unreadable: list[str] = []
+    total = sum(len(manifest.rows) for _, manifest in audited)
+    for classifier, manifest in audited:
+        classes = audited[0][0].card.classes
+        check_labels(((row.path, row.label) for row in manifest.rows), classes)
+        streamed = classifier.stream(manifest.views())
+        for row, cell, prediction in zip(manifest.rows, manifest.names(), streamed, strict=True):
+            if prediction.label is None:
+                unreadable.append(f"{cell}: {prediction.status}")
+            else:
+                predictions.append(prediction)
+                labels.append(row.label)
+                paths.append(cell)
+            if progress is not None:
+                progress(len(predictions) + len(unreadable), total)
+    return paths, labels, predictions, unreadable
 
 
 def rank_issues(targets: IntArray, probabilities: FloatArray) -> list[int]:

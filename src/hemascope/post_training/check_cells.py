@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hemascope.arrays import FloatArray, ProgressCallback
+from hemascope.arrays import AnyFloatArray, FloatArray, ImageArray, ProgressCallback
 from hemascope.bundle.adaptation import CellMeasures
 from hemascope.classes import ClassSet
 from hemascope.data.manifest import Manifest, ManifestRow
@@ -81,18 +81,29 @@ def measure_cells(
         nothing = np.empty(0)
         measures = CellMeasures(nothing, nothing, nothing, nothing, ())
         return MeasuredCells((), measures, (), Scale(0), None)
-    seen = np.stack(images)
-    measures = CellMeasures(
-        features=np.stack(features),
-        style_statistics=np.stack(styles),
-        style=measure_style(seen),
-        quality=np.stack(measure_quality(seen), axis=1),
-        targets=tuple(classes.index(row.label) for row in rows),
+    measures = _join_measures(
+        features, styles, images, tuple(classes.index(row.label) for row in rows)
     )
     hashes = tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in images)
     scale = estimate_scale([d for found in diameters.values() for d in found], len(diameters))
     given = float(np.median(widths)) if widths else None
     return MeasuredCells(tuple(rows), measures, hashes, scale, given)
+
+
+def _join_measures(
+    features: Sequence[AnyFloatArray],
+    styles: Sequence[AnyFloatArray],
+    images: Sequence[ImageArray],
+    targets: tuple[int, ...],
+) -> CellMeasures:
+    seen = np.stack(images)
+    return CellMeasures(
+        features=np.stack(features),
+        style_statistics=np.stack(styles),
+        style=measure_style(seen),
+        quality=np.stack(measure_quality(seen), axis=1),
+        targets=targets,
+    )
 
 
 def _widen_spec(spec: InputSpec) -> InputSpec:

@@ -28,6 +28,7 @@ PolicyName = Literal[
     "any_rotation",
     "domain_randomisation",
     "laboratories",
+    "laboratories_other_dyes",
 ]
 
 StartFrom: TypeAlias = Literal["imagenet"] | Path
