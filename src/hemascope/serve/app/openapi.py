@@ -168,6 +168,9 @@ def _prediction(card: Card) -> dict[str, Any]:
         "model": {"type": "string"},
         "model_sha256": {"type": "string"},
         "uncertainty": {"type": ["object", "null"]},
+        "attributes": {"type": "array", "items": {"type": "object"}},
+        "subtype": {"type": ["string", "null"]},
+        "subtypes": {"type": "object", "additionalProperties": {"type": "number"}},
         "class_map_png": {"type": ["string", "null"], "contentEncoding": "base64"},
         "research_use_only": {"const": RESEARCH_USE_ONLY},
     }
