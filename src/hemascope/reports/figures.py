@@ -63,12 +63,12 @@ def draw_recalls(evaluation: Evaluation, colours: Sequence[str]) -> bytes:
 def draw_maturation(found: MaturationMetrics) -> bytes:
     """Stages of maturation as labelled and as named, both in their order: what is near is alike."""
     counts, n = np.array(found.confusion), len(found.stages)
-    figure = Figure(figsize=(3.4 + 0.72 * n, 2.6 + 0.62 * n), layout="constrained")
+    figure = Figure(figsize=(3.8 + 0.72 * n, 2.6 + 0.62 * n), layout="constrained")
     axes = figure.add_subplot()
     distance = found.mean_distance.value
-    title = "maturation of neutrophils, from left to right"
+    title = "maturation"
     if distance is not None:
-        title += f"; mean distance {distance:.2f} stages"
+        title += f", mean distance {distance:.2f} stages"
     named = (*found.stages, "another class")
     draw_confusion_matrix(axes, counts, found.stages, named, title)
     return encode_png(figure)
