@@ -195,21 +195,21 @@ def test_of_many_sites_some_images_stay_as_they_are() -> None:
 
 
 def test_the_same_dyes_and_light_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DYE_MIXING", "DYE_BALANCE", "GROUND_SCALE", "GROUND_TINT", "NOISE"):
+    for name in ("DYE_BALANCE", "GROUND_SCALE", "GROUND_TINT", "NOISE"):
         monkeypatch.setattr(augmentation, name, 0.0)
     monkeypatch.setattr(augmentation, "DYE_STRENGTH", (0.0, 0.0))
     images = torch.rand(3, 3, 32, 32) * 0.9 + 0.1
-    assert torch.allclose(restain(images, 0.2), images, atol=1e-5)
+    assert torch.allclose(restain(images, mixing=0.0), images, atol=1e-5)
     assert torch.equal(add_noise(images), images)
 
 
 def test_a_stronger_stain_multiplies_densities(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DYE_MIXING", "DYE_BALANCE", "GROUND_SCALE", "GROUND_TINT"):
+    for name in ("DYE_BALANCE", "GROUND_SCALE", "GROUND_TINT"):
         monkeypatch.setattr(augmentation, name, 0.0)
     monkeypatch.setattr(augmentation, "DYE_STRENGTH", (np.log(0.5), np.log(0.5)))
     image = torch.ones(1, 3, 32, 32)  # a ground that lets all light through
     image[:, :, 10:20, 10:20] = 0.25
-    assert torch.allclose(restain(image)[:, :, 10:20, 10:20], torch.tensor(0.5), atol=1e-5)
+    assert torch.allclose(restain(image, mixing=0.0)[:, :, 10:20, 10:20], torch.tensor(0.5), atol=1e-5)
 
 
 def test_defocus_keeps_the_mean_and_takes_the_detail() -> None:
