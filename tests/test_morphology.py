@@ -24,6 +24,7 @@ from hemascope.evaluation.morphology import measure_morphology
 from hemascope.metrics.morphology import measure_agreement, measure_maturation
 from hemascope.post_training.fit_morphology import RIDGE, fit_layer
 from hemascope.predictions import AttributePrediction, Prediction
+from hemascope.reports.pages import explanation_page
 from hemascope.smear.counted import NamedCell, NamedField
 from hemascope.smear.differential import count_sample
 from hemascope.smear.records import LocatedCell
@@ -287,7 +288,7 @@ def test_a_card_with_a_bad_field_is_not_written(
 
 
 def test_tables_have_the_columns_that_are_asked_for(
-    cells: Manifest, fitted: Bundle, tmp_path: Path
+    cells: Manifest, fitted: Bundle, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     write_bundle(fitted, tmp_path / "bundle")
     words = ["classify", str(cells.root), "--bundle", str(tmp_path / "bundle"), "--out"]
@@ -309,8 +310,9 @@ def test_tables_have_the_columns_that_are_asked_for(
     assert "cell_size" not in first
     with pytest.raises(ValueError, match="exists already"):  # a table with other columns
         app([*words, str(lines), "--resume"], exit_on_error=False)
+    words[3] = str(tiny_bundle)
     with pytest.raises(ValueError, match="tells no attributes; leave --attributes out"):
-        app(["classify", str(cells.root), "--out", str(table), "--attributes"], exit_on_error=False)
+        app([*words, str(table), "--attributes"], exit_on_error=False)
 
 
 def test_figures_of_attributes_and_subtypes(cells: Manifest, fitted: Bundle) -> None:
@@ -332,8 +334,18 @@ def test_figures_of_attributes_and_subtypes(cells: Manifest, fitted: Bundle) -> 
     }
     assert found.maturation is None  # the line has stages that the bundle does not tell
     assert found.contradictions is not None
+    bare = replace(fitted, card=replace(fitted.card, morphology=None))
     with pytest.raises(ValueError, match="tells no attributes"):
-        measure_morphology(Classifier(), cells, table)
+        measure_morphology(Classifier(bare), cells, table)
+
+
+def test_pages_say_what_a_cell_looks_like(cells: Manifest, fitted: Bundle) -> None:
+    classifier = Classifier(fitted)
+    made = classifier.predict([cells.root / row.path for row in cells.rows[:6]])
+    words = [describe_cell(prediction) for prediction in made if prediction.attributes]
+    assert words
+    page = explanation_page(made, classifier)
+    assert all(said in page for said in words)
 
 
 def test_nothing_is_fitted_on_test_or_on_classes_alone(cells: Manifest) -> None:
