@@ -5,7 +5,8 @@
 It starts `hemascope serve` on a free port with drawn cells as requests, and measures: the
 throughput of the library and of the service with 16 clients, the latency of single images with
 one client and within the library, p50 and p99 under load, errors, the memory of the service's
-process before and after, and what happens at twice the clients with a small queue.
+process before, during and after, what happens at twice the clients with a small queue, and what
+2,000 open connections that send nothing cost those who send images.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
@@ -34,7 +35,8 @@ from hemascope.files import write_atomic
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
 
-CLIENTS, DISTINCT = 16, 64
+CLIENTS, DISTINCT, IDLE = 16, 64, 2000
+PARTS = 10  # after each, the memory is noted
 
 
 @dataclass
@@ -70,16 +72,52 @@ def main() -> None:
         load(port, token, images, 200, CLIENTS)  # warm
         before = memory_of(process)
         found["one client"] = load(port, token, images, 300, 1).describe()
-        found["16 clients"] = load(port, token, images, chosen.images, CLIENTS).describe()
-        found["memory_mb"] = [before, memory_of(process)]
+        memory = [before]
+        loads = []
+        for part in split(chosen.images, PARTS):
+            loads.append(load(port, token, images, part, CLIENTS))
+            memory.append(memory_of(process))
+        found["16 clients"] = join(loads).describe()
+        found["memory_mb"] = memory
     with served(chosen.locator, queue=CLIENTS) as (port, token, process):
         found["twice the load"] = load(port, token, images, 4000, 2 * CLIENTS + 8).describe()
         found["after it"] = load(port, token, images, 500, 8).describe()
+    with served(chosen.locator, queue=64, connections=2 * IDLE) as (port, token, process):
+        load(port, token, images, 200, CLIENTS)  # warm
+        before = memory_of(process)
+        with open_connections(port, IDLE):
+            found["2000 idle connections"] = load(port, token, images, 300, 1).describe() | {
+                "memory_mb": [before, memory_of(process)]
+            }
     found["provenance"] = provenance()
     text = to_json(found)
     print(text.decode())
     if chosen.out is not None:
         write_atomic(chosen.out, text)
+
+
+def split(number: int, parts: int) -> list[int]:
+    """A number in nearly equal parts."""
+    return [number * (part + 1) // parts - number * part // parts for part in range(parts)]
+
+
+def join(loads: list[Load]) -> Load:
+    """Several loads as one."""
+    found = Load()
+    for one in loads:
+        found.seconds += one.seconds
+        found.statuses += one.statuses
+        found.wall += one.wall
+    return found
+
+
+@contextmanager
+def open_connections(port: int, number: int) -> Iterator[None]:
+    """Keeps so many connections open that send nothing, until the service ends them."""
+    with ExitStack() as stack:
+        for _ in range(number):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), 30))
+        yield
 
 
 def _jpeg(seed: int) -> bytes:
@@ -105,13 +143,16 @@ def measure_library(classifier: Classifier, images: list[bytes], number: int) ->
 
 
 @contextmanager
-def served(locator: str | None, queue: int) -> Iterator[tuple[int, str, int]]:
+def served(
+    locator: str | None, queue: int, connections: int = 1000
+) -> Iterator[tuple[int, str, int]]:
     """The service in a process of its own; gives its port, token and process number."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token = secrets.token_urlsafe(24)
     words = [sys.executable, "-m", "hemascope", "serve", "--port", str(port), "--queue", str(queue)]
+    words += ["--connections", str(connections)]
     words += ["--locator", locator] if locator else []
     server = subprocess.Popen(words, env=os.environ | {"HEMASCOPE_TOKEN": token})
     try:

@@ -342,7 +342,8 @@ def test_axe_finds_nothing(chromium: Any, address: str, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)
     sample = page.url
     options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
-    for path in (sample, f"{sample}/report", f"{sample}/fields/0", f"{address}/"):
+    others = [f"{address}{path}" for path in ("/", "/quality", "/quality/drift", "/learn")]
+    for path in (sample, f"{sample}/report", f"{sample}/fields/0", *others):
         page.goto(path)
         page.locator("h1").wait_for()
         found = Axe().run(page, options=options)

@@ -76,7 +76,7 @@ def serve(
     locator
         Folder of another network that finds cells.
     window
-        How many milliseconds a batch waits for more images.
+        How many milliseconds a batch waits for more images while others are worked on.
     batch_size
         Largest batch of images.
     queue

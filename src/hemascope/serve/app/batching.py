@@ -38,9 +38,9 @@ class Waiting:
 class Batcher:
     """Predicts images of any number of requests in batches, as many at once as there are workers.
 
-    A batch begins with the first image, and waits a short window for others; while all workers are
-    busy, images gather in the queue. A batch that is alone is worked on by all processors together,
-    and of several each has one.
+    An image that comes while nothing is worked on is predicted at once. Otherwise a batch waits a
+    short window for more images; while all workers are busy, images gather in the queue. A batch
+    that is alone is worked on by all processors together, and of several each has one.
     """
 
     def __init__(self, classifier: Classifier, settings: Settings, metrics: Metrics) -> None:
@@ -101,7 +101,8 @@ class Batcher:
                 await self._arrived.wait_for(lambda: bool(self._queue) or self.draining)
             if not self._queue:
                 return
-            if len(self._queue) < self.settings.batch_size and not self.draining:
+            is_alone = self._busy == 0 and len(self._queue) == 1
+            if len(self._queue) < self.settings.batch_size and not (is_alone or self.draining):
                 await asyncio.sleep(self.settings.window)
             batch = self._take()
             if batch:
