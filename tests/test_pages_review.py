@@ -23,7 +23,7 @@ from hemascope.serve.app.settings import Settings
 from hemascope.serve.counting import Counting
 from hemascope.serve.pages.access import COOKIE
 from hemascope.serve.pages.render import render
-from hemascope.serve.pages.routes import make_pages
+from hemascope.serve.pages.routes import CHANGED, make_pages
 from hemascope.serve.pages.station import Station
 from hemascope.serve.store import audit
 from hemascope.serve.store.bundles import chosen_folder
@@ -485,3 +485,26 @@ def test_pages_are_in_the_language_of_the_browser(browser: Browser, station: Sta
     assert '<html lang="de">' in page
     assert "nicht erkannt" in page
     assert '<html lang="en">' in browser.get("/", headers={"Accept-Language": "fr"}).text
+
+
+def test_no_change_is_made_without_a_session_its_token_and_the_role(browser: Browser) -> None:
+    paths = [
+        (path.replace("{id}", "x").replace("{number:int}", "0"), role) for path, _, role in CHANGED
+    ]
+    for path, _ in paths:
+        assert browser.post(path, json={}).status_code == 401
+    browser.log_in("administrator")
+    for path, _ in paths:
+        other = {"X-CSRF-Token": browser.csrf, "Sec-Fetch-Site": "cross-site"}
+        for headers in ({}, {"X-CSRF-Token": "x"}, other):
+            assert browser.post(path, json={}, headers=headers).status_code == 403
+    for role, below in (
+        ("administrator", "reviewer"),
+        ("reviewer", "technologist"),
+        ("technologist", "viewer"),
+    ):
+        browser.cookies.clear()
+        browser.log_in(below)
+        for path, needed in paths:
+            if needed == role:
+                assert browser.change(path, {}).status_code == 403

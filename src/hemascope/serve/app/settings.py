@@ -16,7 +16,8 @@ class Settings:
     `token` is what programs must send; it is never shown by `repr`. `window` is how long a batch
     waits for more images while others are worked on, and `batch_size` how many it takes at most. Of
     images that wait, `queue` are kept; a request for more is refused. An answer takes at most
-    `timeout`, a body at most `body_timeout`. `jobs` counts may wait or run at once, and `kept` finished ones are kept.
+    `timeout`, a body at most `body_timeout`. `jobs` counts may wait or run at once, and `kept`
+    finished ones are kept.
     """
 
     token: str = field(repr=False)

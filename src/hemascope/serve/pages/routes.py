@@ -24,51 +24,58 @@ from hemascope.serve.store.people import Role
 
 def make_pages(station: Station, limits: Settings) -> list[BaseRoute]:
     """The routes. Looking needs a viewer, changing a technologist, and amending a reviewer."""
-
-    def shown(path: str, handler: Handler, role: Role = "viewer") -> Route:
-        return Route(path, reading(station, handler, role), methods=["GET"])
-
-    def changed(path: str, handler: Handler, role: Role = "technologist") -> Route:
-        return Route(path, changing(station, handler, role), methods=["POST"])
-
-    sample = "/samples/{id}"
     return [
         Mount("/static", StaticFiles(directory=reports.STATIC), name="static"),
         Route("/login", people.make_show_log_in(station), methods=["GET"]),
         Route("/login", people.make_log_in(station), methods=["POST"]),
-        changed("/logout", people.end_session, "viewer"),
-        shown("/", samples.show_samples),
         Route("/samples/upload", samples.make_upload(station, limits), methods=["POST"]),
-        changed("/samples/import", samples.import_folder),
-        changed(f"{sample}/discard", samples.discard),
-        shown(sample, galleries.show_review),
-        shown(f"{sample}/state", galleries.show_state),
-        shown(f"{sample}/references", galleries.show_references),
-        changed(f"{sample}/label", galleries.change_labels),
-        changed(f"{sample}/undo", galleries.take_back),
-        changed(f"{sample}/redo", galleries.make_again),
-        changed(f"{sample}/comment", galleries.change_comment),
-        changed(f"{sample}/sign", reports.sign_sample),
-        changed(f"{sample}/amend", reports.amend_sample, "reviewer"),
-        shown(f"{sample}/report", reports.show_report),
-        shown(f"{sample}/{reports.PDF}", reports.print_report),
-        shown(f"{sample}/fields/{{number:int}}", fields.show_field_page),
-        shown(f"{sample}/fields/{{number:int}}/image.png", images.show_field),
-        changed(f"{sample}/fields/{{number:int}}/add", fields.add_missed),
-        shown(f"{sample}/{{name}}", reports.write_report),
-        shown("/quality", quality.show_quality),
-        shown("/quality/drift", quality.show_drift),
-        shown("/learn", learn.show_learn, "reviewer"),
-        changed("/learn", learn.start, "reviewer"),
-        changed("/learn/switch", learn.switch, "administrator"),
-        changed("/learn/{id}/compare", learn.compare, "reviewer"),
-        changed("/tests", proficiency.give, "reviewer"),
-        shown("/tests/{id}", proficiency.show_test),
-        shown("/tests/{id}/state", proficiency.show_state),
-        changed("/tests/{id}/label", proficiency.change_labels, "viewer"),
-        changed("/tests/{id}/finish", proficiency.finish, "viewer"),
-        shown("/cells/{cell:int}/small.png", images.show_thumbnail),
-        shown("/cells/{cell:int}/large.png", images.show_large),
-        shown("/cells/{cell:int}/map.png", images.show_map),
-        shown("/cells/{cell:int}/probabilities", images.show_probabilities),
+        *(
+            Route(path, reading(station, handler, role), methods=["GET"])
+            for path, handler, role in SHOWN
+        ),
+        *(
+            Route(path, changing(station, handler, role), methods=["POST"])
+            for path, handler, role in CHANGED
+        ),
     ]
+
+
+SAMPLE, FIELD = "/samples/{id}", "/samples/{id}/fields/{number:int}"
+SHOWN: tuple[tuple[str, Handler, Role], ...] = (
+    ("/", samples.show_samples, "viewer"),
+    (SAMPLE, galleries.show_review, "viewer"),
+    (f"{SAMPLE}/state", galleries.show_state, "viewer"),
+    (f"{SAMPLE}/references", galleries.show_references, "viewer"),
+    (f"{SAMPLE}/report", reports.show_report, "viewer"),
+    (f"{SAMPLE}/{reports.PDF}", reports.print_report, "viewer"),
+    (FIELD, fields.show_field_page, "viewer"),
+    (f"{FIELD}/image.png", images.show_field, "viewer"),
+    (f"{SAMPLE}/{{name}}", reports.write_report, "viewer"),
+    ("/quality", quality.show_quality, "viewer"),
+    ("/quality/drift", quality.show_drift, "viewer"),
+    ("/learn", learn.show_learn, "reviewer"),
+    ("/tests/{id}", proficiency.show_test, "viewer"),
+    ("/tests/{id}/state", proficiency.show_state, "viewer"),
+    ("/cells/{cell:int}/small.png", images.show_thumbnail, "viewer"),
+    ("/cells/{cell:int}/large.png", images.show_large, "viewer"),
+    ("/cells/{cell:int}/map.png", images.show_map, "viewer"),
+    ("/cells/{cell:int}/probabilities", images.show_probabilities, "viewer"),
+)
+CHANGED: tuple[tuple[str, Handler, Role], ...] = (
+    ("/logout", people.end_session, "viewer"),
+    ("/samples/import", samples.import_folder, "technologist"),
+    (f"{SAMPLE}/discard", samples.discard, "technologist"),
+    (f"{SAMPLE}/label", galleries.change_labels, "technologist"),
+    (f"{SAMPLE}/undo", galleries.take_back, "technologist"),
+    (f"{SAMPLE}/redo", galleries.make_again, "technologist"),
+    (f"{SAMPLE}/comment", galleries.change_comment, "technologist"),
+    (f"{FIELD}/add", fields.add_missed, "technologist"),
+    (f"{SAMPLE}/sign", reports.sign_sample, "technologist"),
+    (f"{SAMPLE}/amend", reports.amend_sample, "reviewer"),
+    ("/tests", proficiency.give, "reviewer"),
+    ("/tests/{id}/label", proficiency.change_labels, "viewer"),
+    ("/tests/{id}/finish", proficiency.finish, "viewer"),
+    ("/learn", learn.start, "reviewer"),
+    ("/learn/switch", learn.switch, "administrator"),
+    ("/learn/{id}/compare", learn.compare, "reviewer"),
+)
