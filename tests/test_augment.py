@@ -209,7 +209,9 @@ def test_a_stronger_stain_multiplies_densities(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(augmentation, "DYE_STRENGTH", (np.log(0.5), np.log(0.5)))
     image = torch.ones(1, 3, 32, 32)  # a ground that lets all light through
     image[:, :, 10:20, 10:20] = 0.25
-    assert torch.allclose(restain(image, mixing=0.0)[:, :, 10:20, 10:20], torch.tensor(0.5), atol=1e-5)
+    assert torch.allclose(
+        restain(image, mixing=0.0)[:, :, 10:20, 10:20], torch.tensor(0.5), atol=1e-5
+    )
 
 
 def test_defocus_keeps_the_mean_and_takes_the_detail() -> None:

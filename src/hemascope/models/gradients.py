@@ -63,9 +63,11 @@ class _Depthwise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = _gradients(gradient, x, weight, [True, False, False])[0]
         if ctx.needs_input_grad[1]:
-            single = [t.float() if t.dtype == torch.bfloat16 else t for t in (gradient, x, weight)]
-            of_weight = _gradients(*single, [False, True, False])[1]
-        return of_x, None if of_weight is None else of_weight.to(weight.dtype), None
+            if x.dtype == torch.bfloat16:
+                gradient, x, weight = gradient.float(), x.float(), weight.float()
+            of_weight = _gradients(gradient, x, weight, [False, True, False])[1]
+            of_weight = of_weight.to(ctx.saved_tensors[1].dtype)
+        return of_x, of_weight, None
 
 
 def _gradients(

@@ -38,10 +38,10 @@ class CellNetwork(nn.Module):
 
     Normalisation by ImageNet's mean and deviation is the first layer, so that nothing outside
     has to know of it; `staining` before it is the identity, a StainNormalisation or a
-    LightNormalisation, and `input_upscale` is how many times larger the image is made then, for finer maps. Since the
-    logits are linear in the mean of the feature maps, the class activation map (Zhou et al., CVPR
-    2016) is the same linear layer at each place, and equals Grad-CAM at the last convolution
-    (Selvaraju et al., ICCV 2017) up to its scale and ReLU.
+    LightNormalisation, and `input_upscale` is how many times larger the image is made then, for
+    finer maps. Since the logits are linear in the mean of the feature maps, the class activation
+    map (Zhou et al., CVPR 2016) is the same linear layer at each place, and equals Grad-CAM at the
+    last convolution (Selvaraju et al., ICCV 2017) up to its scale and ReLU.
     """
 
     mean: Tensor

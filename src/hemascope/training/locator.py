@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,12 @@ def _recolour(images: Tensor) -> Tensor:
     policy = POLICIES["laboratories"]
     images = exchange_stains(images, OTHER_STAIN)
     images = recolour(images, colour_matrices(len(images), policy), policy.contrast)
-    for share, change in ((OTHER_SITE, restain), (OUT_OF_FOCUS, defocus), (OTHER_SITE, add_noise)):
+    other_dyes = partial(restain, mixing=policy.dye_mixing)
+    for share, change in (
+        (OTHER_SITE, other_dyes),
+        (OUT_OF_FOCUS, defocus),
+        (OTHER_SITE, add_noise),
+    ):
         chosen = torch.rand(len(images)) < share
         if chosen.any():
             images[chosen] = change(images[chosen])
