@@ -21,10 +21,10 @@ from leave_one_out import FRAME, NAMES, SIZE, Cells
 KNOWN_PER_GROUP = 100  # cells of each class of each laboratory that a detector is fitted to
 
 
-def read_seeds(runs: Path, name: str) -> tuple[Ensemble, Recipe]:
-    """The networks of the runs of one name, as one."""
+def read_seeds(runs: Path, name: str) -> tuple[Ensemble, list[Recipe]]:
+    """The networks of the runs of one name, as one, and their recipes."""
     members = [read_run(folder) for folder in sorted(runs.glob(f"{name}_[0-9]"))]
-    return Ensemble([network for network, _ in members]).eval(), members[0][1]
+    return Ensemble([network for network, _ in members]).eval(), [recipe for _, recipe in members]
 
 
 def read_run(folder: Path) -> tuple[CellNetwork, Recipe]:

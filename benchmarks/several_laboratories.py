@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -196,16 +197,19 @@ def make_bundle(
     return add_fallback(home, make_fallback(cells, runs, left_out, results))
 
 
-def make_card(name: str, recipe: Recipe, network: CellNetwork | Ensemble) -> Card:
+def make_card(name: str, recipes: Sequence[Recipe], network: CellNetwork | Ensemble) -> Card:
+    """The card of networks, before calibration; where recipes differ, it has the value of each."""
+    each = [json.loads(to_json(recipe)) for recipe in recipes]
+    values = {key: [recipe[key] for recipe in each] for key in each[0]}
     return Card(
         name=name,
         classes=BLOOD_CELLS,
         input=SPEC,
-        architecture=recipe.model,
+        architecture=" + ".join(recipe.model for recipe in recipes),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         model_sha256="",
         training_data=TRAINING_DATA,
-        recipe=json.loads(to_json(recipe)),
+        recipe={key: v[0] if v == v[:1] * len(v) else v for key, v in values.items()},
         provenance=provenance(),
     )
 
@@ -213,7 +217,7 @@ def make_card(name: str, recipe: Recipe, network: CellNetwork | Ensemble) -> Car
 def make_home(cells: Cells, run: Path, pbc: Path) -> Bundle:
     """The network for PBC in eight bits, calibrated on cells of PBC that it never saw."""
     network, recipe = read_run(run)
-    card = make_card("hemascope-pbc-4", recipe, network)
+    card = make_card("hemascope-pbc-5", [recipe], network)
     bundle = export(network, card, draw_sample(SPEC))
     bundle = calibrate(bundle, calibration_cells(pbc), CALIBRATED, int8=True)
     assert bundle.card.uncertainty is not None
@@ -272,9 +276,8 @@ def make_fallback(
 ) -> Bundle:
     """The network for all other laboratories, calibrated on what was said of those left out."""
     fit = fit_left_out(left_out, NAMES)
-    network, recipe = read_seeds(runs, "all")
-    card = make_card("hemascope-laboratories-1", recipe, network)
-    card = replace(card, architecture=" + ".join([recipe.model] * len(network.networks)))
+    network, recipes = read_seeds(runs, "all")
+    card = make_card("hemascope-laboratories-2", recipes, network)
     bundle = export(network, card, draw_sample(SPEC))
     bundle, detector, quality = quantise_and_measure(cells, bundle, fit)
     model = UncertaintyModel(
