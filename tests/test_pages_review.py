@@ -441,9 +441,11 @@ def test_the_station_learns_from_what_was_signed(browser: Browser, station: Stat
         if "data-training" not in page and "2 samples" in page:
             break
         time.sleep(0.1)
-    time.sleep(1)
-    station.learning.close()  # waits for the comparison
-    page = browser.get("/learn").text
+    for _ in range(300):  # the comparison
+        page = browser.get("/learn").text
+        if "right by the new one" in page:
+            break
+        time.sleep(0.1)
     assert "right by the new one" in page, page
     found = re.search(r'name="bundle" value="([0-9a-f]+)"', page)
     assert found
@@ -508,3 +510,18 @@ def test_no_change_is_made_without_a_session_its_token_and_the_role(browser: Bro
         for path, needed in paths:
             if needed == role:
                 assert browser.change(path, {}).status_code == 403
+
+
+@pytest.mark.slow
+def test_a_stop_gives_up_what_is_being_learnt(browser: Browser, station: Station) -> None:
+    browser.log_in("reviewer")
+    for level, label in enumerate(("basophil", "monocyte")):
+        sign_as(browser, upload(browser, station, label, level + 1), label)
+    station.learning._stopping.set()
+    assert browser.submit("/learn", name="ours", left_out=0).status_code == 200
+    for _ in range(300):
+        page = browser.get("/learn").text
+        if "data-training" not in page:
+            break
+        time.sleep(0.1)
+    assert "stopped while it learnt" in page

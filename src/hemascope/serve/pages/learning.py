@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,10 @@ from hemascope.errors import HemascopeError, HemascopeWarning
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
 from hemascope.post_training.adapt import adapt
+from hemascope.serve.counting import CancelledError
 from hemascope.serve.store import audit
 from hemascope.serve.store.bundles import (
+    STOPPED,
     Comparison,
     add_bundle,
     fail_bundle,
@@ -47,6 +50,7 @@ class Learning:
 
     store: Store
     classifier: Classifier
+    _stopping: threading.Event = field(default_factory=threading.Event)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "learn"))
 
     def start(self, user: User, name: str, left_out: int) -> str:
@@ -67,8 +71,13 @@ class Learning:
         self._pool.submit(self._compare, bundle_id)
 
     def close(self) -> None:
-        """Waits for what runs, and begins nothing more."""
+        """Gives up what is being learnt, waits for a comparison that runs, and begins no more."""
+        self._stopping.set()
         self._pool.shutdown(cancel_futures=True)
+
+    def _advance(self, done: int, total: int) -> None:
+        if self._stopping.is_set():
+            raise CancelledError(STOPPED)
 
     def list_signed(self) -> list[SignedReview]:
         """The last version of each signed sample, by when it was signed."""
@@ -82,7 +91,7 @@ class Learning:
                 manifest = self._export(Path(folder), chosen)
                 with warnings.catch_warnings(record=True) as warned:
                     warnings.simplefilter("always", HemascopeWarning)
-                    made = adapt(self.classifier.bundle, manifest, name)
+                    made = adapt(self.classifier.bundle, manifest, name, self._advance)
                 write_bundle(made, folder_of(self.store, bundle_id))
             doubts = "; ".join(str(warning.message) for warning in warned)[:LONGEST]
             finish_bundle(self.store, bundle_id, len(manifest.rows), doubts)
