@@ -3,8 +3,8 @@
     python benchmarks/adaptation_left_out.py cells.npz runs jiangxi munich bccd \
         --cache features --out docs/evaluation/adaptation_left_out.json
 
-`cells.npz` comes from pack_laboratories.py, and `runs` holds the runs of leave_one_out.py, one
-named after each laboratory that it was trained without. What each network gives for that
+`cells.npz` comes from pack_laboratories.py, and `runs` holds the runs of leave_one_out.py, two
+seeds for each laboratory that they were trained without. What each pair of networks gives for that
 laboratory's cells is kept in the folder `features`. All values that a fit begins with (temperature,
 thresholds, limit of distance) are fitted to the other laboratories. Needs the extras `train` and
 `evaluate`.
@@ -27,6 +27,7 @@ from hemascope.bundle.tta import symmetries
 from hemascope.evaluation.choose_cells import choose_cells
 from hemascope.files import write_atomic
 from hemascope.metrics.intervals import wilson
+from hemascope.models.network import CellNetwork
 from hemascope.post_training.adapt import CellFit, fit_cells
 from hemascope.post_training.check_cells import VIEWS
 from hemascope.post_training.few_cells import General, fit_few_cells
@@ -40,7 +41,7 @@ from hemascope.uncertainty.model import UncertaintyModel, assess
 from hemascope.uncertainty.ood import OODDetector, fit_cell_detector
 from hemascope.uncertainty.temperature import softmax
 from leave_one_out import NAMES, SIZE, Cells
-from left_out_cells import images_of, join, known_cells, outputs_of, read_run
+from left_out_cells import images_of, join, known_cells, outputs_of, read_seeds
 
 LEAST = 10  # cells of a class whose recall is counted
 BLASTS = (10, 20, 50)
@@ -49,7 +50,7 @@ BUDGET = 40
 
 @dataclass(frozen=True)
 class Site:
-    """A laboratory's cells, N, as the network that never saw it gives them."""
+    """A laboratory's cells, N, as the networks that never saw it give them."""
 
     name: str
     images: np.ndarray
@@ -79,7 +80,7 @@ class Site:
 
 def read_site(cells: Cells, runs: Path, name: str, cache: Path) -> Site:
     """Asks the network, or reads what it gave before."""
-    network, _ = read_run(runs / name)
+    network, _ = read_seeds(runs, name)
     there = cells.laboratories == name
     images, path = images_of(cells, there), cache / f"{name}.npz"
     if not path.exists():
@@ -99,7 +100,6 @@ def read_site(cells: Cells, runs: Path, name: str, cache: Path) -> Site:
             known_targets=cells.targets[known],
         )
     kept = np.load(path)
-    head = network.head
     measures = CellMeasures(
         kept["features"],
         kept["style_statistics"],
@@ -114,9 +114,14 @@ def read_site(cells: Cells, runs: Path, name: str, cache: Path) -> Site:
         cells.targets[there],
         measures,
         kept["turned"],
-        Heads((Head(head.weight.detach().double().numpy(), head.bias.detach().double().numpy()),)),
+        Heads(tuple(head_of(member) for member in network.networks)),
         fit_cell_detector(kept["known"], kept["known_targets"], 0.0),
     )
+
+
+def head_of(network: CellNetwork) -> Head:
+    weight, bias = network.head.weight.detach(), network.head.bias.detach()
+    return Head(weight.double().numpy(), bias.double().numpy())
 
 
 def said_of(site: Site) -> LeftOutCells:
