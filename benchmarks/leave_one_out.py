@@ -4,7 +4,9 @@
 
 `cells.npz` comes from pack_laboratories.py; `trials.json` lists runs, each with a `name`, the
 laboratory it is `without`, the changes of its `recipe`, its `seed`, the file of weights that it is
-to `start` from (by default ImageNet's), and the names of runs that teach it, its `teachers`. With
+to `start` from (by default ImageNet's), and the names of runs that teach it, its `teachers`. What
+is kept of a run is a mean of its weights and of those that it starts from, which have a
+`start_share` of 0 by default; with 1, nothing is trained. With
 `"auxiliary": true` and an `auxiliary_weight` in its recipe a run learns PBC's subtypes besides, and
 the attributes of PBC's cells in the table of `--attributes` (WBCAtt's). Of PBC the split `test` is
 never trained on, nor is a fifth of `pool`, which says how good a run is at home (`--score-test`: of
@@ -182,8 +184,28 @@ def train_trial(cells: Cells, trial: dict[str, Any], recipe: Recipe, folder: Pat
     (run.path / "recipe.json").write_text(
         json.dumps({k: getattr(recipe, k) for k in recipe.__dataclass_fields__})
     )
-    fit(recipe, data, run, start=run.start if run.start.exists() else None, teachers=teachers)
+    start_share = trial.get("start_share", 0.0)
+    if start_share < 1:
+        fit(recipe, data, run, start=run.start if run.start.exists() else None, teachers=teachers)
+    if start_share > 0:
+        blend_weights(run, start_share)
     return run
+
+
+def blend_weights(run: RunFolder, start_share: float) -> None:
+    """Moves the run's best weights towards those that it started from.
+
+    Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022.
+    """
+    start = load_file(run.start)
+    best = load_file(run.best) if start_share < 1 else start
+    blended = {
+        name: torch.lerp(best[name], start[name], start_share)
+        if start[name].is_floating_point()
+        else start[name]
+        for name in start
+    }
+    save_file(blended, run.best)
 
 
 def score(
