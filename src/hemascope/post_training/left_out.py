@@ -30,7 +30,7 @@ NORMAL_BLOOD = {
 }
 """Shares of classes among the cells of a normal blood count, with a few platelets in between."""
 EVEN = 0.25  # share of the prior that is even over the classes, so that none is ruled out
-STRENGTHS = tuple(np.arange(0, 1.51, 0.125).tolist())
+STRENGTHS = tuple(np.arange(0, 1.01, 0.125).tolist())  # more than 1 would be no prior
 LEAST_PER_CLASS = 10
 LIMITS = (0.95, 0.98, 0.99, 1.0)  # shares of cells of the classes within the limit of distance
 
