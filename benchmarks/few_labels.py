@@ -2,13 +2,13 @@
 
     python benchmarks/few_labels.py cells.npz runs/few --out docs/evaluation/few_labels.json
 
-`cells.npz` comes from pack_laboratories.py. Networks start from random weights, from ImageNet's, and
-from weights that `pretrain` made of PBC's cells without their labels (splits train and pool, never
-test). Of split train so many cells per class are labelled, drawn with several seeds, and each start
-is judged as a linear probe, a logistic regression on its features, and by fine-tuning. Scores are
-balanced accuracies on PBC's split test and on laboratories that no step has seen. All that is done
-is kept in the folder of the runs, from which the command goes on: with `--tune 10 50 --tune-draws 5`
-the fine-tuning that is still missing. Needs the extras `train`, `evaluate` and `imagenet`.
+`cells.npz` comes from pack_laboratories.py. Networks start from random weights, from ImageNet's,
+and from weights that `pretrain` made of PBC's cells without their labels (splits train and pool,
+never test). Of split train so many cells per class are labelled, drawn with several seeds, and each
+start is judged as a linear probe, a logistic regression on its features, and by fine-tuning. Scores
+are balanced accuracies on PBC's split test and on laboratories that no step has seen. All that is
+done is kept in the folder of the runs, from which the command goes on: `--tune 10 50 --tune-draws
+5` adds the fine-tuning that is still missing. Needs the extras `train`, `evaluate` and `imagenet`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from hemascope.serialization import to_json
 from hemascope.training.folder import RunFolder
 from hemascope.training.images import TrainingData
 from hemascope.training.loop import fit, load_start, network_of
-from hemascope.training.pretrain import fit_pretrain
+from hemascope.training.pretrain import PretrainFacts, fit_pretrain
 from hemascope.training.pretrain_images import PretrainData
 from hemascope.training.pretrain_recipe import PretrainRecipe
 from hemascope.training.recipe import Recipe
@@ -62,15 +62,16 @@ TUNE = {
 }
 
 
-def pretraining(method: str, epochs: int) -> PretrainRecipe:
+def pretraining(method: str, epochs: int, batch_size: int) -> PretrainRecipe:
     return PretrainRecipe(
         method=method,  # type: ignore[arg-type]
         model=MODEL,
         image_size=SIDE,
         epochs=epochs,
-        batch_size=128,
+        batch_size=batch_size,
         learning_rate=5e-4,
         augmentation="any_rotation",
+        queue=1024,
         precision="bf16",
     )
 
@@ -78,8 +79,8 @@ def pretraining(method: str, epochs: int) -> PretrainRecipe:
 class Starts:
     """The weights that networks start from, by name; each is made when it is first asked for."""
 
-    def __init__(self, cells: Cells, runs: Path, epochs: int) -> None:
-        self.cells, self.runs, self.epochs = cells, runs, epochs
+    def __init__(self, cells: Cells, runs: Path, unlabelled: int | None, **length: int) -> None:
+        self.cells, self.runs, self.number, self.length = cells, runs, unlabelled, length
 
     def path(self, name: str) -> Path | None:
         """The file of a start's weights; None for random ones. A start such as imagenet_simclr is
@@ -93,14 +94,17 @@ class Starts:
                     save_file(imagenet_state(MODEL), temporary)
             return path
         before, method = name.rsplit("_", 1)
-        folder, recipe = RunFolder(self.runs / name), pretraining(method, self.epochs)
+        folder, recipe = RunFolder(self.runs / name), pretraining(method, **self.length)
         if len(folder.read_metrics()) < recipe.epochs:
             start = self.path(before)
             if start is not None:
                 write_atomic(folder.start, start.read_bytes())
+            data = self.unlabelled()
             write_atomic(folder.recipe, to_json(recipe))
+            facts = PretrainFacts(len(data.frames), 0, data.digest, provenance(data.digest))
+            write_atomic(folder.provenance, to_json(facts))
             started = time.process_time()
-            fit_pretrain(recipe, self.unlabelled(), folder, print, _print_step)
+            fit_pretrain(recipe, data, folder, print, _print_step)
             write_atomic(
                 folder.path / "processor_seconds.json", to_json(time.process_time() - started)
             )
@@ -109,9 +113,10 @@ class Starts:
     def unlabelled(self) -> PretrainData:
         """PBC's cells, but for split test, without their labels."""
         cells = self.cells
-        chosen = (cells.laboratories == "pbc") & np.isin(cells.split, ("train", "pool"))
-        assert not (chosen & cells.test).any()
-        frames = cells.frames[chosen]
+        usable = (cells.laboratories == "pbc") & np.isin(cells.split, ("train", "pool"))
+        assert not (usable & cells.test).any()
+        drawn = np.random.default_rng(0).permutation(np.flatnonzero(usable))[: self.number]
+        frames = cells.frames[np.sort(drawn)]
         return PretrainData(frames, INNER, sha256_of(frames.tobytes()))
 
     def network(self, name: str) -> CellNetwork:
@@ -250,7 +255,7 @@ def facts_of(starts: Starts, names: list[str]) -> list[dict[str, Any]]:
                 {
                     "start": name,
                     "recipe": json.loads(folder.recipe.read_bytes()),
-                    "images": len(starts.unlabelled().frames),
+                    "images": json.loads(folder.provenance.read_bytes())["images"],
                     "loss": [record.train_loss for record in records],
                     "own_view_found": [record.train_accuracy for record in records],
                     "seconds": [record.seconds for record in records],
@@ -269,12 +274,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--starts", nargs="*", default=["scratch", "imagenet", "imagenet_simclr"])
     parser.add_argument("--epochs", type=int, default=1, help="of training without labels")
+    parser.add_argument("--batch-size", type=int, default=128, help="the same")
+    parser.add_argument("--unlabelled", type=int, help="cells; by default all of train and pool")
     parser.add_argument("--tune", type=int, nargs="*", default=[], help="cells per class")
     parser.add_argument("--tune-draws", type=int, default=1)
     arguments = parser.parse_args()
     arguments.runs.mkdir(parents=True, exist_ok=True)
     cells = Cells(arguments.cells)
-    judge, starts = Judge(cells), Starts(cells, arguments.runs, arguments.epochs)
+    judge, starts = (
+        Judge(cells),
+        Starts(
+            cells,
+            arguments.runs,
+            arguments.unlabelled,
+            epochs=arguments.epochs,
+            batch_size=arguments.batch_size,
+        ),
+    )
     kept = arguments.runs / "scores.json"
     scores = json.loads(kept.read_bytes()) if kept.exists() else {}
     # All cells of split train are one draw only.

@@ -24,6 +24,7 @@ from hemascope.preprocess import View
 from hemascope.smear.cells_of_fields import cut_cells
 from hemascope.smear.locate import Locator
 from hemascope.training.contrastive import MoCo, SimCLR, info_nce, nt_xent
+from hemascope.training.export_runs import export_run
 from hemascope.training.folder import RunFolder
 from hemascope.training.pretrain import pretrain
 from hemascope.training.pretrain_recipe import PretrainRecipe, read_pretrain_recipe
@@ -236,8 +237,8 @@ def test_it_learns_to_find_the_other_view(views: list[View], cache: Path, tmp_pa
     recipe = replace(TINY, epochs=25, learning_rate=3e-3, batch_size=24)
     run, _ = pretrain(recipe, views, tmp_path / "run", cache=cache)
     records = run.read_metrics()
-    assert records[-1].train_loss < 0.8 * records[0].train_loss
-    assert records[-1].train_accuracy > 3 / 47  # by chance one in 47
+    assert records[0].train_loss > records[-1].train_loss
+    assert records[-1].train_loss < math.log(47) - 0.2  # of 47 views that are not told apart
 
 
 @pytest.mark.slow
@@ -253,6 +254,7 @@ def test_its_weights_are_a_start(
         epochs=1,
         batch_size=8,
         learning_rate=1e-9,
+        min_learning_rate=0,
         precision="fp32",
         frozen_statistics=True,
         val_fraction=0,
@@ -267,6 +269,8 @@ def test_its_weights_are_a_start(
     )
     assert again.start.read_bytes() == run.best.read_bytes()
     other = replace(TINY, model="simple_cnn")
+    with pytest.raises(ValueError, match="classes"):  # there are none to export
+        export_run(run)
     with pytest.raises(TrainingError, match="another architecture"):
         pretrain(other, views, tmp_path / "c", cache=cache, start_from=run.path)
 

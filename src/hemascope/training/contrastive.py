@@ -122,7 +122,7 @@ class Projector(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N,3,S,S) in 0..1 → (N,P)."""
-        return _unit(self.projection(self.network.embed(images)).float())
+        return _unit(self.projection(self.network(images)).float())
 
 
 class SimCLR(nn.Module):

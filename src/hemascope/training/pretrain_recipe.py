@@ -157,7 +157,12 @@ class PretrainRecipe:
 
 def read_pretrain_recipe(path: Path) -> PretrainRecipe:
     """The recipe in a JSON file. Raises ValueError for anything but a valid one."""
+    content = path.read_bytes()
     try:
-        return from_json(path.read_bytes(), PretrainRecipe)
+        if "method" not in from_json(content, dict):
+            raise ValueError("it names no method")
+        return from_json(content, PretrainRecipe)
     except ValueError as error:
-        raise ValueError(f"{path}: not the recipe of a run without labels: {error}") from None
+        raise ValueError(
+            f"{path}: not the recipe of a run without labels ({error}); take another folder"
+        ) from None
