@@ -49,6 +49,7 @@ TORCH = {
 TORCH_FREE = {
     "training/recipe.py",
     "training/locator_recipe.py",
+    "training/pretrain_recipe.py",
     "training/folder.py",
 }  # the command line reads these
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -18,6 +18,7 @@ from hemascope.cli.evaluate import evaluate
 from hemascope.cli.info import benchmark, info
 from hemascope.cli.locator import train_locator
 from hemascope.cli.morphology import fit_morphology
+from hemascope.cli.pretrain import pretrain
 from hemascope.cli.serve import serve
 from hemascope.cli.station import app as station_app
 from hemascope.cli.study import app as study_app
@@ -36,7 +37,7 @@ app = App(
 )
 for command in (
     *(classify, count, explain, survey, train, evaluate, calibrate, adapt, export, train_locator),
-    *(fit_morphology, benchmark, info, serve),
+    *(fit_morphology, pretrain, benchmark, info, serve),
 ):
     app.command(command)
 app.command(data_app)

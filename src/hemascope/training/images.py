@@ -56,8 +56,8 @@ class TrainingData:
         A GPU keeps all images in its memory, where they fit into a quarter of what is free.
         """
         images = self.frames.nbytes + (0 if self.val_images is None else self.val_images.nbytes)
-        resident = device.type == "cuda" and 4 * images < torch.cuda.mem_get_info(device)[0]
-        place = device if resident else torch.device("cpu")
+        place = place_of(images, device)
+        resident = place.type == "cuda"
         targets: IntArray = np.array(self.targets, np.int64)
         if recipe.auxiliary_weight > 0 and self.auxiliary is not None:
             targets = np.column_stack([targets, self.auxiliary.indices])
@@ -97,6 +97,12 @@ class TrainingData:
         return share * (recipe.images_per_epoch or len(groups))
 
 
+def place_of(number: int, device: torch.device) -> torch.device:
+    """Where so many bytes of images are kept: a GPU's memory, if they fit into a quarter of it."""
+    fits = device.type == "cuda" and 4 * number < torch.cuda.mem_get_info(device)[0]
+    return device if fits else torch.device("cpu")
+
+
 def prepare_data(
     recipe: Recipe,
     manifest: Manifest,
@@ -120,7 +126,7 @@ def prepare_data(
     train, val = _choose_rows(recipe, manifest, classes)
     _check_scales((*train, *val), recipe)
     spec = recipe.spec
-    frame_spec = _widen_spec(spec)
+    frame_spec = widen_spec(spec)
 
     def cache_images(rows: Rows, wanted: InputSpec) -> ImageArray:
         return open_cache([row.view(manifest.root) for row in rows], wanted, cache, progress)
@@ -160,7 +166,7 @@ def _choose_rows(recipe: Recipe, manifest: Manifest, classes: ClassSet) -> tuple
     return train, tuple(row for row in val if row.label in classes)
 
 
-def _widen_spec(spec: InputSpec) -> InputSpec:
+def widen_spec(spec: InputSpec) -> InputSpec:
     """The spec that also shows what is around the input, as far as a whole image goes."""
     crop = min(1.0, spec.crop * MARGIN)
     wider = crop / spec.crop

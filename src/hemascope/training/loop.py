@@ -10,8 +10,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -36,7 +34,7 @@ from hemascope.training.cuda_graph import GraphedStep, Step
 from hemascope.training.events import write_events
 from hemascope.training.folder import EpochRecord, RunFolder, best_record
 from hemascope.training.images import TrainingData
-from hemascope.training.machine import settle_precision
+from hemascope.training.machine import make_accelerator, settle_precision
 from hemascope.training.optim import (
     WeightAverage,
     build_optimizer,
@@ -117,7 +115,7 @@ class Run:
     ) -> None:
         recipe = settle_precision(recipe)
         self.recipe, self.data, self.policy = recipe, data, POLICIES[recipe.augmentation]
-        self.accelerator = _accelerator(recipe)
+        self.accelerator = make_accelerator(recipe)
         torch.manual_seed(recipe.seed)
         network = network_of(recipe, len(data.classes))
         if start is not None:
@@ -328,23 +326,3 @@ def _can_be_graphed(recipe: Recipe, accelerator: Accelerator) -> bool:
         and recipe.precision != "fp16"
         and not recipe.compile
     )
-
-
-def _accelerator(recipe: Recipe) -> Accelerator:
-    # Accelerate keeps one state a process; without this a second run would get the first's
-    # precision.
-    AcceleratorState._reset_state()
-    precision = "no" if recipe.precision == "fp32" else recipe.precision
-    if recipe.precision == "fp16" and not torch.cuda.is_available():
-        raise TrainingError("fp16 needs a GPU; on a processor use bf16 or fp32")
-    accelerator = Accelerator(
-        mixed_precision=precision,
-        cpu=not torch.accelerator.is_available(),  # else several processes would not find another
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
-    )
-    if recipe.batch_size % accelerator.num_processes:
-        raise TrainingError(
-            f"batch size {recipe.batch_size} cannot be shared by {accelerator.num_processes} "
-            "processes; make it a multiple of them"
-        )
-    return accelerator

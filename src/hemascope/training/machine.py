@@ -1,4 +1,4 @@
-"""What a run takes from the machine that it runs on: its precision and its number of threads."""
+"""What a run takes from the machine that it runs on: device, precision and number of threads."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration
 
-from hemascope.errors import HemascopeWarning
+from hemascope.errors import HemascopeWarning, TrainingError
 from hemascope.processors import count_processors
 from hemascope.training.recipe import Recipe
 
@@ -53,6 +56,27 @@ def limit_threads() -> None:
     """Keeps torch to the processors that this process may use, unless OMP_NUM_THREADS says more."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), count_processors()))
+
+
+def make_accelerator(recipe: Recipe) -> Accelerator:
+    """Where a recipe is trained, and in which precision; TrainingError where it cannot be."""
+    # Accelerate keeps one state a process; without this a second run would get the first's
+    # precision.
+    AcceleratorState._reset_state()
+    precision = "no" if recipe.precision == "fp32" else recipe.precision
+    if recipe.precision == "fp16" and not torch.cuda.is_available():
+        raise TrainingError("fp16 needs a GPU; on a processor use bf16 or fp32")
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        cpu=not torch.accelerator.is_available(),  # else several processes would not find another
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+    )
+    if recipe.batch_size % accelerator.num_processes:
+        raise TrainingError(
+            f"batch size {recipe.batch_size} cannot be shared by {accelerator.num_processes} "
+            "processes; make it a multiple of them"
+        )
+    return accelerator
 
 
 def _processor_capabilities() -> Mapping[str, object]:

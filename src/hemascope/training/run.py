@@ -115,7 +115,7 @@ def train(
         remove_torn_below(folder.path)
         warn_of_slow_precision(recipe)
     limit_threads()
-    start = None if start_from is None else _start(start_from, recipe)
+    start = None if start_from is None else read_start(start_from, recipe)
     folder_of_frames = Path(cache or default_cache())
     data = prepare_data(recipe, manifest, folder_of_frames, classes, on_read, attributes)
     _check_auxiliary(recipe, data, attributes)
@@ -218,7 +218,7 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
         )
 
 
-def _start(source: StartFrom, recipe: Recipe) -> bytes:
+def read_start(source: StartFrom, recipe: Recipe) -> bytes:
     """The weights in a run's folder, or ImageNet's."""
     if source == "imagenet":
         if recipe.model not in BLOCKS:
