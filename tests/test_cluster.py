@@ -24,7 +24,7 @@ from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSystem
 
 from hemascope import Classifier
-from hemascope.batch import cluster, local, storage
+from hemascope.batch import cluster, local, pool, storage
 from hemascope.batch import ray_session as session
 from hemascope.batch.cluster import classify_on_cluster
 from hemascope.batch.cluster_inputs import Sources, find_sources
@@ -184,7 +184,7 @@ def test_images_that_kill_every_worker_end_the_run(
 
     sources = find_sources([str(images)])
     monkeypatch.setattr(cluster, "Worker", Poisoned)
-    monkeypatch.setattr(cluster, "RETRIES", 0)
+    monkeypatch.setattr(pool, "RETRIES", 0)
     with pytest.raises(ValueError, match=r"000001.parquet: 1 workers died while.*008.png"):
         classify_on_cluster(str(tmp_path / "out"), tiny_bundle, sources, workers=2)
 

@@ -326,6 +326,10 @@ def tiff_header(width: int, height: int) -> bytes:
         (("slide", "--out", "counts.docx"), "unknown kind of table"),
         (("slide", "--cells", "cells"), "unknown kind of table"),
         (("slide", "--compare", "manual.csv"), "the model counts no 'blasts'"),
+        (("slide", "--workers", "2"), "--workers is a number of processes for --cluster"),
+        (("slide", "--cluster", "--threads", "2"), "--threads is for this machine alone"),
+        (("slide", "--cluster", "--workers", "0"), "--workers must be at least 1, not 0"),
+        (("s3://smears/17",), "s3://smears/17: fields are read from a disk"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_counted(

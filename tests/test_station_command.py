@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +15,9 @@ from hemascope import Classifier
 from hemascope.bundle.bundle import write_bundle
 from hemascope.cli import app
 from hemascope.cli.serve import _choose_bundle
+from hemascope.errors import StorageError
 from hemascope.serve.demo import DEMO, FIELDS, fill_demo
+from hemascope.serve.store import copied
 from hemascope.serve.store.bundles import add_bundle, choose_bundle, finish_bundle, folder_of
 from hemascope.serve.store.database import DATABASE, open_store
 from hemascope.serve.store.people import User, find_session, log_in
@@ -63,6 +67,108 @@ def test_backup_and_restore(folder: Path, tmp_path: Path) -> None:
     assert log_in(open_store(tmp_path / "new"), "Ada", PASSWORD)
 
 
+def choose_own_bundle(folder: Path) -> Path:
+    """Gives a store a bundle of its own that is chosen, and tells where it is."""
+    store, admin = open_store(folder), User(1, "Ada", "administrator")
+    number = add_bundle(store, admin, "ours", "2026", 1)
+    write_bundle(Classifier(threads=1).bundle, folder_of(store, number))
+    finish_bundle(store, number, 10)
+    choose_bundle(store, admin, number)
+    return folder_of(store, number)
+
+
+def add_count(folder: Path, name: str) -> Path:
+    """Puts a finished count into a store, as the service keeps it."""
+    kept = folder / "counts" / name
+    kept.mkdir(parents=True)
+    (kept / "job.json").write_text("{}")
+    (kept / "count.csv").write_text("sample\nslide 17\n")
+    return kept
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """The files below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_a_restored_station_starts_with_the_bundle_that_was_chosen(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, new = tmp_path / "copy", tmp_path / "new"
+    chosen = choose_own_bundle(folder)
+    gone, kept = add_count(folder, "gone"), add_count(folder, "kept")
+    (folder / "counts" / "half").mkdir()
+    (folder / "counts" / "half" / "0000.png").write_bytes(b"not all its fields are here")
+    (chosen / ".card.json.0123abcd.json").write_text("left by a process that was killed")
+    assert call("station", "backup", str(folder), str(copy)) == 0
+    shutil.rmtree(gone)  # the service forgets old counts
+    (kept / "count.csv").write_text("sample\nslide 18\n")
+    assert call("station", "backup", str(folder), str(copy)) == 0
+    assert call("station", "verify", str(copy)) == 0
+    assert call("station", "restore", str(copy), str(new)) == 0
+    assert call("station", "verify", str(new)) == 0
+    found = _choose_bundle(None, open_store(new))
+    assert found == new / "bundles" / chosen.name
+    (chosen / ".card.json.0123abcd.json").unlink()
+    assert content_of(found) == content_of(chosen)
+    assert content_of(new / "counts") == {
+        "kept/count.csv": b"sample\nslide 18\n",
+        "kept/job.json": b"{}",
+    }
+    (found / "model.onnx").write_bytes(b"another")
+    assert call("station", "verify", str(new)) == 1
+    assert "the bundle ours: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["bundles/*/model.onnx", "counts/one/count.csv"])
+def test_a_backup_whose_files_were_altered_is_not_restored(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    choose_own_bundle(folder)
+    add_count(folder, "one")
+    copy, new = tmp_path / "copy", tmp_path / "new"
+    assert call("station", "backup", str(folder), str(copy)) == 0
+    (altered,) = copy.glob(name)
+    altered.write_bytes(b"another")
+    assert call("station", "verify", str(copy)) == 1
+    with pytest.raises(StorageError, match="was altered; take another backup"):
+        call("station", "restore", str(copy), str(new))
+    altered.unlink()
+    with pytest.raises(StorageError, match="cannot be read: No such file"):
+        call("station", "restore", str(copy), str(new))
+    assert not new.exists()
+    assert call("station", "backup", str(folder), str(copy)) == 0  # mends the copy
+    assert call("station", "restore", str(copy), str(new)) == 0
+
+
+@pytest.mark.parametrize("name", ["../other", "/etc/passwd", "counts/../../other", "images/ab/cd"])
+def test_a_list_that_leads_elsewhere_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "copy"
+    assert call("station", "backup", str(folder), str(copy)) == 0
+    (copy / "files.json").write_text(json.dumps({name: "0" * 64}))
+    with pytest.raises(StorageError, match="which is in no backup"):
+        call("station", "restore", str(copy), str(tmp_path / "new"))
+    (copy / "files.json").write_text("[")
+    with pytest.raises(StorageError, match="damaged"):
+        call("station", "restore", str(copy), str(tmp_path / "new"))
+
+
+def test_what_changes_all_the_time_is_not_copied(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, copy_file = add_count(folder, "one"), copied._copy_file
+
+    def change(source: Path, target: Path) -> str:
+        with (kept / "count.csv").open("a") as file:
+            file.write("more\n")
+        return copy_file(source, target)
+
+    monkeypatch.setattr(copied, "_copy_file", change)
+    with pytest.raises(StorageError, match="changes while it is copied"):
+        call("station", "backup", str(folder), str(tmp_path / "copy"))
+
+
 def test_nothing_is_made_where_there_is_no_store(tmp_path: Path) -> None:
     for words in (("verify", "none"), ("backup", "none", "copy")):
         with pytest.raises(ValueError, match="there is no store"):
@@ -102,11 +208,7 @@ def test_the_demo_has_a_sample_and_somebody_who_may_sign_it(
 def test_the_station_starts_with_the_bundle_that_was_chosen(folder: Path) -> None:
     store = open_store(folder)
     assert _choose_bundle(None, store) is None
-    admin = User(1, "Ada", "administrator")
-    number = add_bundle(store, admin, "ours", "2026", 1)
-    write_bundle(Classifier(threads=1).bundle, folder_of(store, number))
-    finish_bundle(store, number, 10)
-    choose_bundle(store, admin, number)
-    assert _choose_bundle(None, store) == folder_of(store, number)
+    chosen = choose_own_bundle(folder)
+    assert _choose_bundle(None, store) == chosen
     given = Path("another")
     assert _choose_bundle(given, store) == given

@@ -9,9 +9,7 @@ their files are the only state.
 from __future__ import annotations
 
 import io
-import logging
 import os
-import pickle
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +18,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import ray
-import ray.data
-from ray.exceptions import RayError
 
 from hemascope.arrays import ProgressCallback
 from hemascope.batch.cluster_inputs import Sources
@@ -29,17 +25,16 @@ from hemascope.batch.extra_columns import NO_EXTRA, ExtraColumns
 from hemascope.batch.finished import COMPARED, ends_of, has_columns, is_whole
 from hemascope.batch.inputs import Item, is_address, path_of, view_of
 from hemascope.batch.parquet_images import Slice, slices_of
+from hemascope.batch.pool import Tries, check_workers, run_shards
 from hemascope.batch.ray_session import ray_session
 from hemascope.batch.shards import SHARD_ROWS, Shards, job_of
 from hemascope.batch.storage import Folder, read
 from hemascope.batch.table import read_rows
 from hemascope.batch.tally import OUTCOME_COLUMNS, Outcome, Tally, outcome_of, tally_of
-from hemascope.batch.worker import READERS, Attempts, Settings, Shard, Worker
+from hemascope.batch.worker import READERS, Settings, Shard, Worker
 from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.decoding.limits import max_pixels
 from hemascope.inference.classifier import Classifier
-
-RETRIES = 3  # how often a shard is begun again after its worker died
 
 
 def classify_on_cluster(
@@ -92,7 +87,8 @@ def classify_on_cluster(
     with shards.working_on(job, resume, force):
         with ray_session(address, workers):
             settings = _settings(bundle, tta, um_per_pixel, folder, extra)
-            for entry in _run_shards(_plan_shards(sources.images, slices), settings, workers):
+            planned = _plan_shards(sources.images, slices)
+            for entry in run_shards(Worker, settings, planned, workers):
                 counts.update(entry)
                 if progress is not None:
                     progress(counts.total(), images)
@@ -102,8 +98,7 @@ def classify_on_cluster(
 
 def _check(out: str, workers: int | None) -> None:
     """Raises ValueError for a table, or a number of workers, that cannot be."""
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers must be at least 1, not {workers}")
+    check_workers(workers)
     if PurePath(out).suffix:
         raise ValueError(
             f"{out}: a cluster writes a folder of Parquet files; give --out a name without a suffix"
@@ -114,7 +109,6 @@ def _settings(
     bundle: Bundle, tta: bool, um_per_pixel: float | None, folder: Folder, extra: ExtraColumns
 ) -> Settings:
     """What the workers are given, by way of the cluster."""
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
     return Settings(
         ray.put(bundle),
         tta,
@@ -122,8 +116,7 @@ def _settings(
         max_pixels(),
         folder.absolute,
         os.getcwd(),
-        ray.remote(**options)(Attempts).remote(),
-        RETRIES,
+        Tries.of_run(),
         extra,
     )
 
@@ -196,34 +189,3 @@ def _plan_shards(images: Sequence[Item], slices: Sequence[Slice]) -> list[Shard]
     if chosen:
         shards.append(Shard(len(shards), slices=tuple(chosen)))
     return shards
-
-
-def _run_shards(
-    shards: Sequence[Shard], settings: Settings, workers: int | None
-) -> Iterator[Counter[Outcome]]:
-    """What a Tally counts of each shard, in the order in which shards are done.
-
-    Raises ValueError for a shard that failed, and RuntimeError where the cluster did.
-    """
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = -1  # a shard may take long
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # we report errors ourselves
-    size = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    # One block per shard, and one shard at a time per worker: a worker that dies loses no more.
-    rows = [{"part": pickle.dumps(shard)} for shard in shards]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        Worker,
-        fn_constructor_args=(settings,),
-        compute=ray.data.ActorPoolStrategy(
-            size=min(size, len(rows)), max_tasks_in_flight_per_actor=1
-        ),
-        num_cpus=1,
-    )
-    try:
-        for entry in dataset.iter_rows():
-            if entry["problem"]:
-                raise ValueError(entry["problem"])
-            yield pickle.loads(entry["counts"])
-    except RayError as error:
-        raise RuntimeError(f"the cluster failed: {str(error).strip().splitlines()[-1]}") from None

@@ -16,6 +16,7 @@ import ray
 from hemascope.batch.extra_columns import ExtraColumns
 from hemascope.batch.inputs import Item, is_address, path_of, view_of
 from hemascope.batch.parquet_images import Slice, images_of
+from hemascope.batch.pool import Tries
 from hemascope.batch.shards import shard_file
 from hemascope.batch.storage import Folder, read, reason
 from hemascope.batch.table import columns_of, parquet_outcomes, parquet_rows, row
@@ -51,8 +52,7 @@ class Settings:
 
     A worker is another process, possibly on another machine, and sees nothing of this process but
     these values. `out` is the folder of the table, as an absolute path or an address. `home` is the
-    folder that relative image paths start from. `attempts` counts how often each shard was begun,
-    and a shard is given up when more than `retries` workers died of it.
+    folder that relative image paths start from.
     """
 
     bundle: ray.ObjectRef[Bundle]
@@ -61,24 +61,8 @@ class Settings:
     max_pixels: int
     out: str
     home: str
-    attempts: Any  # handle of an Attempts
-    retries: int
+    tries: Tries
     extra: ExtraColumns
-
-
-class Attempts:
-    """Counts how often each shard was begun, so that a shard that kills workers is given up.
-
-    Ray Data itself would begin it again for ever.
-    """
-
-    def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
-
-    def begin(self, shard: int) -> int:
-        """Counts an attempt at a shard."""
-        self._counts[shard] += 1
-        return self._counts[shard]
 
 
 class Worker:
@@ -93,20 +77,9 @@ class Worker:
     def __call__(self, given: dict[str, Any]) -> dict[str, Any]:
         """What a Tally counts of the shard, or a sentence that says why nothing is counted."""
         shard: Shard = pickle.loads(given["part"])
-        problem, counts = "", Counter[Outcome]()
-        deaths = ray.get(self.settings.attempts.begin.remote(shard.number)) - 1
-        if deaths > self.settings.retries:
-            where = path_of(shard.images[0]) if shard.images else shard.slices[0].file
-            problem = (
-                f"{shard.file}: {deaths} workers died while they worked on it, one after the "
-                f"other; its images begin with {where}"
-            )
-        else:
-            try:
-                counts = self.counts(shard)
-            except (OSError, ValueError) as error:
-                problem = f"{shard.file}: {error}"
-        return {"counts": pickle.dumps(counts), "problem": problem}
+        first = path_of(shard.images[0]) if shard.images else shard.slices[0].file
+        tries = self.settings.tries
+        return tries.answer(shard.number, shard.file, first, lambda: self.counts(shard))
 
     def counts(self, shard: Shard) -> Counter[Outcome]:
         """What a Tally counts of the shard; writes its file, unless the file exists already."""

@@ -27,6 +27,8 @@ from hemascope.cli.options import (
     Threads,
     Tta,
     UmPerPixel,
+    Workers,
+    check_cluster,
     limit_pixels,
     open_bundle,
     scale_finder,
@@ -70,7 +72,7 @@ def classify(
     strict: Annotated[bool, Parameter(negative="")] = False,
     resume: Annotated[bool, Parameter(negative="")] = False,
     cluster: Annotated[bool, Parameter(negative="")] = False,
-    workers: int | None = None,
+    workers: Workers = None,
     threads: Threads = None,
     max_pixels: MaxPixels = None,
     force: Force = False,
@@ -108,8 +110,6 @@ def classify(
     cluster
         Classify on a Ray cluster, by RAY_ADDRESS or else one started here; folders must be on a
         disk that all its machines share. Needs 'hemascope[cluster]'.
-    workers
-        With --cluster, the number of processes; by default one for each of its processors.
     """
     limit_pixels(max_pixels)
     _check_options(cluster, workers, threads, um_per_pixel, report, resume)
@@ -175,10 +175,7 @@ def _check_options(
     resume: bool,
 ) -> None:
     """Raises ValueError for options that exclude each other."""
-    if workers is not None and not cluster:
-        raise ValueError("--workers is a number of processes for --cluster")
-    if threads is not None and cluster:
-        raise ValueError("--threads is for this machine alone; --workers is for a --cluster")
+    check_cluster(cluster, workers, threads)
     if report is not None and (cluster or resume):
         other = "classify on a --cluster" if cluster else "continue with --resume"
         raise ValueError(f"a page is of all images; leave --report out to {other}")

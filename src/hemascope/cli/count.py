@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +15,9 @@ from hemascope.cli.options import (
     ImageList,
     MaxPixels,
     Threads,
+    Workers,
     bundle_folder,
+    check_cluster,
     limit_pixels,
 )
 from hemascope.cli.terminal import (
@@ -31,6 +34,7 @@ from hemascope.reports.write_counts import CountFiles
 from hemascope.smear.compare import ManualCount, compare_counts, read_manual_counts
 from hemascope.smear.counted import DifferentialCount
 from hemascope.smear.differential import CountOptions
+from hemascope.smear.field_shards import NameShards, name_here
 from hemascope.smear.locate import Locator
 from hemascope.smear.naming import check_width
 from hemascope.smear.run import count_to
@@ -56,6 +60,8 @@ def count(
     locator: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     strict: Annotated[bool, Parameter(negative="")] = False,
+    cluster: Annotated[bool, Parameter(negative="")] = False,
+    workers: Workers = None,
     threads: Threads = None,
     max_pixels: MaxPixels = None,
     force: Force = False,
@@ -99,8 +105,12 @@ def count(
         Go on with a count that was begun and stopped.
     strict
         Exit with 1 if any field cannot be read, or any sample cannot be counted.
+    cluster
+        Find and name the cells on a Ray cluster, by RAY_ADDRESS or else one started here; fields
+        and table must be on a disk that all its machines share. Needs 'hemascope[cluster]'.
     """
     limit_pixels(max_pixels)
+    check_cluster(cluster, workers, threads)
     given = _check_scale(um_per_pixel)
     found = find_samples(fields, wbc)
     outputs = CountFiles(report, json, fhir, hl7, overlays, len(found.samples) > 1)
@@ -117,6 +127,7 @@ def count(
             CountOptions(given, count_unlike, finder.card.model_sha256),
             cells=cells,
             on_count=lambda made, read: outputs.write(made, read, classifier.card, count_unlike),
+            name_shards=_name_shards(cluster, workers),
             progress=progress,
             resume=resume,
             force=force,
@@ -128,6 +139,15 @@ def count(
     written = ", ".join(map(str, filter(None, (out_file, cells, *outputs.files, overlays))))
     _print_last_line(counts, found, written)
     return _exit_status(counts, strict)
+
+
+def _name_shards(cluster: bool, workers: int | None) -> NameShards:
+    """What names the fields: this process, or the workers of a cluster."""
+    if not cluster:
+        return name_here
+    from hemascope.smear.cluster import name_on_cluster
+
+    return partial(name_on_cluster, workers=workers)
 
 
 def _print_last_line(counts: list[DifferentialCount], found: Samples, written: str) -> None:

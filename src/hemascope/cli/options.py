@@ -80,6 +80,12 @@ Threads: TypeAlias = Annotated[
         "and its container."
     ),
 ]
+Workers: TypeAlias = Annotated[
+    int | None,
+    Parameter(
+        help="With --cluster, the number of processes; by default one for each of its processors."
+    ),
+]
 MaxPixels: TypeAlias = Annotated[
     int | None,
     Parameter(
@@ -108,6 +114,14 @@ RecipeFile: TypeAlias = Annotated[
     Parameter(name="--recipe", help="A recipe.json to train with, instead of single settings."),
 ]
 RecipeSettings: TypeAlias = Annotated[Recipe | None, Parameter(name="*")]
+
+
+def check_cluster(cluster: bool, workers: int | None, threads: int | None) -> None:
+    """Raises ValueError for processes without a cluster, and for threads with one."""
+    if workers is not None and not cluster:
+        raise ValueError("--workers is a number of processes for --cluster")
+    if threads is not None and cluster:
+        raise ValueError("--threads is for this machine alone; --workers is for a --cluster")
 
 
 def limit_pixels(number: int | None) -> None:

@@ -213,6 +213,7 @@ def _app(
         return create_app(settings, counting)
     from hemascope.serve.pages.routes import make_pages
     from hemascope.serve.pages.station import Station
+    from hemascope.serve.store.copied import COUNTS
 
     station = Station(
         store,
@@ -222,5 +223,5 @@ def _app(
         options.secure,
         language=options.language,
     )
-    pages, counts = make_pages(station, settings), store.images.folder.parent / "counts"
+    pages, counts = make_pages(station, settings), store.folder / COUNTS
     return create_app(settings, counting, pages, station.running, counts)

@@ -82,7 +82,9 @@ def change_user(
 def verify(
     store: StoreFolder, *, expect: str | None = None, database: DatabaseAddress = None
 ) -> int:
-    """Check the audit trail, what was signed, and the images. Exits with 1 if anything is wrong.
+    """Check the audit trail, what was signed, images and bundles. Exits with 1 if one is wrong.
+
+    Of a backup, the files of the counts are checked as well.
 
     It prints the hash of the trail's last entry. Keep it elsewhere: a later check that is told to
     expect it also finds out somebody who wrote the whole trail anew.
@@ -93,13 +95,15 @@ def verify(
         A hash that an earlier check has printed.
     """
     from hemascope.serve.store.audit import verify as verify_trail
+    from hemascope.serve.store.bundles import verify_bundles
+    from hemascope.serve.store.copied import verify_files
     from hemascope.serve.store.signing import verify_signatures
 
     opened = _open(store, database)
     with opened.reading() as connection:
         found = verify_trail(connection, expect)
         problems = [*found.problems, *verify_signatures(connection)]
-    problems += opened.images.verify()
+    problems += [*opened.images.verify(), *verify_bundles(opened), *verify_files(store)]
     for problem in problems:
         print_error(problem)
     out.print(f"{found.entries} entries; last hash {found.hash}", soft_wrap=True)
@@ -136,6 +140,8 @@ def export_labels(
 def backup(store: StoreFolder, folder: Path) -> int:
     """Copy a store, also while its station runs. Of a backup that is there, what is new is added.
 
+    The copy has the database, the images, the bundles that the station made, and the counts.
+
     Parameters
     ----------
     folder
@@ -144,7 +150,7 @@ def backup(store: StoreFolder, folder: Path) -> int:
     from hemascope.serve.store.backup import back_up
 
     number = back_up(_open(store, None), folder)
-    out.print(escape(f"the database and {number} images are in {folder}"))
+    out.print(escape(f"the database, {number} images, bundles and counts are in {folder}"))
     return 0
 
 
@@ -160,7 +166,7 @@ def restore(folder: Path, store: StoreFolder) -> int:
     from hemascope.serve.store.backup import restore as restore_from
 
     number = restore_from(folder, store)
-    out.print(escape(f"{store} has the database and {number} images"))
+    out.print(escape(f"{store} has the database, {number} images, bundles and counts"))
     return 0
 
 

@@ -9,54 +9,27 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
-import msgspec
-
 from hemascope.arrays import ProgressCallback
-from hemascope.batch.shards import DiskFolder, Job, Shards, job_of, shard_file
+from hemascope.batch.shards import DiskFolder, Job, Shards, job_of
 from hemascope.batch.table import KINDS, Write, open_table
 from hemascope.errors import SampleError
-from hemascope.files import atomic_path, remove_torn
+from hemascope.files import remove_torn
 from hemascope.inference.classifier import Classifier
-from hemascope.serialization import from_json
 from hemascope.smear.counted import DifferentialCount, NamedField
 from hemascope.smear.differential import CountOptions, count_sample, provenance_of
-from hemascope.smear.naming import FieldLocator, Probe, name_fields, probe_sample
+from hemascope.smear.field_shards import (
+    FIELDS_PER_SHARD,
+    FieldNetworks,
+    FieldShards,
+    NameShards,
+    name_here,
+)
+from hemascope.smear.naming import FieldLocator
 from hemascope.smear.samples import Sample
 from hemascope.smear.tables import cell_columns, cell_rows, sample_columns, sample_row
-
-FIELDS_PER_SHARD = 50
-LINES = ".jsonl"
-
-
-@dataclass(frozen=True)
-class NamedFields:
-    """The named fields of samples in a folder of shards, read one by one."""
-
-    folder: Path
-    samples: tuple[Sample, ...]
-
-    @cached_property
-    def _starts(self) -> dict[str, int]:
-        """How many fields are before those of each sample."""
-        ends = itertools.accumulate((len(sample.paths) for sample in self.samples), initial=0)
-        return {sample.name: start for sample, start in zip(self.samples, ends, strict=False)}
-
-    def of(self, sample: Sample) -> Iterator[NamedField]:
-        """The fields of one sample, in order."""
-        start = self._starts[sample.name]
-        stop = start + len(sample.paths)
-        for number in range(start // FIELDS_PER_SHARD, -(-stop // FIELDS_PER_SHARD)):
-            first = number * FIELDS_PER_SHARD
-            path = self.folder / shard_file(number, LINES)
-            with path.open("rb") as lines:
-                chosen = itertools.islice(lines, max(0, start - first), max(0, stop - first))
-                for line in chosen:
-                    yield from_json(line, NamedField)
-
 
 OnCount = Callable[[DifferentialCount, Callable[[], Iterator[NamedField]]], None]
 """Called with each count, and with what reads its fields once more."""
@@ -71,6 +44,7 @@ def count_to(
     *,
     cells: Path | None = None,
     on_count: OnCount | None = None,
+    name_shards: NameShards = name_here,
     progress: ProgressCallback | None = None,
     resume: bool = False,
     force: bool = False,
@@ -78,9 +52,11 @@ def count_to(
     """Counts samples, and writes a row for each to `out`: .csv, .jsonl or .parquet.
 
     `cells` is a table with a row for each located cell. A sample that cannot be counted has a
-    status that says why, and costs no other. Tables appear when all is counted. Raises ValueError
-    for an unknown suffix; for a table that exists or was begun where neither `resume` nor `force`
-    is set; and for a run that was begun with other fields, another model or other settings.
+    status that says why, and costs no other. Tables appear when all is counted. `name_shards` names
+    the fields: here, or on a cluster by `name_on_cluster`; either goes on with what the other
+    began. Raises ValueError for an unknown suffix; for a table that exists or was begun where
+    neither `resume` nor `force` is set; and for a run that was begun with other fields, another
+    model or other settings.
     """
     options = options or CountOptions()
     for table in filter(None, (out, cells)):
@@ -92,13 +68,15 @@ def count_to(
         if table.exists() and not (force or shards.is_begun()):
             raise ValueError(f"{table}: exists already; use --force to replace it")
         remove_torn(table)
-    fields = [(sample.name, path) for sample in samples for path in sample.paths]
+    fields = FieldShards(folder, tuple(samples), FIELDS_PER_SHARD)
     job = _job_of(classifier, fields, options)
     try:
         with shards.working_on(job, resume, force):
-            _name(shards, folder, samples, fields, locator, classifier, options, progress)
-            named = NamedFields(folder, tuple(samples))
-            counts = _count(out, cells, named, classifier, options, on_count)
+            there = set(shards.list_written())
+            missing = [number for number in fields.numbers if fields.path(number).name not in there]
+            networks = FieldNetworks(locator, classifier, options.um_per_pixel)
+            name_shards(fields, networks, missing, progress)
+            counts = _count(out, cells, fields, classifier, options, on_count)
             shards.finish()
             for name in reversed(shards.list_written()):
                 shards.folder.remove(name)
@@ -108,53 +86,18 @@ def count_to(
     return counts
 
 
-def _job_of(
-    classifier: Classifier, fields: Sequence[tuple[str, str]], options: CountOptions
-) -> Job:
+def _job_of(classifier: Classifier, fields: FieldShards, options: CountOptions) -> Job:
     scale = "auto" if options.um_per_pixel is None else options.um_per_pixel
-    paths = (f"{sample}\n{path}" for sample, path in fields)
+    paths = (f"{sample}\n{path}" for sample, path in fields.fields)
     names = itertools.chain([options.locator_sha256], paths)
-    job = job_of(classifier, names, len(fields), scale)
-    return replace(job, shard_rows=FIELDS_PER_SHARD)
-
-
-def _name(
-    shards: Shards,
-    folder: Path,
-    samples: Sequence[Sample],
-    fields: Sequence[tuple[str, str]],
-    locator: FieldLocator,
-    classifier: Classifier,
-    options: CountOptions,
-    progress: ProgressCallback | None,
-) -> None:
-    """Writes the shards that are missing. A sample is probed when its first field is needed."""
-    by_name = {sample.name: sample for sample in samples}
-    probes: dict[str, Probe] = {}
-    done = set(shards.list_written())
-    for number, start in enumerate(range(0, len(fields), FIELDS_PER_SHARD)):
-        path = folder / shard_file(number, LINES)
-        chosen = fields[start : start + FIELDS_PER_SHARD]
-        if path.name in done:
-            continue
-        needed = dict.fromkeys(sample for sample, _ in chosen)
-        probes = {name: probes[name] for name in needed if name in probes} | {
-            name: probe_sample(by_name[name], locator, options.um_per_pixel)
-            for name in needed
-            if name not in probes
-        }
-        named = name_fields(chosen, probes, locator, classifier)
-        with atomic_path(path) as temporary, temporary.open("wb") as lines:
-            for index, found in enumerate(named, start=start + 1):
-                lines.write(msgspec.json.encode(found) + b"\n")
-                if progress is not None:
-                    progress(index, len(fields))
+    job = job_of(classifier, names, len(fields.fields), scale)
+    return replace(job, shard_rows=fields.size)
 
 
 def _count(
     out: Path,
     cells: Path | None,
-    named: NamedFields,
+    named: FieldShards,
     classifier: Classifier,
     options: CountOptions,
     on_count: OnCount | None,
@@ -167,14 +110,14 @@ def _count(
         if cells is not None:
             write_cell = stack.enter_context(open_table(cells, cell_columns(card)))
         for sample in named.samples:
-            fields: Iterable[NamedField] = named.of(sample)
+            fields: Iterable[NamedField] = named.read(sample)
             if write_cell is not None:
                 fields = _write_cells(fields, write_cell, classifier)
             count = _count_one(sample, fields, classifier, options)
             write(sample_row(count, card))
             counts.append(count)
             if on_count is not None:
-                on_count(count, lambda sample=sample: named.of(sample))  # type: ignore[misc]
+                on_count(count, lambda sample=sample: named.read(sample))  # type: ignore[misc]
     return counts
 
 

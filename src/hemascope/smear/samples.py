@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemascope.batch.inputs import check_some_exist, find_inputs
+from hemascope.batch.inputs import check_some_exist, find_inputs, is_address
 from hemascope.batch.path_list import read_paths
 from hemascope.errors import ManifestError
 from hemascope.escaping import read_escaped
@@ -50,12 +50,17 @@ def find_samples(inputs: Sequence[str], wbc: float | None = None) -> Samples:
     A folder is a sample, with all images below it; a list of paths is one; a manifest has a column
     `sample`. Files and patterns together are one sample, named after the folder that they are in.
     `wbc` is the white cell count of a single sample. Raises ValueError where an input names no
-    field, two samples have one name, or `wbc` is given for several; and ManifestError.
+    field or an object store, two samples have one name, or `wbc` is given for several; and
+    ManifestError.
     """
     found: list[tuple[Sample, str]] = []  # with where it was named
     loose: list[str] = []
     passed_over = NOTHING
     for text in inputs:
+        if is_address(text):
+            raise ValueError(
+                f"{text}: fields are read from a disk, not from an object store; copy them to one"
+            )
         if os.path.isdir(text):
             inside = find_inputs([text])
             found.append((Sample(_name_of(text), tuple(inside.images)), text))

@@ -24,6 +24,7 @@ from hemascope.reports.count_pages import count_page
 from hemascope.serialization import to_json
 from hemascope.serve.app.archives import Upload
 from hemascope.serve.counting import CancelledError, Counting, rename_count
+from hemascope.serve.store.copied import RECORD
 from hemascope.smear.counted import DifferentialCount, NamedField
 from hemascope.smear.fhir import to_fhir
 from hemascope.smear.hl7 import to_hl7
@@ -40,7 +41,6 @@ KINDS = {
 }
 """The result files by name, with their media types."""
 
-RECORD = "job.json"
 logger = logging.getLogger("hemascope.serve")
 
 

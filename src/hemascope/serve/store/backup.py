@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hemascope.errors import StorageError
 from hemascope.files import atomic_path, sha256_of
+from hemascope.serve.store.copied import copy_files, restore_files
 from hemascope.serve.store.database import DATABASE, Store, is_database
 from hemascope.serve.store.images import ImageFolder
 
@@ -16,12 +17,15 @@ from hemascope.serve.store.images import ImageFolder
 def back_up(store: Store, folder: Path) -> int:
     """Copies the database as it is at one moment, and all images, and gives their number.
 
-    Images are there before the rows that name them, so that none is missing in the copy. A folder
-    that has a backup already gets what is new. Raises StorageError for PostgreSQL, which has
-    pg_dump.
+    The bundles that the station made are copied too, and the counts that other programs asked for.
+    Images and bundles are there before the rows that name them, so that none is missing in the
+    copy. A folder that has a backup already gets what is new. Raises StorageError for PostgreSQL,
+    which has pg_dump.
     """
     if not store.is_sqlite:
-        raise StorageError("back up the database with pg_dump, and then copy the folder of images")
+        raise StorageError(
+            "back up the database with pg_dump, and then copy the folder of the store"
+        )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     source = store.engine.url.database
     assert source is not None
@@ -31,6 +35,7 @@ def back_up(store: Store, folder: Path) -> int:
         closing(sqlite3.connect(temporary)) as copy,
     ):
         live.backup(copy)
+    copy_files(store.folder, folder)
     return _copy_images(store.images, ImageFolder(folder / "images"))
 
 
@@ -43,6 +48,7 @@ def restore(backup: Path, folder: Path) -> int:
         raise StorageError(f"{folder}: there is a store already; restore into another folder")
     if not is_database(backup / DATABASE):
         raise StorageError(f"{backup}: no backup, or a damaged one")
+    restore_files(backup, folder)
     number = _copy_images(ImageFolder(backup / "images"), ImageFolder(folder / "images"))
     with atomic_path(folder / DATABASE) as temporary:
         shutil.copyfile(backup / DATABASE, temporary)

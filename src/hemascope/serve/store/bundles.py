@@ -9,13 +9,15 @@ from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
+from hemascope.bundle.bundle import read_bundle
 from hemascope.bundle.card import CARD_FILE
-from hemascope.errors import StorageError
+from hemascope.errors import BundleError, StorageError
 from hemascope.files import sha256_of
 from hemascope.metrics.agreement import chance_of_pairs
 from hemascope.records import Proportion
 from hemascope.serialization import from_json, to_json
 from hemascope.serve.store import audit
+from hemascope.serve.store.copied import BUNDLES
 from hemascope.serve.store.database import Store
 from hemascope.serve.store.people import User
 from hemascope.serve.store.review import ConflictError
@@ -67,7 +69,7 @@ class StoredBundle:
 
 def folder_of(store: Store, bundle_id: str) -> Path:
     """Where a bundle is, beside the images."""
-    return store.images.folder.parent / "bundles" / bundle_id
+    return store.folder / BUNDLES / bundle_id
 
 
 def add_bundle(store: Store, user: User, name: str, until: str, samples: int) -> str:
@@ -150,6 +152,23 @@ def chosen_folder(store: Store) -> Path | None:
     if not card.exists() or sha256_of(card.read_bytes()) != row.card_sha256:
         raise StorageError(f"{folder}: the bundle that was chosen is missing or was altered")
     return folder
+
+
+def verify_bundles(store: Store) -> list[str]:
+    """What is wrong with the bundles that are ready, in a sentence each."""
+    problems = []
+    with store.reading() as connection:
+        ready = [found for found in list_bundles(connection) if found.state == "ready"]
+    for found in ready:
+        folder = folder_of(store, found.id)
+        try:
+            read_bundle(folder)
+        except BundleError as error:
+            problems.append(f"the bundle {found.name}: {error}")
+            continue
+        if sha256_of((folder / CARD_FILE).read_bytes()) != found.card_sha256:
+            problems.append(f"the bundle {found.name}: {folder / CARD_FILE} was altered")
+    return problems
 
 
 def list_bundles(connection: Connection) -> list[StoredBundle]:

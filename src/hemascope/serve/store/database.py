@@ -56,6 +56,11 @@ class Store:
                 yield connection
 
     @property
+    def folder(self) -> Path:
+        """Where the images, the bundles and the counts are."""
+        return self.images.folder.parent
+
+    @property
     def is_sqlite(self) -> bool:
         """Whether the database is a file in the folder of the store."""
         return self.engine.dialect.name == "sqlite"
