@@ -38,7 +38,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory, drawn_cells: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return Classifier.from_pretrained("hemascope-pbc-4")
+    return Classifier.from_pretrained("hemascope-pbc-5")
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +130,10 @@ def test_what_is_saved_is_found_again(classifier: Classifier, tmp_path: Path) ->
     assert again.bundle.model == classifier.bundle.model
     assert to_json(again.card) == to_json(classifier.card)
     assert again.predict(draw_cell("ig", 0)) == classifier.predict(draw_cell("ig", 0))
-    fallback = Classifier.from_pretrained("hemascope-laboratories-1")
+    fallback = Classifier.from_pretrained("hemascope-laboratories-2")
     assert classifier.bundle.fallback is not None
     assert fallback.bundle.model == classifier.bundle.fallback.model
-    with pytest.raises(BundleError, match=r"hemascope-9.*there are hemascope-pbc-4, hemascope-lab"):
+    with pytest.raises(BundleError, match=r"hemascope-9.*there are hemascope-pbc-5, hemascope-lab"):
         Classifier.from_pretrained("hemascope-9")
 
 
@@ -146,7 +146,7 @@ def test_a_prediction_says_what_it_is_of(
     assert (middle.image_id, middle.region) == (path, None)
     assert wide.region == hemascope.Region(None, 0.1)
     assert seen.region == hemascope.Region((150, 160), 0.1)
-    assert (array.image_id, array.model) == (None, "hemascope-pbc-4")
+    assert (array.image_id, array.model) == (None, "hemascope-pbc-5")
     (given,) = classifier.predict(path, um_per_pixel=0.1)
     assert given.region == wide.region
 

@@ -73,7 +73,7 @@ def list_bundles() -> list[str]:
     --------
     >>> import hemascope
     >>> hemascope.list_bundles()
-    ['hemascope-pbc-4', 'hemascope-laboratories-1']
+    ['hemascope-pbc-5', 'hemascope-laboratories-2']
     """
     return list(_shipped_folders())
 

@@ -45,7 +45,7 @@ class Classifier:
     --------
     >>> from hemascope import Classifier
     >>> from hemascope.data.synthetic import draw_cell
-    >>> classifier = Classifier.from_pretrained("hemascope-pbc-4")
+    >>> classifier = Classifier.from_pretrained("hemascope-pbc-5")
     >>> classifier.predict(draw_cell("neutrophil", seed=0))[0].status
     'ok'
     >>> classifier.predict_proba([draw_cell("ig", 0), draw_cell("platelet", 0)]).shape

@@ -88,7 +88,7 @@ def adapt(
     >>> cells = replace(manifest, rows=manifest.rows[::4])  # five per class
     >>> bundle = replace(Classifier().bundle, fallback=None)
     >>> adapt(bundle, cells, "drawn cells").card.name
-    'hemascope-pbc-4, adapted to drawn cells'
+    'hemascope-pbc-5, adapted to drawn cells'
     """
     source = bundle.fallback or bundle
     classes = grow_classes(source.card.classes, new_classes)
