@@ -47,7 +47,7 @@ LABORATORIES = ("jiangxi", "bccd", "munich")
 LEAST = 10  # cells of a class of a laboratory whose recall is counted
 EACH, DRAWS = (10, 20, 50, 400), 5
 RESAMPLES = 2000
-TUNE_STEPS = 120  # of the optimiser, however many cells are labelled
+TUNE_STEPS = 60  # of the optimiser, however many cells are labelled
 TUNE = {
     "model": MODEL,
     "image_size": SIDE,
@@ -58,19 +58,21 @@ TUNE = {
     "learning_rate": 1e-3,
     "weight_decay": 0.02,
     "ema_decay": 0.98,
-    "precision": "fp32",
+    "precision": "bf16",
 }
 
 
 def pretraining(method: str, epochs: int, batch_size: int) -> PretrainRecipe:
+    """The recipe of a method such as moco, or with a policy of its own, as moco-laboratories."""
+    name, _, policy = method.partition("-")
     return PretrainRecipe(
-        method=method,  # type: ignore[arg-type]
+        method=name,  # type: ignore[arg-type]
         model=MODEL,
         image_size=SIDE,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=5e-4,
-        augmentation="any_rotation",
+        augmentation=policy or "any_rotation",  # type: ignore[arg-type]
         queue=1024,
         precision="bf16",
     )
@@ -94,6 +96,8 @@ class Starts:
                     save_file(imagenet_state(MODEL), temporary)
             return path
         before, method = name.rsplit("_", 1)
+        if method == "statistics":
+            return self._renormalised(before)
         folder, recipe = RunFolder(self.runs / name), pretraining(method, **self.length)
         if len(folder.read_metrics()) < recipe.epochs:
             start = self.path(before)
@@ -109,6 +113,21 @@ class Starts:
                 folder.path / "processor_seconds.json", to_json(time.process_time() - started)
             )
         return folder.best
+
+    def _renormalised(self, before: str) -> Path:
+        """A start that normalises by the statistics of the unlabelled cells, and learns nothing:
+        the part of what training without labels does that needs no loss."""
+        path = self.runs / f"{before}_statistics.safetensors"
+        if not path.exists():
+            network, frames = self.network(before).train(), self.unlabelled().frames
+            with torch.inference_mode():
+                for first in range(0, len(frames) - 31, 32):
+                    batch = torch.from_numpy(frames[first : first + 32])
+                    network(augment(batch, SIDE, INNER, POLICIES["any_rotation"]))
+            state = {name: value.contiguous() for name, value in network.state_dict().items()}
+            with atomic_path(path) as temporary:
+                save_file(state, temporary)
+        return path
 
     def unlabelled(self) -> PretrainData:
         """PBC's cells, but for split test, without their labels."""

@@ -213,6 +213,7 @@ def test_a_bundle_of_format_1_is_still_read(tmp_path: Path) -> None:
     old = read_bundle(tmp_path / "old")
     assert old.fallback is not None
     for ours, theirs in ((old.card, new.card), (old.fallback.card, new.fallback.card)):
+        ours = replace(ours)  # with the fields that the card of the file leaves to their defaults
         assert to_json(ours) == to_json(replace(theirs, outputs=OUTPUTS_OF_FORMAT_1))
 
 

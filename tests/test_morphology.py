@@ -234,6 +234,41 @@ def test_a_fitted_bundle_tells_both_and_its_classes_stay(cells: Manifest, fitted
         assert kinds == pytest.approx(prediction.probabilities["neutrophil"])
 
 
+def test_the_confusion_of_subtypes_is_of_cells_that_nothing_was_fitted_on(
+    cells: Manifest, fitted: Bundle
+) -> None:
+    """Of split pool, each cell as it is named by layers that are fitted to the other folds."""
+    model = fitted.card.morphology
+    assert model is not None
+    assert model.confusion is not None
+    names = model.names_told(fitted.card.classes.names)
+    alone = Classifier(replace(fitted, card=replace(fitted.card, morphology=None)), threads=1)
+    rows = [row for row in cells.rows if row.split != "test"]
+    made = alone.predict([cells.root / row.path for row in rows])
+    features = alone.embed([cells.root / row.path for row in rows])
+    neutrophil = np.array([row.label == "neutrophil" for row in rows])
+    dark = np.array([int(row.path.rpartition(row.label)[2][:-4]) % 2 for row in rows])
+    folds = np.arange(len(rows)) % 5
+    counts, lost = np.zeros((len(names), len(names)), dtype=int), np.zeros(len(names), dtype=int)
+    for k, (row, each) in enumerate(zip(rows, made, strict=True)):
+        if row.split != "pool":
+            continue
+        kind = ("segmented neutrophil", "band neutrophil")[dark[k]]
+        true = names.index((row.label, kind if row.label == "neutrophil" else row.label))
+        if each.uncertainty is not None and each.uncertainty.review:
+            lost[true] += 1
+            continue
+        chosen = neutrophil & (folds != folds[k])
+        told = fit_layer(features[chosen], 1 - dark[chosen], 2).logits(features[[k]]).argmax()
+        label = str(each.label)
+        own = ("band neutrophil", "segmented neutrophil")[told] if label == "neutrophil" else label
+        counts[true, names.index((label, own))] += 1
+    assert model.confusion.counts == tuple(map(tuple, counts.tolist()))
+    assert model.confusion.unidentified == tuple(lost.tolist())
+    assert counts.sum() + lost.sum() == 48
+    assert np.trace(counts) > 0.9 * counts.sum() > 10
+
+
 def test_a_bundle_is_read_as_it_was_written_and_checked(fitted: Bundle, tmp_path: Path) -> None:
     write_bundle(fitted, tmp_path / "bundle")
     found = read_bundle(tmp_path / "bundle").card.morphology
@@ -374,6 +409,13 @@ def test_a_count_has_a_row_for_each_subtype(fitted: Bundle) -> None:
     assert shares["segmented neutrophil"] == (3, 10, "neutrophil")
     assert shares["band neutrophil"] == (2, 10, "neutrophil")
     assert not any("band" in flag.text for flag in count.flags)
+    corrected = {row.name: row.corrected for row in count.classes}
+    whole, parts = (
+        corrected["neutrophil"],
+        [corrected[name] for name in shares if "trophil" in name],
+    )
+    assert whole is not None
+    assert sum(part.value for part in parts if part) == pytest.approx(2 * whole.value)
     row = sample_row(count, fitted.card)
     assert row.keys() == sample_columns(fitted.card).keys()
     assert row["n_band neutrophil"] == 2

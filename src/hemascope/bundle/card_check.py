@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hemascope.arrays import FloatArray
-from hemascope.bundle.morphology_check import check_morphology
-from hemascope.uncertainty.confusion import Confusion
+from hemascope.bundle.morphology_check import COUNT, check_confusion, check_morphology
 from hemascope.uncertainty.laboratory import LaboratoryDetector
 from hemascope.uncertainty.model import UncertaintyModel
 from hemascope.uncertainty.ood import OODDetector
@@ -28,7 +27,6 @@ TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 PRECISIONS = ("fp32", "int8")
 TEMPERATURES = (1e-4, 1e4)  # calibration searches from 0.018 to 55
 SHARE = (0.0, 1.0)
-COUNT = (0, 10**12)
 DENSITY = (-10.0, 10.0)  # optical densities of 8-bit images lie between -2.5 and 2.5
 LOGARITHM = (-1e3, 1e3)  # of a distance
 SPREAD = (1e-9, 1e3)  # scores are divided by it
@@ -88,7 +86,7 @@ def check_card(card: Card) -> None:
     if card.morphology is not None:
         check_morphology(card.morphology, card.classes.names)
     if card.confusion is not None:
-        _check_confusion(card.confusion, len(card.classes))
+        check_confusion("confusion", card.confusion, len(card.classes))
 
 
 def _check_metric(name: str, metric: Metric) -> None:
@@ -143,18 +141,6 @@ def _check_uncertainty(name: str, model: UncertaintyModel, num_classes: int) -> 
     _check_detector(f"{name}.ood_detector", model.ood_detector, num_classes)
     if model.laboratories is not None:
         _check_laboratories(f"{name}.laboratories", model.laboratories)
-
-
-def _check_confusion(confusion: Confusion, num_classes: int) -> None:
-    rows = (*confusion.counts, confusion.unidentified)
-    if len(rows) != num_classes + 1 or any(len(row) != num_classes for row in rows):
-        raise ValueError(
-            f"confusion must have {num_classes} rows of {num_classes} counts, one per class, and "
-            f"{num_classes} counts of unidentified cells"
-        )
-    for row in rows:
-        for count in row:
-            _check_range("confusion", count, COUNT)
 
 
 def _check_detector(name: str, detector: OODDetector, num_classes: int) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from hemascope.arrays import FloatArray
+from hemascope.uncertainty.confusion import Confusion
 from hemascope.uncertainty.morphology import Looks, MorphologyModel, SoftmaxLayer
 
 TEMPERATURES = (1e-4, 1e4)
+COUNT = (0, 10**12)
 
 
 def check_morphology(model: MorphologyModel, class_names: Sequence[str]) -> None:
@@ -36,6 +38,22 @@ def check_morphology(model: MorphologyModel, class_names: Sequence[str]) -> None
     named |= set(model.looks.classes if model.looks is not None else ())
     if unknown := sorted(named - set(class_names)):
         raise ValueError(f"morphology names '{unknown[0]}', which is no class of the card")
+    if model.confusion is not None:
+        told = len(model.names_told(class_names))
+        check_confusion("morphology.confusion", model.confusion, told)
+
+
+def check_confusion(name: str, confusion: Confusion, names: int) -> None:
+    """Raises ValueError for a confusion that is not of so many names, or counts no cells."""
+    rows = (*confusion.counts, confusion.unidentified)
+    if len(rows) != names + 1 or any(len(row) != names for row in rows):
+        raise ValueError(
+            f"{name} must have {names} rows of {names} counts, one per name that a cell can get, "
+            f"and {names} counts of unidentified cells"
+        )
+    low, high = COUNT
+    if not all(low <= count <= high for row in rows for count in row):
+        raise ValueError(f"{name} must be from {low} to {high:,}")
 
 
 def _check_layer(name: str, layer: SoftmaxLayer) -> None:

@@ -25,8 +25,11 @@ from hemascope.errors import ManifestError
 from hemascope.inference.classifier import Classifier
 from hemascope.post_training.calibrate import BATCH, readable_batches
 from hemascope.post_training.minimise import minimise
+from hemascope.uncertainty.confusion import Confusion, measure_confusion
+from hemascope.uncertainty.image_quality import measure_quality
+from hemascope.uncertainty.model import assess_measured
 from hemascope.uncertainty.morphology import Looks, MorphologyModel, SoftmaxLayer
-from hemascope.uncertainty.temperature import fit_temperature, log_sum_exp
+from hemascope.uncertainty.temperature import fit_temperature, log_sum_exp, softmax
 
 RIDGE = 1e-3  # times half the squared weights, in standard deviations of the features
 TOLERANCE = 1e-6  # of the loss, relative
@@ -48,7 +51,8 @@ def fit_morphology(
     fitted on the network's features; the class logits do not change. Subtypes are told apart within
     their class, and their probabilities sum to that of the class. Each layer has a temperature from
     cells that it was not fitted on, each fifth in turn: of those that are not of split train, where
-    there are any, since the network knows the others. Rows of split test are left out.
+    there are any, since the network knows the others. The same cells say how the subtypes are
+    confused, which a differential count allows for. Rows of split test are left out.
 
     Parameters
     ----------
@@ -97,22 +101,25 @@ def fit_morphology(
             f"{name}: no class has two subtypes of {LEAST_CELLS} cells or more, and no attributes "
             "are given; add the column subtype to the manifest, or give --attributes"
         )
-    rows, features, logits = _measure(bundle, replace(manifest, rows=rows), progress)
+    measured = _measure(bundle, replace(manifest, rows=rows), progress)
+    rows = measured.rows
     targets = collect_targets(replace(manifest, rows=rows), bundle.card.classes, attributes)
     if targets is None:
         raise ManifestError(f"{name}: too few of the {len(manifest.rows)} images could be read")
-    cells = _Cells(rows, features, logits.argmax(axis=1), targets)
+    cells = measured._replace(targets=targets)
     with threadpool_limits(1):  # as in `adapt`
         model = _fit_layers(cells, bundle.card.classes.names, name)
     return replace(bundle, card=replace(bundle.card, morphology=model))
 
 
 class _Cells(NamedTuple):
-    """N cells: their rows, features (N,F), the class indices that they are named, and targets."""
+    """N cells: their rows, features (N,F), the class indices that they are named, which are for
+    review (N,), and targets."""
 
     rows: tuple[ManifestRow, ...]
     features: Float32Array
     named: IntArray
+    review: BoolArray
     targets: AuxiliaryTargets
 
 
@@ -126,29 +133,40 @@ def _drop_rare_subtypes(rows: Sequence[ManifestRow]) -> tuple[ManifestRow, ...]:
     )
 
 
-def _measure(
-    bundle: Bundle, manifest: Manifest, progress: ProgressCallback | None
-) -> tuple[tuple[ManifestRow, ...], Float32Array, Float32Array]:
-    """The rows that can be read, and their features (N,F) and logits (N,C)."""
-    classifier = Classifier(bundle)
+def _measure(bundle: Bundle, manifest: Manifest, progress: ProgressCallback | None) -> _Cells:
+    """The cells that can be read, as the bundle measures them; their targets are not known yet."""
+    classifier, uncertainty = Classifier(bundle), bundle.card.uncertainty
     read: list[ManifestRow] = []
-    features, logits = [], []
+    features, named, review = [], [], []
     for done, (rows, images) in enumerate(readable_batches(manifest, classifier), 1):
         outputs = classifier.outputs(images)
         read += rows
         features.append(outputs.features)
-        logits.append(outputs.logits)
+        named.append(outputs.logits.argmax(axis=1))
+        reasons: Sequence[object] = [()] * len(rows)
+        if uncertainty is not None:
+            reasons = assess_measured(
+                uncertainty,
+                softmax(outputs.logits, bundle.card.temperature),
+                outputs.features,
+                outputs.style_statistics,
+                measure_quality(images),
+            ).reasons
+        review.append([bool(each) for each in reasons])
         if progress is not None:
             progress(min(done * BATCH, len(manifest.rows)), len(manifest.rows))
     if not read:
         raise ManifestError(f"{manifest.root}: none of {len(manifest.rows)} images could be read")
-    return tuple(read), np.concatenate(features), np.concatenate(logits)
+    none = AuxiliaryTargets((), np.empty((len(read), 0), np.int64))
+    return _Cells(
+        tuple(read), np.concatenate(features), np.concatenate(named), np.concatenate(review), none
+    )
 
 
 def _fit_layers(cells: _Cells, class_names: Sequence[str], name: str) -> MorphologyModel:
     folds = np.arange(len(cells.rows)) % FOLDS
     unseen = np.array([row.split != "train" for row in cells.rows])
-    attributes, subtypes, held_out = [], [], []
+    attributes, subtypes, held_out, held_out_subtypes = [], [], [], []
     for column, indices in zip(cells.targets.columns, cells.targets.indices.T, strict=True):
         known = indices != UNKNOWN
         layer, logits = _fit_calibrated(
@@ -157,6 +175,7 @@ def _fit_layers(cells: _Cells, class_names: Sequence[str], name: str) -> Morphol
         if column.name.startswith(SUBTYPE_OF):
             class_name = column.name.removeprefix(SUBTYPE_OF)
             subtypes.append(replace(layer, name=class_name, values=column.values))
+            held_out_subtypes.append((indices, logits))
         else:
             attributes.append(replace(layer, name=column.name, values=column.values))
             held_out.append((indices, logits))
@@ -168,7 +187,38 @@ def _fit_layers(cells: _Cells, class_names: Sequence[str], name: str) -> Morphol
             for scaled in [logits / layer.temperature]
         ]
         looks = _fit_looks(cells, class_names, [indices for indices, _ in held_out], answers)
-    return MorphologyModel(name, len(cells.rows), tuple(attributes), looks, tuple(subtypes))
+    model = MorphologyModel(name, len(cells.rows), tuple(attributes), looks, tuple(subtypes))
+    if not subtypes:
+        return model
+    judged = unseen if unseen.any() else np.ones_like(unseen)
+    return replace(
+        model, confusion=_measure_subtypes(cells, class_names, model, held_out_subtypes, judged)
+    )
+
+
+def _measure_subtypes(
+    cells: _Cells,
+    class_names: Sequence[str],
+    model: MorphologyModel,
+    held_out: Sequence[tuple[IntArray, FloatArray]],
+    judged: BoolArray,
+) -> Confusion:
+    """How cells are named, by class and subtype, of those that are judged and whose name is known.
+
+    For each layer, `held_out` has what is known (N,) and the logits (N,V) of cells held out.
+    """
+    labels = np.array([class_names.index(row.label) for row in cells.rows])
+    told = model.names_told(class_names)
+    classes = [class_name for class_name, _ in told]
+    starts = np.array([classes.index(class_name) for class_name in class_names])
+    targets, named, judged = starts[labels], starts[cells.named], judged.copy()
+    for layer, (indices, logits) in zip(model.subtypes, held_out, strict=True):
+        own, called = (of == class_names.index(layer.name) for of in (labels, cells.named))
+        judged &= ~own | (indices != UNKNOWN)
+        targets[own] += indices[own]
+        named[called] += logits[called].argmax(axis=1)
+    found = targets[judged], named[judged], cells.review[judged]
+    return measure_confusion(model.fitted_on, *found, len(told))
 
 
 def _fit_calibrated(

@@ -92,9 +92,10 @@ def count_sample(
     scale = join_scales(tally.scales)
     if options.um_per_pixel is not None:
         check_scale(options.um_per_pixel, scale)
-    cells = nucleated_of({name: len(places) for name, places in tally.named.items()}, card)
+    named = {name: len(places) for name, places in tally.named.items()}
     told = {name: len(places) for name, places in tally.subtypes.items()}
-    rows = count_classes(cells, subtypes_of(told, card))
+    cells = nucleated_of(named, card)
+    rows = count_classes(cells, subtypes_of(named, told, card))
     trusted, because = _choose(tally, card, cells.draws is not None)
     per_field, per_red_cell = count_platelets(tally.per_field)
     count = DifferentialCount(

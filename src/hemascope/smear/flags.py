@@ -50,10 +50,13 @@ def _about_cells(count: DifferentialCount, tally: SampleTally) -> Iterator[Flag]
             yield Flag("left shift", _describe_shift(row, share), places)
     for row in count.classes:
         share = count.trusted_share(row)
-        # Not for bands as a subtype: how often segmented neutrophils are named so is not known.
-        is_class = row.name in tally.named
-        if row.name in BAND_NAMES and is_class and share is not None and share.low > BANDS:
-            yield Flag("left shift", _describe_shift(row, share), _places_of(row, tally))
+        # Of a subtype only as corrected, since many segmented neutrophils may be named bands.
+        is_class, is_corrected = row.name in tally.named, share == row.corrected
+        if row.name not in BAND_NAMES or not (is_class or is_corrected):
+            continue
+        if share is not None and share.low > BANDS:
+            places = _places_of(row, tally) if is_class else tuple(tally.subtypes.get(row.name, ()))
+            yield Flag("left shift", _describe_shift(row, share), places)
     seen = tuple(
         place
         for name, places in tally.named.items()
@@ -172,6 +175,7 @@ def _about_correction(count: DifferentialCount, card: Card) -> Iterator[Flag]:
     widened = [
         row.title
         for row in count.classes
+        if not row.part_of or row.name in card.classes.names  # no subtype
         if row.corrected is not None and row.share.low is not None and row.share.high is not None
         if row.corrected.high - row.corrected.low > WIDENED * (row.share.high - row.share.low)
     ]

@@ -54,7 +54,13 @@ def _describe_names(count: DifferentialCount, card: Card) -> list[str]:
     if any(flag.name == UNLIKE_COUNTED for flag in count.flags):
         sentences.append("Cells unlike the training cells were named by its fallback model.")
     if card.morphology is not None and card.morphology.subtypes:
-        sentences.append("Subtypes are shares as counted, which no confusion is allowed for in.")
+        told = {value for layer in card.morphology.subtypes for value in layer.values}
+        rows = [row for row in count.classes if row.name in told and row.part_of]
+        sentences.append(
+            "The corrected shares of subtypes allow for how the model confuses them, too."
+            if any(row.corrected is not None for row in rows)
+            else "Subtypes are shares as counted, which no confusion is allowed for in."
+        )
     return sentences
 
 

@@ -15,6 +15,9 @@ from hemascope.metrics.intervals import bootstrap, exact_interval
 from hemascope.records import Estimate, Interval
 from hemascope.smear.counted import ClassCount, DifferentialCount, Erythroblasts, interval_of
 from hemascope.uncertainty.confusion import correct_shares, is_measured, summarise
+from hemascope.uncertainty.morphology import MorphologyModel
+
+SEED_OF_SUBTYPES = 1  # their draws must not go along with those of the classes
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,19 @@ class Nucleated:
     measured: frozenset[int]
     draws: FloatArray | None
 
-    def correct(self, chosen: Sequence[int], among: Sequence[int]) -> Interval | None:
-        """The corrected share of some classes among others; None where it is not known."""
+    def correct(
+        self, chosen: Sequence[int], among: Sequence[int], within: FloatArray | float = 1.0
+    ) -> Interval | None:
+        """The corrected share of some classes among others; None where it is not known.
+
+        `within` (R,) are draws of the part of these classes that is meant.
+        """
         if self.draws is None or not self.measured.issuperset(chosen):
             return None
         total = self.draws[:, list(among)].sum(axis=1)
         part = self.draws[:, list(chosen)].sum(axis=1)
         shares = np.divide(part, total, out=np.zeros_like(part), where=total > 0)
-        return summarise(shares[:, None])[0]
+        return summarise((shares * within)[:, None])[0]
 
     def count(self, chosen: Sequence[int]) -> int:
         """How many cells were named one of these."""
@@ -69,12 +77,27 @@ def nucleated_of(counts: Mapping[str, int], card: Card) -> Nucleated:
     return Nucleated(names, seen, frozenset(measured), draws)
 
 
-Subtypes: TypeAlias = Mapping[str, Mapping[str, int]]
-"""Name of a class → name of a subtype → how many cells were named it."""
+@dataclass(frozen=True)
+class SubtypeCount:
+    """How often a subtype was named, and draws (R,) of its part of its class that this allows.
+
+    `within` is None where it is not known how the model confuses the subtypes.
+    """
+
+    name: str
+    count: int
+    within: FloatArray | None
 
 
-def subtypes_of(counts: Mapping[str, int], card: Card) -> Subtypes:
-    """How often each subtype that the model tells was named, in the order of a report."""
+Subtypes: TypeAlias = Mapping[str, Sequence[SubtypeCount]]
+"""Name of a class → its subtypes."""
+
+
+def subtypes_of(counts: Mapping[str, int], told: Mapping[str, int], card: Card) -> Subtypes:
+    """How often each subtype that the model tells was named, in the order of a report.
+
+    `counts` are those of the names of classes, and `told` those of subtypes.
+    """
     if card.morphology is None:
         return {}
     order = [counted.names[0] for counted in COUNTED_CLASSES]
@@ -83,10 +106,53 @@ def subtypes_of(counts: Mapping[str, int], card: Card) -> Subtypes:
         known = find_counted_class(name).names[0]
         return order.index(known) if known in order else len(order)
 
+    within = _draw_within(counts, told, card.morphology, card.classes.names)
     return {
-        layer.name: {name: counts.get(name, 0) for name in sorted(layer.values, key=place)}
+        layer.name: [
+            SubtypeCount(name, told.get(name, 0), within.get((layer.name, name)))
+            for name in sorted(layer.values, key=place)
+        ]
         for layer in card.morphology.subtypes
     }
+
+
+def _draw_within(
+    counts: Mapping[str, int],
+    told: Mapping[str, int],
+    model: MorphologyModel,
+    class_names: Sequence[str],
+) -> dict[tuple[str, str], FloatArray]:
+    """Draws of the part that each subtype is of its class, by (class, subtype), where known.
+
+    Subtypes are corrected together with all nucleated classes, since a cell of another class that
+    is named by mistake is named some subtype too.
+    """
+    if model.confusion is None:
+        return {}
+    names, divided = model.names_told(class_names), {layer.name for layer in model.subtypes}
+    chosen = [
+        index
+        for index, (class_name, _) in enumerate(names)
+        if find_counted_class(class_name).role in ("white", "erythroblast")
+        if is_measured(model.confusion, index)
+    ]
+    seen = [
+        (told if class_name in divided else counts).get(name, 0)
+        for class_name, name in (names[index] for index in chosen)
+    ]
+    draws = correct_shares(model.confusion, chosen, seen, SEED_OF_SUBTYPES)
+    if draws is None:
+        return {}
+    by_name = {names[index]: draws[:, column] for column, index in enumerate(chosen)}
+    within = {}
+    for layer in model.subtypes:
+        keys = [(layer.name, value) for value in layer.values]
+        if all(key in by_name for key in keys):
+            whole = np.sum([by_name[key] for key in keys], axis=0)
+            for key in keys:
+                part = by_name[key]
+                within[key] = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return within
 
 
 def count_classes(cells: Nucleated, subtypes: Subtypes | None = None) -> tuple[ClassCount, ...]:
@@ -94,7 +160,7 @@ def count_classes(cells: Nucleated, subtypes: Subtypes | None = None) -> tuple[C
 
     All shares are of the white cells with a name. A class whose subtypes the model names has a row
     too, which sums them up. The rows of `subtypes` that the model tells within a class follow that
-    class; their shares are as counted, since how it confuses them is not known.
+    class. Their corrected shares are those of the class, times the part that the subtype is of it.
     """
     roles = [find_counted_class(name).role for name in cells.names]
     white = [k for k, role in enumerate(roles) if role == "white"]
@@ -103,9 +169,13 @@ def count_classes(cells: Nucleated, subtypes: Subtypes | None = None) -> tuple[C
     for title, name, part_of, chosen in _groups(known, white):
         share = exact_interval(cells.count(chosen), cells.count(white))
         rows.append(ClassCount(name, title, part_of, share, cells.correct(chosen, white)))
-        for subtype, count in (subtypes or {}).get(name, {}).items():
-            share = exact_interval(count, cells.count(white))
-            rows.append(ClassCount(subtype, find_counted_class(subtype).title, name, share))
+        for found in (subtypes or {}).get(name, ()):
+            share = exact_interval(found.count, cells.count(white))
+            corrected = None
+            if found.within is not None:
+                corrected = cells.correct([cells.names.index(name)], white, found.within)
+            title = find_counted_class(found.name).title
+            rows.append(ClassCount(found.name, title, name, share, corrected))
     return tuple(rows)
 
 

@@ -64,7 +64,7 @@ def sample_columns(card: Card) -> dict[str, type]:
     its number in 10⁹/L.
     """
     columns = dict(BEFORE)
-    for counted in count_classes(nucleated_of({}, card), subtypes_of({}, card)):
+    for counted in count_classes(nucleated_of({}, card), subtypes_of({}, {}, card)):
         columns |= {f"{part}_{counted.name}": int if part == "n" else float for part in OF_CLASS}
         columns |= {f"{part}_{counted.name}": float for part in (*CORRECTED, "absolute")}
     return columns | AFTER

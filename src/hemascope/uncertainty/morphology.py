@@ -14,6 +14,7 @@ import numpy as np
 
 from hemascope.arrays import AnyFloatArray, BoolArray, FloatArray
 from hemascope.predictions import AttributePrediction
+from hemascope.uncertainty.confusion import Confusion
 from hemascope.uncertainty.temperature import softmax
 
 CONTRADICTION = "its looks contradict its class"
@@ -69,7 +70,8 @@ class MorphologyModel:
     """What a bundle says of a cell besides its class.
 
     `fitted_on` names the cells that it was fitted on, `images` of them. `looks` is None where there
-    are no attributes. `subtypes` holds a layer for each class that has some.
+    are no attributes. `subtypes` holds a layer for each class that has some. `confusion` says how
+    cells that the layers were not fitted on are named, in the order of `names_told`.
     """
 
     fitted_on: str
@@ -77,6 +79,15 @@ class MorphologyModel:
     attributes: tuple[SoftmaxLayer, ...] = ()
     looks: Looks | None = None
     subtypes: tuple[SoftmaxLayer, ...] = ()
+    confusion: Confusion | None = None
+
+    def names_told(self, class_names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """All names that a cell can get, (class, name): the class's own, or those of its subtypes.
+
+        In the order of the classes and of the values of their layers.
+        """
+        told = {layer.name: layer.values for layer in self.subtypes}
+        return tuple((each, name) for each in class_names for name in told.get(each, (each,)))
 
 
 class Morphology(NamedTuple):

@@ -32,17 +32,34 @@ def recount(
     """The differential count of fields by their reviewed labels.
 
     Cells that nobody labelled count as the machine names them. Where a person labelled any, shares
-    are those as counted: the model's confusion is known of its own labels only. Raises SampleError.
+    are those as counted: the model's confusion is known of its own labels only. A cell keeps the
+    machine's subtype as long as no person gave it another class. Raises SampleError.
     """
     found = list(cells)
     by_place = {(cell.field, cell.number): cell for cell in found}
     renamed = [_rename(field, number, by_place) for number, field in enumerate(fields)]
     if not any(cell.label or cell.added_by for cell in found):
         return count_sample(sample, renamed, card, wbc, options)
-    by_people = replace(card, confusion=None, morphology=None)  # who give no subtypes
-    count = count_sample(sample, renamed, by_people, wbc, options)
-    method = count.method.replace(UNSIGNED, f"{describe_review(found)} {UNSIGNED}")
+    count = count_sample(sample, renamed, replace(card, confusion=None), wbc, options)
+    said = " ".join([describe_review(found), *_describe_subtypes(count, card), UNSIGNED])
+    method = count.method.replace(UNSIGNED, said)
     return replace(count, trusted_because=REVIEWED_SHARES, method=method)
+
+
+def _describe_subtypes(count: DifferentialCount, card: Card) -> list[str]:
+    """Whose subtypes a reviewed count has, and how many cells have none."""
+    layers = () if card.morphology is None else card.morphology.subtypes
+    if not layers:
+        return []
+    seen = {row.name: row.share.successes for row in count.classes}
+    without = sum(
+        seen.get(layer.name, 0) - sum(seen.get(name, 0) for name in layer.values)
+        for layer in layers
+    )
+    return [
+        "Subtypes are the model's, of cells whose class no person changed; "
+        f"{without} cells of classes with subtypes have none."
+    ]
 
 
 def describe_review(cells: Sequence[ReviewedCell]) -> str:
@@ -93,8 +110,10 @@ def _label(cell: NamedCell, label: str) -> NamedCell:
     unclear = label == UNIDENTIFIED
     reasons = (ACKNOWLEDGED,) if unclear else ()
     uncertainty = Uncertainty((), (), 0.0, True, unclear, reasons)
-    name = cell.prediction.image_id if cell.prediction else None
+    made = cell.prediction
+    name = made.image_id if made else None
+    subtype = made.subtype if made and made.label == label else None
     return NamedCell(
         replace(cell.located, at_border=False),
-        Prediction(name, label, None, {}, uncertainty=uncertainty),
+        Prediction(name, label, None, {}, uncertainty=uncertainty, subtype=subtype),
     )
