@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from hemascope.models import create_model
 from hemascope.preprocess import View
 from hemascope.smear.cells_of_fields import cut_cells
 from hemascope.smear.locate import Locator
+from hemascope.training import contrastive, pretrain_recipe
 from hemascope.training.contrastive import MoCo, SimCLR, info_nce, nt_xent
 from hemascope.training.export_runs import export_run
 from hemascope.training.folder import RunFolder
@@ -117,6 +120,11 @@ def test_losses_have_gradients_for_all_but_the_queue() -> None:
     query = ramp(4, 0.7).requires_grad_()
     keys, queue = ramp(4, 0.5), ramp(6, 1.0)
     assert torch.autograd.gradcheck(lambda a: info_nce(a, keys, queue, 0.5), (query,))
+
+
+@pytest.mark.parametrize("module", [contrastive, pretrain_recipe])
+def test_examples_are_true(module: ModuleType) -> None:
+    assert doctest.testmod(module).failed == 0
 
 
 def moco(momentum: float) -> MoCo:

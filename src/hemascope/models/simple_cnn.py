@@ -37,9 +37,9 @@ class SimpleCNN(CellNetwork):
             maps = nn.functional.interpolate(maps, size=(GRID, GRID), mode="bilinear")
         return early, maps
 
-    def forward(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         features = nn.functional.relu(self.hidden(self.feature_maps(images).flatten(1)))
-        return cast(Tensor, self.head(self.dropout(features)))
+        return cast(Tensor, self.dropout(features))
 
     def outputs(self, images: Tensor) -> NetworkOutputs:
         """As for every network; the class map is activation × gradient, summed over channels.

@@ -17,7 +17,7 @@ from hemascope.predictions import AttributePrediction
 from hemascope.uncertainty.confusion import Confusion
 from hemascope.uncertainty.temperature import softmax
 
-CONTRADICTION = "its looks contradict its class"
+CONTRADICTION = "its attributes contradict its class"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class MorphologyModel:
 
 class Morphology(NamedTuple):
     """Of N images: attributes, the probabilities of subtypes, the likeliest subtype of the class
-    that is named, and whether the looks contradict that class."""
+    that is named, and whether these contradict that class."""
 
     attributes: list[tuple[AttributePrediction, ...]]
     subtypes: list[dict[str, float]]
