@@ -22,10 +22,11 @@ from hemascope.data.attributes import read_attributes
 from hemascope.data.auxiliary import AuxiliaryColumn, AuxiliaryTargets, collect_targets
 from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.errors import ManifestError, TrainingError
+from hemascope.models import MODELS, create_model
 from hemascope.serialization import to_json
 from hemascope.subtypes import name_subtype, stage_of
 from hemascope.training import loop
-from hemascope.training.auxiliary import auxiliary_loss
+from hemascope.training.auxiliary import WithAuxiliary, auxiliary_loss
 from hemascope.training.folder import EpochRecord, RunFolder
 from hemascope.training.images import TrainingData
 from hemascope.training.loop import Run
@@ -116,6 +117,15 @@ def test_nothing_known_gives_no_loss_and_no_gradient() -> None:
     assert total == 0
     assert logits.grad is not None
     assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_has_auxiliary_logits_behind_those_of_the_class(name: str) -> None:
+    network = create_model(name, 3).eval()
+    images = torch.rand(2, 3, 64, 64)
+    outputs = WithAuxiliary(network, [2, 4]).eval()(images)
+    assert outputs.shape == (2, 3 + 2 + 4)
+    torch.testing.assert_close(outputs[:, :3], network(images))
 
 
 def test_a_step_adds_the_weighted_mean_to_the_loss_of_the_class() -> None:
