@@ -227,7 +227,7 @@ class MaturationMetrics:
 
 @dataclass(frozen=True)
 class ContradictionMetrics:
-    """Cells whose attributes contradict their class: how many, and how many of the mistakes they are.
+    """Cells whose attributes contradict their class: how many, and how many of the mistakes.
 
     `of_right` are those among the rightly named cells of described classes, `of_mistakes` among the
     wrongly named, and `alone` those wrongly named that nothing else sends to review.
