@@ -27,7 +27,6 @@ from hemascope.bundle.tta import symmetries
 from hemascope.evaluation.choose_cells import choose_cells
 from hemascope.files import write_atomic
 from hemascope.metrics.intervals import wilson
-from hemascope.models.network import CellNetwork
 from hemascope.post_training.adapt import CellFit, fit_cells
 from hemascope.post_training.check_cells import VIEWS
 from hemascope.post_training.few_cells import General, fit_few_cells
@@ -41,7 +40,7 @@ from hemascope.uncertainty.model import UncertaintyModel, assess
 from hemascope.uncertainty.ood import OODDetector, fit_cell_detector
 from hemascope.uncertainty.temperature import softmax
 from leave_one_out import NAMES, SIZE, Cells
-from left_out_cells import images_of, join, known_cells, outputs_of, read_seeds
+from left_out_cells import head_of, images_of, join, known_cells, outputs_of, read_seeds
 
 LEAST = 10  # cells of a class whose recall is counted
 BLASTS = (10, 20, 50)
@@ -117,11 +116,6 @@ def read_site(cells: Cells, runs: Path, name: str, cache: Path) -> Site:
         Heads(tuple(head_of(member) for member in network.networks)),
         fit_cell_detector(kept["known"], kept["known_targets"], 0.0),
     )
-
-
-def head_of(network: CellNetwork) -> Head:
-    weight, bias = network.head.weight.detach(), network.head.bias.detach()
-    return Head(weight.double().numpy(), bias.double().numpy())
 
 
 def said_of(site: Site) -> LeftOutCells:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from hemascope.bundle.heads import Head
 from hemascope.data.augment import to_images
 from hemascope.models.ensemble import Ensemble
 from hemascope.models.network import CellNetwork
@@ -33,6 +34,12 @@ def read_run(folder: Path) -> tuple[CellNetwork, Recipe]:
     network = network_of(recipe, len(NAMES))
     network.load_state_dict(load_file(folder / "best.safetensors"))
     return network.eval(), recipe
+
+
+def head_of(network: CellNetwork) -> Head:
+    """A network's last layer, as adapting takes it."""
+    weight, bias = network.head.weight.detach(), network.head.bias.detach()
+    return Head(weight.double().numpy(), bias.double().numpy())
 
 
 @torch.inference_mode()

@@ -339,11 +339,11 @@ def test_ctrl_c_while_classifying(
     original = batch.row
     seen: list[str | None] = []
 
-    def row(prediction: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    def row(prediction: Any, *others: Any) -> dict[str, Any]:
         seen.append(prediction.image_id)
         if len(seen) == 2:
             raise KeyboardInterrupt
-        return original(prediction, names)
+        return original(prediction, *others)
 
     monkeypatch.setattr(batch, "row", row)
     done = classify(tmp_path / "in", "--out", out, "--force")
