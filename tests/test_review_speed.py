@@ -18,10 +18,10 @@ if not os.environ.get("CI"):
 @pytest.mark.skipif(
     not shutil.which("chromium") and not os.environ.get("CI"), reason="apt-get install chromium"
 )
-def test_an_expert_reviews_two_hundred_cells_in_few_actions(
+def test_an_expert_reviews_in_few_actions(
     tmp_path: Path, cheap_passwords: None
 ) -> None:
-    """Six are wrong; looks and actions take a second each."""
-    found = measure(tmp_path, cells=200, wrong=6, one_by_one=False)["galleries"]
+    """Six of sixty are wrong; looks and actions take a second each. The benchmark has 200."""
+    found = measure(tmp_path, cells=60, wrong=6, one_by_one=False)["galleries"]
     assert 2 * 6 < found["actions"] <= 30
     assert found["seconds"] < 180
