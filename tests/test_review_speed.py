@@ -18,9 +18,7 @@ if not os.environ.get("CI"):
 @pytest.mark.skipif(
     not shutil.which("chromium") and not os.environ.get("CI"), reason="apt-get install chromium"
 )
-def test_an_expert_reviews_in_few_actions(
-    tmp_path: Path, cheap_passwords: None
-) -> None:
+def test_an_expert_reviews_in_few_actions(tmp_path: Path, cheap_passwords: None) -> None:
     """Six of sixty are wrong; looks and actions take a second each. The benchmark has 200."""
     found = measure(tmp_path, cells=60, wrong=6, one_by_one=False)["galleries"]
     assert 2 * 6 < found["actions"] <= 30
