@@ -72,19 +72,26 @@ def export(
 
 
 def _onnx(network: CellNetwork | Ensemble, size: int) -> bytes:
-    buffer = io.BytesIO()
     images = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     names = list(NetworkOutputs._fields)
+    return trace(_Graph(network), images, names, {name: {0: "n"} for name in ["images", *names]})
+
+
+def trace(
+    graph: nn.Module, images: Tensor, outputs: list[str], dynamic_axes: dict[str, dict[int, str]]
+) -> bytes:
+    """The ONNX graph of a module, by what it does with some images."""
+    buffer = io.BytesIO()
     with warnings.catch_warnings():
         # The tracing exporter is deprecated but writes a smaller graph and needs no extra package.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Graph(network).eval(),
+            graph.eval(),
             (images,),
             buffer,  # type: ignore[arg-type]
             input_names=["images"],
-            output_names=names,
-            dynamic_axes={name: {0: "n"} for name in ["images", *names]},
+            output_names=outputs,
+            dynamic_axes=dynamic_axes,
             opset_version=OPSET,
             dynamo=False,
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hemascope.arrays import ImageArray
-from hemascope.bundle.export import OPSET
+from hemascope.bundle.export import trace
 from hemascope.bundle.locator_bundle import LocatorBundle, LocatorCard, LocatorEngine
 from hemascope.data.augment import to_images
 from hemascope.data.synthetic_fields import draw_field
@@ -73,22 +71,9 @@ def compared_images() -> list[ImageArray]:
 
 
 def _onnx(network: LocatorNetwork) -> bytes:
-    buffer = io.BytesIO()
     images = torch.zeros(2, 192, 256, 3, dtype=torch.uint8)
-    with warnings.catch_warnings():
-        # The tracing exporter is deprecated but writes a smaller graph and needs no extra package.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _Graph(network).eval(),
-            (images,),
-            buffer,  # type: ignore[arg-type]
-            input_names=["images"],
-            output_names=["maps"],
-            dynamic_axes={
-                "images": {0: "n", 1: "height", 2: "width"},
-                "maps": {0: "n", 2: "rows", 3: "columns"},
-            },
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    return buffer.getvalue()
+    axes = {
+        "images": {0: "n", 1: "height", 2: "width"},
+        "maps": {0: "n", 2: "rows", 3: "columns"},
+    }
+    return trace(_Graph(network), images, ["maps"], axes)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from hemascope.attributes import ATTRIBUTES, Attribute
+from hemascope.data.csv_table import open_table
 from hemascope.data.manifest import Manifest
 from hemascope.errors import ManifestError
 from hemascope.escaping import read_escaped
-from hemascope.files import decode_text
 
 UNKNOWN = -1  # the value's index where nobody has said it
 AttributeTable: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -26,15 +24,8 @@ def read_attributes(path: Path) -> AttributeTable:
     Raises ManifestError for a file that is no such CSV, an unknown value, an image listed twice, or
     no image or no attribute at all.
     """
-    try:
-        text = decode_text(path.read_bytes())
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ManifestError(f"{path}: not UTF-8 text; save the table as UTF-8 CSV") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     known: dict[str, tuple[int, ...]] = {}
-    try:
+    with open_table(path) as reader:
         names = reader.fieldnames or ()
         if "img_name" not in names or not any(a.name in names for a in ATTRIBUTES):
             raise ManifestError(
@@ -48,8 +39,6 @@ def read_attributes(path: Path) -> AttributeTable:
                 problem = f"'{image}' is listed a second time" if image else "img_name is empty"
                 raise ManifestError(f"{where}: {problem}; each line must name another image")
             known[image] = tuple(_index(row.get(a.name) or "", a, where) for a in ATTRIBUTES)
-    except csv.Error as error:
-        raise ManifestError(f"{path}, line {reader.line_num}: not valid CSV: {error}") from None
     if not known:
         raise ManifestError(f"{path}: lists no images")
     return known

@@ -10,7 +10,7 @@ device.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -85,36 +85,13 @@ POLICIES: dict[str, Policy] = {
         hue=0.08,
         other_site=0.75,
     ),
-    # The same for images that come from several laboratories.
-    "laboratories": Policy(
-        flips=True,
-        degrees=180,
-        shift=0.08,
-        scale=0.35,
-        shear=8,
-        brightness=0.2,
-        contrast=0.4,
-        saturation=0.5,
-        hue=0.08,
-        other_site=0.6,
-        other_stain=0.5,
-    ),
-    # The same, with dyes that differ more.
-    "laboratories_other_dyes": Policy(
-        flips=True,
-        degrees=180,
-        shift=0.08,
-        scale=0.35,
-        shear=8,
-        brightness=0.2,
-        contrast=0.4,
-        saturation=0.5,
-        hue=0.15,
-        other_site=0.6,
-        other_stain=0.5,
-        dye_mixing=0.5,
-    ),
 }
+
+# The same for images that come from several laboratories, and with dyes that differ more.
+POLICIES["laboratories"] = replace(
+    POLICIES["domain_randomisation"], other_site=0.6, other_stain=0.5
+)
+POLICIES["laboratories_other_dyes"] = replace(POLICIES["laboratories"], hue=0.15, dye_mixing=0.5)
 
 # Of an image as if from elsewhere. Optical densities are natural logarithms.
 DYE_STRENGTH = (-0.9, 0.3)  # range of the logarithm of the factor of all densities

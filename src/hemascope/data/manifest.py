@@ -16,11 +16,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
 from hemascope.classes import ClassSet
+from hemascope.data.csv_table import open_table
 from hemascope.data.masks import note_masks
 from hemascope.data.split_folders import find_split_folders
 from hemascope.errors import ManifestError
 from hemascope.escaping import escape_formula, read_escaped
-from hemascope.files import decode_text, write_atomic
+from hemascope.files import write_atomic
 from hemascope.folders import find_files, find_spelling
 from hemascope.preprocess import IMAGE_SUFFIXES, UM_PER_PIXEL, View
 
@@ -147,15 +148,8 @@ def read_manifest(
     the root, a cell given twice, or no rows at all. That the images exist is not checked.
     """
     root = root or path.parent
-    try:
-        text = decode_text(path.read_bytes())
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ManifestError(f"{path}: not UTF-8 text; save the table as UTF-8 CSV") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     rows: dict[tuple[str, tuple[float, float] | None], ManifestRow] = {}
-    try:
+    with open_table(path) as reader:
         missing = [name for name in ("path", "label") if name not in (reader.fieldnames or ())]
         if missing:
             raise ManifestError(
@@ -170,8 +164,6 @@ def read_manifest(
                     "keep one of the lines, or give each cell its place, in x and y"
                 )
             rows[row.path, row.centre] = row
-    except csv.Error as error:
-        raise ManifestError(f"{path}, line {reader.line_num}: not valid CSV: {error}") from None
     if not rows:
         raise ManifestError(f"{path}: lists no images")
     return Manifest(root, tuple(rows.values()))

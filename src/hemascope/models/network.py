@@ -33,6 +33,9 @@ MIXED_AFTER = (1, 3, 5)
 """After which layers below `maps` styles are mixed: where an EfficientNet's first stages end."""
 
 
+GROUND_QUANTILE = 0.15  # of a channel's optical densities: that of the ground
+
+
 class CellNetwork(nn.Module):
     """Images (N,3,S,S), RGB in 0..1 → feature maps (N,K,h,w) → mean (N,K) → logits (N,C).
 
@@ -149,7 +152,7 @@ class StainNormalisation(nn.Module):
     image's most stained parts; what is left is how the dyes are spread.
     """
 
-    GROUND, STAINED = 0.15, 0.97  # quantiles of a channel's density
+    STAINED = 0.97  # quantile of a channel's density
     DENSITIES = (1.2, 1.5, 0.8)  # of the most stained parts, afterwards
     LEAST = 0.1  # an image without any stain is not blown up
 
@@ -162,11 +165,7 @@ class StainNormalisation(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N,3,S,S) in 0..1 → the same shape."""
-        density = -images.clamp(min=1 / 255).log()
-        ordered = nn.functional.avg_pool2d(density, 2).flatten(2).sort(2).values  # (N,3,S²/4)
-        last = int(ordered.shape[2]) - 1  # a number, in tracing too
-        ground = ordered[:, :, round(self.GROUND * last)][:, :, None, None]
-        stained = ordered[:, :, round(self.STAINED * last)][:, :, None, None]
+        density, (ground, stained) = _measure_density(images, GROUND_QUANTILE, self.STAINED)
         unit = (stained - ground).clamp(min=self.LEAST) / self.densities
         return torch.exp(-(density - ground) / unit).clamp(max=1.0)
 
@@ -178,7 +177,6 @@ class LightNormalisation(nn.Module):
     Lambert's law, this exchanges the light and the ground and leaves the dyes as they are.
     """
 
-    QUANTILE = 0.15  # of a channel's density: the ground's
     DENSITIES = (0.004, 0.112, 0.233)  # the median of PBC's
 
     densities: Tensor
@@ -190,11 +188,16 @@ class LightNormalisation(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N,3,S,S) in 0..1 → the same shape."""
-        density = -images.clamp(min=1 / 255).log()
-        ordered = nn.functional.avg_pool2d(density, 2).flatten(2).sort(2).values  # (N,3,S²/4)
-        last = int(ordered.shape[2]) - 1  # a number, in tracing too
-        ground = ordered[:, :, round(self.QUANTILE * last)][:, :, None, None]
+        density, (ground,) = _measure_density(images, GROUND_QUANTILE)
         return torch.exp(ground - density - self.densities).clamp(max=1.0)
+
+
+def _measure_density(images: Tensor, *quantiles: float) -> tuple[Tensor, list[Tensor]]:
+    """Optical densities (N,3,S,S) of images in 0..1, and quantiles of them, (N,3,1,1) each."""
+    density = -images.clamp(min=1 / 255).log()
+    ordered = nn.functional.avg_pool2d(density, 2).flatten(2).sort(2).values  # (N,3,S²/4)
+    last = int(ordered.shape[2]) - 1  # a number, in tracing too
+    return density, [ordered[:, :, round(each * last)][:, :, None, None] for each in quantiles]
 
 
 def mix_styles(maps: Tensor, share: float) -> Tensor:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hemascope.classes import CountedClass, find_counted_class
+from hemascope.data.csv_table import open_table
 from hemascope.errors import ManifestError
 from hemascope.escaping import read_escaped
-from hemascope.files import decode_text
 from hemascope.metrics.agreement import (
     LimitsOfAgreement,
     Line,
@@ -88,15 +86,8 @@ def read_manual_counts(path: Path, names: Sequence[str]) -> tuple[ManualCount, .
     without a column sample, a class that the model does not count or that is missing, a sample
     given twice, and what is no count.
     """
-    try:
-        text = decode_text(path.read_bytes())
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ManifestError(f"{path}: not UTF-8 text; save the table as UTF-8 CSV") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     counts: dict[str, ManualCount] = {}
-    try:
+    with open_table(path) as reader:
         columns = _columns(tuple(reader.fieldnames or ()), names, str(path))
         for values in reader:
             where = f"{path}, line {reader.line_num}"
@@ -104,8 +95,6 @@ def read_manual_counts(path: Path, names: Sequence[str]) -> tuple[ManualCount, .
             if count.sample in counts:
                 raise ManifestError(f"{where}: sample '{count.sample}' is listed a second time")
             counts[count.sample] = count
-    except csv.Error as error:
-        raise ManifestError(f"{path}, line {reader.line_num}: not valid CSV: {error}") from None
     if not counts:
         raise ManifestError(f"{path}: lists no samples")
     return tuple(counts.values())

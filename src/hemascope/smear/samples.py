@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,9 +10,9 @@ from pathlib import Path
 
 from hemascope.batch.inputs import check_some_exist, find_inputs, is_address
 from hemascope.batch.path_list import read_paths
+from hemascope.data.csv_table import open_table
 from hemascope.errors import ManifestError
 from hemascope.escaping import read_escaped
-from hemascope.files import decode_text
 from hemascope.folders import NOTHING, PassedOver, find_spelling
 
 LISTS = (".txt", ".lst")
@@ -134,17 +132,10 @@ def read_samples(path: Path) -> list[Sample]:
     Paths start from the manifest's folder. Raises ManifestError for a table that is no such
     manifest, a field given twice, or two totals of one sample.
     """
-    try:
-        text = decode_text(path.read_bytes())
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ManifestError(f"{path}: not UTF-8 text; save the table as UTF-8 CSV") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     samples: dict[str, list[str]] = {}
     totals: dict[str, float] = {}
     owners: dict[str, str] = {}
-    try:
+    with open_table(path) as reader:
         for column in COLUMNS[:2]:
             if column not in (reader.fieldnames or ()):
                 raise ManifestError(
@@ -163,8 +154,6 @@ def read_samples(path: Path) -> list[Sample]:
             samples.setdefault(sample, []).append(field)
             if wbc is not None and totals.setdefault(sample, wbc) != wbc:
                 raise ManifestError(f"{where}: sample '{sample}' has another wbc above; keep one")
-    except csv.Error as error:
-        raise ManifestError(f"{path}, line {reader.line_num}: not valid CSV: {error}") from None
     if not samples:
         raise ManifestError(f"{path}: lists no fields")
     paths = {name: [str(path.parent / field) for field in found] for name, found in samples.items()}

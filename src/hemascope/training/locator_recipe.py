@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
-from hemascope.files import sha256_of
-from hemascope.serialization import to_json
+from hemascope.training.recipe import digest_settings
 
 ROUND = 100  # steps between two checkpoints
 
@@ -102,9 +101,4 @@ class LocatorRecipe:
 
         Two runs with the same digest have the same weights after as many steps.
         """
-        changed = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) != field.default and field.name != "stop_after"
-        }
-        return sha256_of(to_json(changed))[:12]
+        return digest_settings(self, "stop_after")

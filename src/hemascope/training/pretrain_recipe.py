@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from hemascope.files import sha256_of
 from hemascope.preprocess import InputSpec
-from hemascope.serialization import from_json, to_json
-from hemascope.training.recipe import ModelName, PolicyName, Recipe
+from hemascope.serialization import from_json
+from hemascope.training.recipe import ModelName, PolicyName, Recipe, digest_settings
 
 Method = Literal["simclr", "moco"]
 
@@ -147,12 +146,7 @@ class PretrainRecipe:
 
     def digest(self) -> str:
         """A short hash of the fields that are not at their default."""
-        changed = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) != field.default
-        }
-        return sha256_of(to_json(changed))[:12]
+        return digest_settings(self)
 
 
 def read_pretrain_recipe(path: Path) -> PretrainRecipe:

@@ -240,6 +240,16 @@ class Recipe:
         return sha256_of(to_json(set_here))[:12]
 
 
+def digest_settings(recipe: Any, *left_out: str) -> str:
+    """A short hash of the fields of a frozen dataclass that are not at their default."""
+    changed = {
+        field.name: getattr(recipe, field.name)
+        for field in fields(recipe)
+        if getattr(recipe, field.name) != field.default and field.name not in left_out
+    }
+    return sha256_of(to_json(changed))[:12]
+
+
 def list_models() -> list[str]:
     """The names of the architectures that `create_model` makes and a Recipe can name.
 

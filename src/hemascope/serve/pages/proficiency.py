@@ -43,7 +43,8 @@ def show_test(call: Call) -> Response:
         return render("scored.html.j2", call.texts, user=call.user, test=test, **values)
     labels = labels_with_keys(call)
     cells: dict[str, list[dict[str, Any]]] = {label: [] for label, _ in labels}
-    for cell in _state(test)["cells"]:
+    state = _state(test)
+    for cell in state["cells"]:
         cells[cell["group"]].append(cell)
     return render(
         "test.html.j2",
@@ -52,7 +53,7 @@ def show_test(call: Call) -> Response:
         test=test,
         labels=labels,
         cells=cells,
-        state=_state(test),
+        state=state,
     )
 
 
