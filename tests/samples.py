@@ -31,6 +31,15 @@ def noise_files(folder: Path, images: int, damaged: int) -> Path:
     return folder
 
 
+def shrink(cells: Path, folder: Path, size: int) -> Path:
+    """The images of the folders in `cells`, size pixels wide, in another folder; that folder."""
+    for path in sorted(cells.glob("*/*.png")):
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        small = Image.open(path).resize((size, size), Image.Resampling.LANCZOS)
+        small.save(folder / path.parent.name / path.name)
+    return folder
+
+
 def rows_of(folder: Path) -> Manifest:
     """The images in a folder with one folder per class."""
     rows = [

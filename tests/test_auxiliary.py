@@ -4,8 +4,6 @@ a weight."""
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +13,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from drawn_training import drawn_data
 from hemascope.attributes import ATTRIBUTES
 from hemascope.classes import BLOOD_CELLS, ClassSet
 from hemascope.cli import app
 from hemascope.data.attributes import read_attributes
-from hemascope.data.auxiliary import AuxiliaryColumn, AuxiliaryTargets, collect_targets
+from hemascope.data.auxiliary import AuxiliaryColumn, collect_targets
 from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.errors import ManifestError, TrainingError
 from hemascope.models import MODELS, create_model
@@ -28,7 +27,6 @@ from hemascope.subtypes import name_subtype, stage_of
 from hemascope.training import loop
 from hemascope.training.auxiliary import WithAuxiliary, auxiliary_loss
 from hemascope.training.folder import EpochRecord, RunFolder
-from hemascope.training.images import TrainingData
 from hemascope.training.loop import Run
 from hemascope.training.recipe import Recipe
 from hemascope.training.run import train
@@ -43,10 +41,6 @@ TINY = Recipe(
     val_fraction=0.25,
     precision="fp32",
     ema_decay=0.9,
-)
-COLUMNS = (
-    AuxiliaryColumn("shape", ("round", "band", "lobes")),
-    AuxiliaryColumn("size", ("a", "b")),
 )
 
 
@@ -74,25 +68,6 @@ def manifest_of(cells: Path, subtypes: bool = True) -> Manifest:
         for n, path in enumerate(paths)
     ]
     return Manifest(cells, tuple(rows))
-
-
-def drawn_data(n: int = 48) -> TrainingData:
-    """Frames whose brightness tells their class and, where it is known, their first column."""
-    random = np.random.default_rng(0)
-    targets = random.integers(0, 3, n)
-    frames = random.integers(0, 40, (n, 64, 64, 3)) + 60 * targets[:, None, None, None]
-    known = np.stack([targets, random.integers(0, 2, n)], 1)
-    known[random.random(known.shape) < 0.4] = -1
-    return TrainingData(
-        ClassSet(BLOOD_CELLS.classes[:3]),
-        frames.astype(np.uint8),
-        tuple(targets.tolist()),
-        1.0,
-        None,
-        (),
-        "drawn",
-        auxiliary=AuxiliaryTargets(COLUMNS, known),
-    )
 
 
 def test_the_loss_is_that_of_a_loop_over_all_that_is_known() -> None:
@@ -265,55 +240,6 @@ def test_a_resumed_run_comes_to_the_same_layer(cells: Path, tmp_path: Path) -> N
     assert "nucleus_shape" in columns
     with pytest.raises(TrainingError, match="of other images"):
         train(recipe, manifest, cut.path, cache=tmp_path / "cache", resume=True)
-
-
-# A training of drawn data in several processes, without norms over the batch; prints its losses.
-SHARED = """
-import sys
-from pathlib import Path
-from torch import nn
-sys.path.insert(0, str(Path(sys.argv[1])))
-import test_auxiliary
-nn.BatchNorm2d = lambda channels: nn.GroupNorm(1, channels)
-losses = test_auxiliary.losses_of_drawn_data()
-print("losses", *losses)
-"""
-
-
-def losses_of_drawn_data() -> list[float]:
-    recipe = replace(
-        TINY,
-        val_fraction=0.0,
-        auxiliary_weight=1.0,
-        augmentation="none",
-        drop_rate=0.0,
-        drop_path_rate=0.0,
-    )
-    run = Run(recipe, drawn_data())
-    return [run.train_epoch(epoch, None)[0] for epoch in range(recipe.epochs)]
-
-
-@pytest.mark.slow
-def test_two_processes_share_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However unevenly: the mean is over what both know."""
-    (tmp_path / "shared.py").write_text(SHARED)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"),
-            *("--standalone", "--local-addr=127.0.0.1"),
-            *(tmp_path / "shared.py", Path(__file__).parent),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout
-    lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("losses")]
-    assert len(lines) == 2
-    monkeypatch.setattr(torch.nn, "BatchNorm2d", lambda channels: torch.nn.GroupNorm(1, channels))
-    expected = losses_of_drawn_data()
-    assert [float(text) for text in lines[0]] == pytest.approx(expected, rel=1e-4)
-    assert expected[-1] < expected[0]
 
 
 def test_a_weight_and_something_to_weigh_go_together(cells: Path, tmp_path: Path) -> None:

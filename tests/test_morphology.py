@@ -182,7 +182,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
             if seed % 2:
                 image = image.point([value // 2 for value in range(256)] * 3)
             path = f"{label}{seed}.png"
-            image.save(folder / path)
+            image.save(folder / path, compress_level=0)
             split = ("pool", "train", "test")[seed % 3]
             rows.append(ManifestRow(path, label, kinds[seed % 2], split))
     with (folder / "seen.csv").open("w", newline="") as file:

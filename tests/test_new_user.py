@@ -18,12 +18,14 @@ from PIL import Image
 from hemascope import Classifier
 from hemascope.batch.tally import Outcome, tally_of
 from hemascope.bundle.bundle import Bundle, read_bundle
+from hemascope.cli import app
 from hemascope.data.check import check
 from hemascope.data.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 from hemascope.data.open_manifest import open_manifest
 from hemascope.data.synthetic import draw_cell, draw_folder
 from hemascope.metrics.class_subset import measure_present
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION
+from samples import shrink
 
 ROOT = Path(__file__).parents[1]
 PRETRAINED = ROOT / "src" / "hemascope" / "pretrained"
@@ -219,9 +221,11 @@ def test_split_sets_images_aside_for_calibration(tmp_path: Path) -> None:
     assert counts == {(c, s): n for c in ("mine", "yours") for s, n in wanted.items()}
 
 
-def test_calibration_sees_cells_at_the_scale_that_is_given(tmp_path: Path) -> None:
+def test_calibration_sees_cells_at_the_scale_that_is_given(
+    drawn_cells: Path, tmp_path: Path
+) -> None:
     """As from a manifest with the scale; without it, the fitted limits are others."""
-    draw_folder(tmp_path / "cells", per_class=20, size=120)
+    shrink(drawn_cells, tmp_path / "cells", 120)
     whole = open_manifest(tmp_path / "cells")
     write_manifest(whole.fill_scale(0.2), tmp_path / "cells" / "scaled.csv")
     cells, scaled = tmp_path / "cells", tmp_path / "cells" / "scaled.csv"
@@ -235,8 +239,8 @@ def test_calibration_sees_cells_at_the_scale_that_is_given(tmp_path: Path) -> No
     temperatures = {}
     for name, arguments in fits.items():
         options = ("--bundle", tmp_path / "bundle", "--out", tmp_path / name)
-        done = hemascope("calibrate", *arguments, *options)
-        assert done.returncode == 0, done.stderr
+        words = [str(word) for word in ("calibrate", *arguments, *options)]
+        assert app(words, result_action="return_value") == 0
         temperatures[name] = json.loads((tmp_path / name / "card.json").read_bytes())["temperature"]
     assert temperatures["option"] == temperatures["manifest"] != temperatures["none"]
 

@@ -18,7 +18,7 @@ from hemascope.bundle.export import draw_sample, export
 from hemascope.bundle.heads import read_heads
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
-from hemascope.data.synthetic import draw_cell, draw_folder
+from hemascope.data.synthetic import draw_cell
 from hemascope.errors import BundleError
 from hemascope.inference.classifier import Classifier
 from hemascope.models import create_model
@@ -27,6 +27,7 @@ from hemascope.models.network import CellNetwork
 from hemascope.post_training import quantise as quantising
 from hemascope.post_training.quantise import quantise
 from hemascope.preprocess import InputSpec
+from samples import shrink
 
 SPEC = InputSpec(64)
 
@@ -163,10 +164,10 @@ def test_another_beginning_is_refused(mini: Bundle, cells: np.ndarray) -> None:
 
 @pytest.mark.slow
 def test_calibrate_with_eight_bits(
-    mini: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mini: Bundle, drawn_cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantising, "AGREED", 0.0)
-    draw_folder(tmp_path / "cells", 20, seed=0, size=64)
+    shrink(drawn_cells, tmp_path / "cells", 64)
     write_bundle(mini, tmp_path / "mini")
     words = ["calibrate", tmp_path / "cells", "--int8", "--out", tmp_path / "out"]
     words += ["--bundle", tmp_path / "mini"]

@@ -18,6 +18,7 @@ from hemascope.serve.store.review import ReviewedCell
 from hemascope.smear.counted import ClassCount, DifferentialCount, NamedCell
 from hemascope.smear.differential import CountOptions, count_sample
 from hemascope.smear.shares import count_classes, nucleated_of, subtypes_of
+from hemascope.uncertainty import confusion
 from hemascope.uncertainty.confusion import Confusion
 from hemascope.uncertainty.morphology import MorphologyModel, SoftmaxLayer
 from named_fields import card_of, field_of, white
@@ -133,8 +134,9 @@ def test_nothing_is_corrected_that_was_not_measured(confusion: Confusion | None)
     assert rows_of(whole, {BAND: 30, SEGMENTED: 90})[BAND].corrected is None
 
 
-def test_corrected_intervals_cover_known_shares() -> None:
+def test_corrected_intervals_cover_known_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     """On cells drawn with known shares, by a confusion that is measured on 200 cells of each."""
+    monkeypatch.setattr(confusion, "DRAWS", 400)
     random = np.random.default_rng(0)
     rates = np.eye(len(TOLD))
     band, segmented, ig = (TOLD.index(name) for name in (BAND, SEGMENTED, "ig"))

@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from hemascope.bundle import engine
 from hemascope.bundle.bundle import read_bundle
 from hemascope.classes import BLOOD_CELLS, ClassSet
 from hemascope.cli import app
@@ -150,61 +149,6 @@ def test_a_killed_run_goes_on_to_the_same_weights(cells: Path, cache: Path, tmp_
     assert same(whole, cut)
     losses = [[r.train_loss for r in run.read_metrics()] for run in (whole, cut)]
     assert losses[0] == losses[1]
-
-
-# Trains without norms over the batch, then as its command line says.
-TWICE = """
-import sys
-from pathlib import Path
-from torch import nn
-from hemascope.bundle import engine
-from hemascope.cli import main
-from hemascope.data.manifest import manifest_from_folder
-from hemascope.training.recipe import read_recipe
-from hemascope.training.run import train
-cells, cache, recipe, out = map(Path, sys.argv[1:5])
-norm, nn.BatchNorm2d = nn.BatchNorm2d, lambda channels: nn.GroupNorm(1, channels)
-check, engine.check_graph = engine.check_graph, lambda model, size: None  # no export has such norms
-train(read_recipe(recipe), manifest_from_folder(cells), out, cache=cache)
-nn.BatchNorm2d, engine.check_graph = norm, check
-sys.argv[1:] = sys.argv[5:]
-main()
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_model(
-    cells: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each takes half of what one takes whole; that is compared without norms over the batch."""
-    recipe = replace(TINY, epochs=4, augmentation="none", drop_rate=0.0, drop_path_rate=0.0)
-    (tmp_path / "same.json").write_bytes(to_json(recipe))
-    (tmp_path / "tiny.json").write_bytes(to_json(TINY))
-    (tmp_path / "twice.py").write_text(TWICE)
-    half, two = RunFolder(tmp_path / "half"), RunFolder(tmp_path / "two")
-    words = ["train", cells, "--out", two.path, "--cache", cache]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"),
-            *("--standalone", "--local-addr=127.0.0.1"),  # which takes a free port
-            *(tmp_path / "twice.py", cells, cache, tmp_path / "same.json", half.path),
-            *(*words, "--recipe", tmp_path / "tiny.json"),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout
-    assert len(two.read_metrics()) == 2
-    assert read_bundle(two.bundle).card.parameters > 0
-    assert done.stdout.count("bundle written") == 1
-
-    monkeypatch.setattr(torch.nn, "BatchNorm2d", lambda channels: torch.nn.GroupNorm(1, channels))
-    monkeypatch.setattr(engine, "check_graph", lambda model, size: None)
-    one = train(recipe, manifest_from_folder(cells), tmp_path / "one", cache=cache)
-    losses = [[record.train_loss for record in run.read_metrics()] for run in (one, half)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert losses[0][-1] < 0.9 * losses[0][0]
 
 
 @pytest.mark.slow

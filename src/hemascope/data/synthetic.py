@@ -24,6 +24,7 @@ from hemascope.data.painting import Rng, draw_count, mix, paint_cell, paint_red_
 from hemascope.files import atomic_path
 
 FIELD = 360  # pixels a side that are drawn, whatever size is asked for
+PNG_LEVEL = 1  # files a fifth larger than by default, in a third of the time
 
 
 def draw_cell(label: str, seed: int, size: int = 360) -> Image.Image:
@@ -73,7 +74,7 @@ def draw_folder(
     for (label, number), path in zip(cells, paths, strict=True):
         image = draw_cell(label, number, size)
         with atomic_path(path) as temporary:
-            image.save(temporary)
+            image.save(temporary, compress_level=PNG_LEVEL)
     return paths
 
 

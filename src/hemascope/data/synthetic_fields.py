@@ -22,6 +22,7 @@ from hemascope.arrays import Float32Array, FloatArray
 from hemascope.data.marked_fields import MarkedCell
 from hemascope.data.morphology import FORMS, GROUND, PLATELET, RED_CELLS
 from hemascope.data.painting import PaintedBox, Rng, draw_count, mix, paint_cell, paint_red_cell
+from hemascope.data.synthetic import PNG_LEVEL
 from hemascope.files import atomic_path
 
 RED_MICRONS = 7.2
@@ -126,7 +127,7 @@ def draw_fields(folder: Path, fields: int, seed: int = 0, overwrite: bool = Fals
             seed * fields + number, *SMEAR_SIZE, crowding=0.3, plain=True, labels=labels
         )
         with atomic_path(path) as temporary:
-            field.image.save(temporary)
+            field.image.save(temporary, compress_level=PNG_LEVEL)
     return paths
 
 
