@@ -58,28 +58,52 @@ def strace() -> str:
     return path
 
 
+@pytest.fixture(scope="module")
+def ended(strace: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+    """The folder and the exit of each way; they run side by side, since they wait most of the time.
+
+    The folder has the empty home that the process was given, and the trace of its connections.
+    """
+    started = {}
+    for way, program in WAYS.items():
+        folder = tmp_path_factory.mktemp("way")
+        for name in ("home", "work"):
+            (folder / name).mkdir()
+        draw_cell("neutrophil", 0).save(folder / "work" / "cell.png")
+        (folder / "work" / "program.py").write_text(program)
+        environment = os.environ | {
+            "HOME": str(folder / "home"),
+            "XDG_CACHE_HOME": str(folder / "home" / "cache"),
+        }
+        environment.pop("ORT_DISABLE_TELEMETRY", None)
+        watch = [strace, "-f", "-qq", "-e", "trace=network", "-o", str(folder / "trace")]
+        started[way] = (
+            folder,
+            subprocess.Popen(
+                [*watch, sys.executable, "program.py"],
+                cwd=folder / "work",
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            ),
+        )
+    ends = {}
+    for way, (folder, process) in started.items():
+        _, error = process.communicate(timeout=180)
+        ends[way] = folder, "" if process.returncode == 0 else error or "no word"
+    return ends
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_no_file_in_the_home_and_no_connection(strace: str, tmp_path: Path, way: str) -> None:
-    home, work, trace = tmp_path / "home", tmp_path / "work", tmp_path / "trace"
-    home.mkdir()
-    work.mkdir()
-    draw_cell("neutrophil", 0).save(work / "cell.png")
-    (work / "program.py").write_text(WAYS[way])
-    own = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
-    environment = {
-        name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"
-    }
-    found = subprocess.run(
-        [strace, "-f", "-qq", "-e", "trace=network", "-o", trace, sys.executable, "program.py"],
-        cwd=work,
-        env=environment | own,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert found.returncode == 0, found.stderr
-    assert list(home.rglob("*")) == []
-    assert [line for line in trace.read_text().splitlines() if CONNECTION.search(line)] == []
+def test_no_file_in_the_home_and_no_connection(
+    ended: dict[str, tuple[Path, str]], way: str
+) -> None:
+    folder, error = ended[way]
+    assert error == ""
+    assert list((folder / "home").rglob("*")) == []
+    trace = (folder / "trace").read_text()
+    assert [line for line in trace.splitlines() if CONNECTION.search(line)] == []
 
 
 def test_the_trace_would_show_a_connection(strace: str, tmp_path: Path) -> None:

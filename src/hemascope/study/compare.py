@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import binomtest
@@ -85,9 +86,18 @@ def paired_difference(first: BoolArray, second: BoolArray, seed: int = 0) -> Est
         raise ValueError(f"predictions of shapes {first.shape} and {second.shape} are not pairs")
     gain = first.astype(np.float64) - second  # (S,N)
     n = gain.shape[1]
-    random = np.random.default_rng(seed)
-    images = resample(random, RESAMPLES, n)  # (R,N)
+    images, state = _resampled_images(n, seed)
+    random = np.random.default_rng()
+    random.bit_generator.state = state
     return over_seeds(float(gain.mean()), n, images @ gain.T / n, random)
+
+
+@lru_cache(maxsize=1)  # a report compares many pairs on the same images
+def _resampled_images(n: int, seed: int) -> tuple[FloatArray, Mapping[str, Any]]:
+    """How often each of n images is drawn, (R,N), and the generator's state afterwards."""
+    random = np.random.default_rng(seed)
+    images = resample(random, RESAMPLES, n)
+    return images, random.bit_generator.state
 
 
 def over_seeds(value: float, n: int, figures: FloatArray, random: np.random.Generator) -> Estimate:
