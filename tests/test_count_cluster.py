@@ -13,12 +13,12 @@ import pytest
 import ray
 from PIL import Image
 
+from drawn_smears import KnownLocator, draw_sample
 from hemascope import Classifier
 from hemascope.batch import pool
 from hemascope.batch.ray_session import ray_session
 from hemascope.batch.shards import JOB_FILE
 from hemascope.cli import app
-from hemascope.data.synthetic_fields import draw_fields
 from hemascope.serialization import from_json
 from hemascope.smear import cluster, run
 from hemascope.smear.cluster import name_on_cluster
@@ -51,8 +51,9 @@ def two_workers() -> Iterator[None]:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two samples whose shards overlap, one with a damaged field; and one that has no cell."""
     folder = tmp_path_factory.mktemp("smears")
-    draw_fields(folder / "one", 3)
-    draw_fields(folder / "two", 4, seed=3)
+    known = KnownLocator()  # whom nobody asks
+    draw_sample(folder / "one", known, 3)
+    draw_sample(folder / "two", known, 4, seed=3)
     (folder / "two" / "damaged.png").write_bytes(b"no image")
     (folder / "white").mkdir()
     Image.new("RGB", (300, 300), "white").save(folder / "white" / "page.png")
