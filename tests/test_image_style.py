@@ -40,7 +40,7 @@ def restain(images: np.ndarray, factor: float) -> np.ndarray:
 def test_measures_are_what_they_say(images: np.ndarray) -> None:
     flat = np.full((1, 64, 64, 3), (200, 180, 160), dtype=np.uint8)
     flat[:, :8, :, 1] = 18  # an eighth takes nine tenths of the green light
-    light, tint, stain, _ = measure_style(flat)[0]
+    light, tint, stain, _, _ = measure_style(flat)[0]
     assert (light, tint) == (180, 40)
     assert stain == pytest.approx(1.0)
 

@@ -105,10 +105,10 @@ def test_chosen_cells_are_of_all_groups_and_no_outlier() -> None:
 
 
 def styles(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Measures (n,4) of cells of three classes, which differ in stain, and the classes."""
+    """Measures (n,5) of cells of three classes, which differ in stain, and the classes."""
     random = np.random.default_rng(seed)
     groups = random.choice(3, n, p=[0.6, 0.3, 0.1])
-    return random.normal(size=(n, 4)) + groups[:, None] * [0, 0, 2, 0], groups
+    return random.normal(size=(n, 5)) + groups[:, None] * [0, 0, 2, 0, 0], groups
 
 
 def test_a_change_is_found_and_named() -> None:
@@ -117,10 +117,12 @@ def test_a_change_is_found_and_named() -> None:
     none = detect_drift(before, groups, after, after_groups)
     assert not none.alarm
     assert none.changes == ()
-    weaker = detect_drift(before, groups, after - [0, 0, 0.9, 0], after_groups)
+    weaker = detect_drift(before, groups, after - [0, 0, 0.9, 0, 0.9], after_groups)
     assert weaker.alarm
     assert weaker.changes == ("more weakly stained",)
     assert weaker.shifts[2] - none.shifts[2] == pytest.approx(-0.9, abs=0.15)
+    earlier = detect_drift(before[:, :4], groups, after, after_groups)
+    assert earlier.shifts == pytest.approx(none.shifts[:4])
     with pytest.raises(ValueError, match="no class"):
         detect_drift(before, groups, after, after_groups + 5)
 

@@ -25,7 +25,8 @@ class CellMeasures:
     """What is kept of N labelled cells; no image of one.
 
     `features` (N,V,F) are of V views of each, the first as the model sees it, `style_statistics`
-    (N,T) and `style` (N,4), the measures of `measure_style`, of the first alone. `targets` are
+    (N,T) and `style` (N,5), the measures of `measure_style`, of the first alone;
+    bundles of earlier versions have the first four. `targets` are
     class indices, and `quality` (N,3) the measures of image quality.
     """
 
@@ -37,10 +38,11 @@ class CellMeasures:
 
     def __add__(self, other: CellMeasures) -> CellMeasures:
         """Both, one after the other."""
+        common = min(self.style.shape[1], other.style.shape[1])
         return CellMeasures(
             np.concatenate([self.features, other.features]),
             np.concatenate([self.style_statistics, other.style_statistics]),
-            np.concatenate([self.style, other.style]),
+            np.concatenate([self.style[:, :common], other.style[:, :common]]),
             np.concatenate([self.quality, other.quality]),
             self.targets + other.targets,
         )

@@ -58,7 +58,7 @@ class Survey:
     light, tint, stain and sharpness, and `home` those of the laboratory that the bundle is for;
     `differences` puts in words how they differ. `laboratories` counts which one images are like.
     `per_class` counts the named classes, and `reasons` those for which cells are sent to review.
-    `measures` (N,4) are those of style of each image, and `named` its class index, to compare later
+    `measures` (N,5) are those of style of each image, and `named` its class index, to compare later
     images with. `to_label` are the images that it helps most to label, with the class that each is
     named.
     """
@@ -89,7 +89,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Reference:
-    """Earlier images of a laboratory: their measures of style (N,4) and class indices (N,)."""
+    """Earlier images of a laboratory: their measures of style (N,5) and class indices (N,)."""
 
     style: FloatArray
     named: IntArray

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import zip_longest
 from pathlib import Path
 
 from hemascope.bundle.card import Card
@@ -12,7 +13,7 @@ from hemascope.files import remove_torn, write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.reports.render import render
 from hemascope.serialization import to_json
-from hemascope.uncertainty.image_style import MEASURES
+from hemascope.uncertainty.image_style import MEASURES, ImageStyle
 
 SURVEY_FILE, PAGE, TO_LABEL = "survey.json", "survey.html", "to_label"
 
@@ -34,16 +35,15 @@ def write_survey(
 
 def survey_page(survey: Survey, card: Card) -> str:
     """The survey as one page."""
+    home = survey.home or ImageStyle((), ())
+    shifts = () if survey.drift is None else survey.drift.shifts
+    columns = (survey.style.median, survey.style.spread, home.median, home.spread, shifts)
+    keys = ("name", "median", "spread", "home", "home_spread", "shift")
+    # A model or a survey of an earlier version has no fifth measure.
     styles = [
-        {
-            "name": name,
-            "median": survey.style.median[place],
-            "spread": survey.style.spread[place],
-            "home": None if survey.home is None else survey.home.median[place],
-            "home_spread": None if survey.home is None else survey.home.spread[place],
-            "shift": None if survey.drift is None else survey.drift.shifts[place],
-        }
-        for place, name in enumerate(MEASURES)
+        dict(zip(keys, row, strict=True))
+        for row in zip_longest(MEASURES, *columns)
+        if row[1] is not None
     ]
     return render("survey.html.j2", survey=survey, styles=styles, card=card)
 

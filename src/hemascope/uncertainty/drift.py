@@ -1,4 +1,4 @@
-"""Have a laboratory's images changed? A permutation test of four measures of style.
+"""Have a laboratory's images changed? A permutation test of five measures of style.
 
 Cells colour an image too, so that images are compared within groups, such as the named classes.
 """
@@ -14,8 +14,8 @@ from hemascope.arrays import AnyIntArray, BoolArray, FloatArray
 FALSE_ALARMS = 0.01  # share of batches without a change that are said to have one
 PERMUTATIONS = 4999
 FALLING, RISING = (
-    ("darker", "more blue", "more weakly stained", "less sharp"),
-    ("lighter", "more yellow", "more strongly stained", "sharper"),
+    ("darker", "more blue", "more weakly stained", "less sharp", "more weakly stained"),
+    ("lighter", "more yellow", "more strongly stained", "sharper", "more strongly stained"),
 )
 
 
@@ -24,7 +24,7 @@ class Drift:
     """Whether images differ from earlier ones of the same laboratory.
 
     `p_value` is the share of random divisions of all images that differ as much in any measure.
-    `shifts` are the differences of the four measures, in standard deviations of the earlier images,
+    `shifts` are the differences of the measures, in standard deviations of the images of a group,
     and `changes` says in words which of them are beyond chance.
     """
 
@@ -38,17 +38,19 @@ class Drift:
 def detect_drift(
     before: FloatArray, groups: AnyIntArray, after: FloatArray, after_groups: AnyIntArray
 ) -> Drift:
-    """Compares measures (N,4) of earlier images with those (M,4) of new ones, group by group.
+    """Compares measures (N,5) of earlier images with those (M,5) of new ones, group by group.
 
     Where nothing has changed, at most 1 % of such comparisons give an alarm: which images of a
-    group are called new is then chance, and so is the largest of the four differences. Groups that
-    only one side has are left out. Raises ValueError where no group has images of both.
+    group are called new is then chance, and so is the largest of the differences. Groups that
+    only one side has are left out, and so is a fifth measure that only one side has. Raises
+    ValueError where no group has images of both.
     """
     both = np.intersect1d(groups, after_groups)
     if not both.size:
         raise ValueError("no class is named in the earlier and in the new images")
     old, new = np.isin(groups, both), np.isin(after_groups, both)
-    values = np.concatenate([before[old], after[new]])
+    common = min(before.shape[1], after.shape[1])
+    values = np.concatenate([before[old, :common], after[new, :common]])
     strata = np.concatenate([groups[old], after_groups[new]])
     is_new = np.repeat([False, True], [int(old.sum()), int(new.sum())])
     residuals = values - _group_means(values, strata)
@@ -59,11 +61,13 @@ def detect_drift(
     p_values = (1 + reached) / (1 + PERMUTATIONS)
     words = [
         rising if value > 0 else falling
-        for falling, rising, value in zip(FALLING, RISING, observed, strict=True)
+        for falling, rising, value in zip(FALLING[:common], RISING[:common], observed, strict=True)
     ]
     chosen = [word for word, p in zip(words, p_values, strict=True) if p <= FALSE_ALARMS]
     p_value = float(p_values.min())
-    return Drift(p_value <= FALSE_ALARMS, p_value, tuple(observed.tolist()), tuple(chosen))
+    return Drift(
+        p_value <= FALSE_ALARMS, p_value, tuple(observed.tolist()), tuple(dict.fromkeys(chosen))
+    )
 
 
 def _group_means(values: FloatArray, strata: AnyIntArray) -> FloatArray:

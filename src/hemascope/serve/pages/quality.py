@@ -84,7 +84,7 @@ def _join(station: Station, samples: list[StoredSample]) -> tuple[FloatArray, In
 
 @lru_cache(maxsize=500)
 def measure_sample(station: Station, sample_id: str) -> tuple[FloatArray, IntArray]:
-    """Style (N,4) and class indices (N,) of up to 50 cells that the machine named."""
+    """Style (N,5) and class indices (N,) of up to 50 cells that the machine named."""
     card = station.counting.classifier.card
     with station.store.reading() as connection:
         images = list_images(connection, sample_id)
