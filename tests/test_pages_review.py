@@ -6,8 +6,9 @@ import io
 import json
 import re
 import time
+import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from starlette.testclient import TestClient
 
 from drawn_smears import KnownLocator, draw_sample
 from hemascope import Classifier, open_manifest
+from hemascope.bundle.bundle import Bundle
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.serve.app.create import create_app
 from hemascope.serve.app.settings import Settings
 from hemascope.serve.counting import Counting
+from hemascope.serve.pages import learning
 from hemascope.serve.pages.access import COOKIE
 from hemascope.serve.pages.render import render
 from hemascope.serve.pages.routes import CHANGED, make_pages
@@ -510,6 +513,29 @@ def test_no_change_is_made_without_a_session_its_token_and_the_role(browser: Bro
         for path, needed in paths:
             if needed == role:
                 assert browser.change(path, {}).status_code == 403
+
+
+def test_what_is_doubtful_of_cells_is_shown_without_catching_warnings(
+    browser: Browser, station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To catch them changes the filters of all threads."""
+    filters = warnings.filters
+
+    def adapt(bundle: Bundle, *_: object, doubts: Callable[[str], None]) -> Bundle:
+        if warnings.filters is filters:
+            doubts("only 2 of monocyte")
+        return bundle
+
+    monkeypatch.setattr(learning, "adapt", adapt)
+    browser.log_in("reviewer")
+    sign_as(browser, upload(browser, station), "basophil")
+    assert browser.submit("/learn", name="ours", left_out=0).status_code == 200
+    for _ in range(300):
+        page = browser.get("/learn").text
+        if "data-training" not in page:
+            break
+        time.sleep(0.1)
+    assert "only 2 of monocyte" in page
 
 
 @pytest.mark.slow

@@ -1,11 +1,10 @@
-"""Labelled cells, measured for a fit, and warned of where they are few or contradict each other."""
+"""Labelled cells, measured for a fit, and what is doubtful where they are few or contradict."""
 
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from hemascope.arrays import AnyFloatArray, FloatArray, ImageArray, ProgressCall
 from hemascope.bundle.adaptation import CellMeasures
 from hemascope.classes import ClassSet
 from hemascope.data.manifest import Manifest, ManifestRow
-from hemascope.errors import HemascopeWarning, ImageError
+from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
 from hemascope.post_training.red_cells import Scale, estimate_scale, measure_red_cells
 from hemascope.post_training.views import draw_views
@@ -113,24 +112,25 @@ def _widen_spec(spec: InputSpec) -> InputSpec:
     return InputSpec(round(spec.size * scale), spec.crop * scale, microns)
 
 
-def warn_of(measured: MeasuredCells, held_out: FloatArray, classes: ClassSet, least: int) -> None:
-    """Warns of classes with fewer than `least` cells and of labels that contradict.
+def find_doubts(
+    measured: MeasuredCells, held_out: FloatArray, classes: ClassSet, least: int
+) -> Iterator[str]:
+    """A sentence for classes with fewer than `least` cells, and for labels that contradict.
 
     `held_out` (N,C) are the logits of each cell when the fit has not seen it.
     """
     counts = Counter(row.label for row in measured.rows)
     few = [f"{count} of {label}" for label, count in sorted(counts.items()) if count < least]
     if few:
-        _warn(f"only {', '.join(few)}: label at least {least} of each class, and better ten")
+        yield f"only {', '.join(few)}: label at least {least} of each class, and better ten"
     contradiction = contradict_scale(measured.scale, measured.given)
     if contradiction:
-        _warn(contradiction)
-    for text in find_doubles(measured):
-        _warn(text)
+        yield contradiction
+    yield from find_doubles(measured)
     doubted = doubt_labels(measured.rows, held_out, classes)
     if doubted:
         more = f" and {len(doubted) - NAMED} more" if len(doubted) > NAMED else ""
-        _warn(
+        yield (
             f"labels that contradict the other cells: {', '.join(doubted[:NAMED])}{more}; look at "
             "these again"
         )
@@ -170,7 +170,3 @@ def doubt_labels(rows: Sequence[ManifestRow], held_out: FloatArray, classes: Cla
         for n in surest
         if probabilities[n, best[n]] >= SURE and classes.index(rows[n].label) != best[n]
     ]
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, HemascopeWarning, stacklevel=4)
