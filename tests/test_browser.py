@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from drawn_smears import KnownLocator, draw_sample
 from hemascope import Classifier
-from hemascope.serve.app.create import create_app
-from hemascope.serve.app.settings import Settings
 from hemascope.serve.counting import Counting
-from hemascope.serve.pages.routes import make_pages
 from hemascope.serve.pages.station import Station
 from hemascope.serve.store import audit
 from hemascope.serve.store.database import open_store
@@ -26,9 +21,9 @@ from hemascope.serve.store.people import User, add_user
 from hemascope.serve.store.review import label_cells, list_cells
 from hemascope.serve.store.samples import NewField, add_sample, list_images, list_samples
 from hemascope.serve.store.signing import sign
+from served import launched, served
 
 PASSWORD = "correct horse battery"
-CHROMIUM = shutil.which("chromium") or ""
 FIELDS = 6
 ERRORS: list[str] = []
 
@@ -37,7 +32,7 @@ if not os.environ.get("CI"):
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        not CHROMIUM and not os.environ.get("CI"), reason="apt-get install chromium"
+        not shutil.which("chromium") and not os.environ.get("CI"), reason="apt-get install chromium"
     ),
 ]
 
@@ -73,34 +68,22 @@ def station(tmp_path: Path, classifier: Classifier, cheap_passwords: None) -> It
 @pytest.fixture
 def address(station: Station) -> Iterator[str]:
     """The address at which the station is served."""
-    settings = Settings("a token for tests only", workers=1)
-    app = create_app(settings, station.counting, make_pages(station, settings), station.running)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with served(station) as found:
+        yield found
 
 
 @pytest.fixture
-def chromium(launched: Any, address: str) -> Iterator[Any]:
+def chromium(browser: Any, address: str) -> Iterator[Any]:
     """A browser whose pages are closed before the station is."""
-    yield launched
-    for context in launched.contexts:
+    yield browser
+    for context in browser.contexts:
         context.close()
 
 
 @pytest.fixture(scope="module")
-def launched() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+def browser() -> Iterator[Any]:
+    with launched() as found:
+        yield found
 
 
 def open_sample(chromium: Any, address: str, name: str) -> Any:
