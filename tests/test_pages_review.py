@@ -25,7 +25,6 @@ from hemascope.serve.app.settings import Settings
 from hemascope.serve.counting import Counting
 from hemascope.serve.pages import learning
 from hemascope.serve.pages.access import COOKIE
-from hemascope.serve.pages.render import render
 from hemascope.serve.pages.routes import CHANGED, make_pages
 from hemascope.serve.pages.station import Station
 from hemascope.serve.store import audit
@@ -464,22 +463,6 @@ def test_the_station_learns_from_what_was_signed(browser: Browser, station: Stat
     browser.log_in("technologist")
     assert browser.get("/learn").status_code == 403
     assert browser.submit("/learn/switch", bundle=found[1]).status_code == 403
-
-
-def test_all_texts_are_in_both_languages_and_all_are_used() -> None:
-    folder = Path(render.__code__.co_filename).parent
-    english, german = (
-        json.loads((folder / "texts" / f"{name}.json").read_text()) for name in ("en", "de")
-    )
-    assert set(english) <= set(german)
-    for key, text in english.items():
-        assert set(re.findall(r"{(\w+)}", text)) == set(re.findall(r"{(\w+)}", german[key])), key
-    sources = [*(folder / "templates").iterdir(), *(folder / "static").glob("*.js")]
-    source = "".join(path.read_text() for path in sources)
-    dynamic = ("status.", "label.", "bundle.")
-    for key in english:
-        name = key.removeprefix("js.")
-        assert key.startswith(dynamic) or re.search(f"\\bt(ext)?\\([\"']{name}[\"']", source), key
 
 
 def test_pages_are_in_the_language_of_the_browser(browser: Browser, station: Station) -> None:

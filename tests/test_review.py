@@ -263,7 +263,7 @@ def settle(store: Store, user: User, sample: str) -> int:
 
 
 def test_a_signature_locks_the_sample(store: Store, ada: User, sample: str) -> None:
-    with pytest.raises(RefusedError, match="1 cells are unidentified"):
+    with pytest.raises(RefusedError, match="1 cell is unidentified"):
         sign(store, ada, sample, "technologist", PASSWORD, 0, count)
     changes = settle(store, ada, sample)
     with pytest.raises(RefusedError, match="password"):
@@ -533,7 +533,7 @@ def test_a_missed_cell_is_added_counted_and_taken_out_again(
     assert (added.counts_as, added.added_by, added.field) == ("eosinophil", "Ada", 0)
     count = count_now(store, sample)
     assert {row.name: row.share.successes for row in count.classes}["eosinophil"] == 1
-    assert "added 1 that it had missed" in count.method
+    assert "They added 1 cell that the model had missed." in count.method
     with pytest.raises(ValueError, match="there already"):
         add_cell(store, ada, sample, 0, missed(105))
     assert undo(store, ada, sample) == [cell_id]

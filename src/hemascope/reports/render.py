@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hemascope.escaping import escape_controls
 from hemascope.records import RESEARCH_USE_ONLY, Estimate, Proportion, Quartiles
+from hemascope.wording import fill
 
 
 def data_uri(data: bytes, kind: str) -> str:
@@ -65,4 +66,5 @@ def render(template: str, **values: object) -> str:
     """A template of this folder with its values; of a page, all text is escaped."""
     environment = make_environment("hemascope.reports", template.endswith(".html.j2"))
     environment.filters |= {"percent": _percent, "number": _number, "quartiles": _quartiles}
+    environment.filters["fill"] = fill
     return environment.get_template(template).render(**values, notice=RESEARCH_USE_ONLY)
