@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import re
@@ -473,6 +474,32 @@ def test_pages_are_in_the_language_of_the_browser(browser: Browser, station: Sta
     assert '<html lang="de">' in page
     assert "nicht erkannt" in page
     assert '<html lang="en">' in browser.get("/", headers={"Accept-Language": "fr"}).text
+    sign_as(browser, sample)
+    page = html.unescape(browser.get(f"/samples/{sample}/report", headers=german).text)
+    count = browser.get(f"/samples/{sample}/count.json", headers=german).json()
+    sentences = [flag["text"] for flag in count["flags"]]
+    sentences += re.split(r"(?<=\.) (?=[A-Z])", count["method"])
+    assert len(sentences) > 6
+    assert not [sentence for sentence in sentences if sentence.rstrip(".") in page]
+    assert not re.search(r"\b(interval|cells|signed|unlike|were|where)\b", page.split("<main>")[1])
+    assert "Nenner" in page
+
+
+def test_what_is_refused_is_said_in_the_language_of_the_pages(browser: Browser) -> None:
+    browser.log_in("technologist")
+    german = {"Accept-Language": "de"}
+    answer = browser.get("/samples/x", headers=german | {"Accept": "text/html,*/*;q=0.8"})
+    assert answer.status_code == 404
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "diese Probe gibt es nicht" in answer.text
+    assert "Nur für Forschungszwecke" in answer.text
+    answer = browser.get("/samples/x/state", headers=german)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["detail"] == "diese Probe gibt es nicht"
+    answer = browser.get("/learn", headers=german)
+    assert answer.json()["detail"] == "dafür braucht es die Rolle Prüfung; Ihre ist Technik"
+    answer = browser.post("/login", content=b"[", headers=german | {"Content-Type": "text/csv"})
+    assert answer.json()["detail"] == "bitte ein Formular oder JSON senden"
 
 
 def test_no_change_is_made_without_a_session_its_token_and_the_role(browser: Browser) -> None:

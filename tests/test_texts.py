@@ -168,7 +168,7 @@ def english_of(count: DifferentialCount) -> list[str]:
     sentences += re.split(r"(?<=\.) (?=[A-Z0-9])", count.method)
     for found in report_quantities(count):
         sentences += found.describe().split("; ")
-    signature = Signature(1, "Dr. Ada", "reviewer", "2026-11-28T12:05", "a wrong. cell", count)
+    signature = Signature(1, "Dr. Ada", "reviewer", "2026-11-28T12:05", "falsch. Sehr", count)
     return [*sentences, signature.describe()]
 
 
