@@ -35,6 +35,7 @@ OF_OTHERS = (*(f"{kind}." for kind in KINDS), SAY, "notice")
 SAYING = (
     *("smear/flags.py", "smear/method.py", "smear/reported.py", "smear/naming.py"),
     *("smear/differential.py", "serve/store/recount.py", "serve/store/signing.py"),
+    *("post_training/adapt.py", "post_training/check_cells.py"),
 )
 REFUSING = (
     *(f"serve/pages/{path.name}" for path in (SOURCE / "serve/pages").glob("*.py")),

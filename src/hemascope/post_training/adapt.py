@@ -25,6 +25,7 @@ from hemascope.post_training.check_cells import find_doubts, measure_cells
 from hemascope.post_training.few_cells import General, fit_few_cells
 from hemascope.post_training.fit_heads import fit_heads
 from hemascope.uncertainty.confusion import measure_confusion
+from hemascope.wording import fill
 
 FOLDS = 5
 LEAST_PER_CLASS = 5  # fewer are warned of
@@ -249,15 +250,18 @@ def _check_counts(
     counts = Counter(row.label for row in rows)
     for label in new_classes:
         if not counts[label]:
-            raise ManifestError(f"{name}: no readable cell of the new class '{label}'")
+            text = "{name}: no readable cell of the new class '{label}'"
+            raise ManifestError(fill(text, name=name, label=label))
     if before is not None:
         if not counts:
-            raise ManifestError(f"{name}: no cell can be read")
+            raise ManifestError(fill("{name}: no cell can be read", name=name))
         return
     if len(counts) < LEAST_CLASSES:
-        raise ManifestError(f"{name}: adapting needs readable cells of at least two classes")
+        text = "{name}: adapting needs readable cells of at least two classes"
+        raise ManifestError(fill(text, name=name))
     if counts.total() < LEAST_CELLS:
-        raise ManifestError(
-            f"{name}: {counts.total()} readable cells; adapting needs at least {LEAST_CELLS}, and "
-            "ten of each class are better"
+        text = (
+            "{name}: {n} readable {n?cell|cells}; adapting needs at least {least}, and ten of each "
+            "class are better"
         )
+        raise ManifestError(fill(text, name=name, n=counts.total(), least=LEAST_CELLS))

@@ -21,6 +21,7 @@ from hemascope.preprocess import InputSpec, decode
 from hemascope.uncertainty.image_quality import measure_quality
 from hemascope.uncertainty.image_style import measure_style
 from hemascope.uncertainty.temperature import softmax
+from hemascope.wording import fill
 
 VIEWS = 8  # of each cell; the first is how it will be seen later, the others are drawn
 FRAME = 1.42  # √2: what the corners of a turned square reach for
@@ -122,18 +123,20 @@ def find_doubts(
     counts = Counter(row.label for row in measured.rows)
     few = [f"{count} of {label}" for label, count in sorted(counts.items()) if count < least]
     if few:
-        yield f"only {', '.join(few)}: label at least {least} of each class, and better ten"
+        text = "only {names}: label at least {least} of each class, and better ten"
+        yield fill(text, names=", ".join(few), least=least)
     contradiction = contradict_scale(measured.scale, measured.given)
     if contradiction:
         yield contradiction
     yield from find_doubles(measured)
     doubted = doubt_labels(measured.rows, held_out, classes)
     if doubted:
-        more = f" and {len(doubted) - NAMED} more" if len(doubted) > NAMED else ""
-        yield (
-            f"labels that contradict the other cells: {', '.join(doubted[:NAMED])}{more}; look at "
-            "these again"
+        shown = doubted[:NAMED] + ["…"] * (len(doubted) > NAMED)
+        text = (
+            "{n} {n?label that contradicts|labels that contradict} the other cells: {names}; look "
+            "at {n?it|these} again"
         )
+        yield fill(text, n=len(doubted), names=", ".join(shown))
 
 
 def contradict_scale(scale: Scale, given: float | None) -> str:
@@ -142,9 +145,13 @@ def contradict_scale(scale: Scale, given: float | None) -> str:
         return ""
     if 1 / SCALE_RATIO <= scale.um_per_pixel / given <= SCALE_RATIO:
         return ""
-    return (
-        f"{scale.red_cells} red cells are {scale.diameter:.0f} pixels across, so that a pixel is "
-        f"{scale.um_per_pixel:.3f} micrometres wide and not {given:.3f}: check --um-per-pixel"
+    return fill(
+        "{n} red {n?cell is|cells are} {diameter} pixels across, so that a pixel is {width} "
+        "micrometres wide and not {given}: check --um-per-pixel",
+        n=scale.red_cells,
+        diameter=f"{scale.diameter:.0f}",
+        width=f"{scale.um_per_pixel:.3f}",
+        given=f"{given:.3f}",
     )
 
 
@@ -153,8 +160,9 @@ def find_doubles(measured: MeasuredCells) -> list[str]:
     groups: dict[str, list[ManifestRow]] = defaultdict(list)
     for row, digest in zip(measured.rows, measured.hashes, strict=True):
         groups[digest].append(row)
+    text = "the same image has several labels: {names}"
     return [
-        f"the same image has several labels: {', '.join(f'{r.path} ({r.label})' for r in group)}"
+        fill(text, names=", ".join(f"{row.path} ({row.label})" for row in group))
         for group in groups.values()
         if len({row.label for row in group}) > 1
     ]

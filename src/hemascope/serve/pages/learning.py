@@ -93,7 +93,7 @@ class Learning:
                     self.classifier.bundle, manifest, name, self._advance, doubts=doubts.append
                 )
                 write_bundle(made, folder_of(self.store, bundle_id))
-            said = "; ".join(doubts)[:LONGEST]
+            said = "\n".join(doubts)[:LONGEST]
             finish_bundle(self.store, bundle_id, len(manifest.rows), said)
             self._compare(bundle_id)
         except HemascopeError as error:
