@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import shutil
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,24 +22,21 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-import uvicorn
 
 from hemascope import Classifier, Prediction
 from hemascope.data.synthetic_fields import draw_field
 from hemascope.files import write_atomic
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
-from hemascope.serve.app.create import create_app
 from hemascope.serve.app.pictures import to_png
-from hemascope.serve.app.settings import Settings
 from hemascope.serve.counting import Counting
-from hemascope.serve.pages.routes import make_pages
 from hemascope.serve.pages.station import Station
 from hemascope.serve.store.database import Store, open_store
 from hemascope.serve.store.people import User, add_user
 from hemascope.serve.store.samples import NewField, add_sample, fill_sample
 from hemascope.smear.counted import NamedCell, NamedField
 from hemascope.smear.records import LocatedCell
+from served import launched, served
 
 PASSWORD = "correct horse battery"
 MIX = {"neutrophil": 60, "lymphocyte": 30, "monocyte": 6, "eosinophil": 3, "basophil": 1}
@@ -204,32 +199,12 @@ def log_in(page: Any, address: str) -> None:
 
 
 @contextmanager
-def served(station: Station) -> Iterator[str]:
-    """The address of a station, in a thread of this process."""
-    settings = Settings("a token that nobody uses", workers=1)
-    app = create_app(settings, station.counting, make_pages(station, settings), station.running)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-
-
-@contextmanager
 def browser() -> Iterator[Any]:
     """A page of Chromium, 1280 pixels wide."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        path = shutil.which("chromium")
-        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = launched.new_page(viewport={"width": 1280, "height": 900})
+    with launched() as chromium:
+        page = chromium.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(60_000)
         yield page
-        launched.close()
 
 
 if __name__ == "__main__":

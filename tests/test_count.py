@@ -197,7 +197,7 @@ def test_a_sample_that_cannot_be_counted_costs_no_other(
     Image.new("RGB", (300, 300), "white").save("white/page.png")
     assert call("white", "slide", "--report", "r.html") == 0
     first, second = rows_of("counts.csv")
-    assert first["status"].startswith("no cell was found in its 1 fields")
+    assert first["status"].startswith("no cell was found in its 1 field")
     assert second["status"] == "ok"
     assert "Not counted" in Path("r-white.html").read_text()
     assert "white: no cell was found" in capsys.readouterr().err

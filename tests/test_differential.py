@@ -263,7 +263,7 @@ def test_damaged_and_empty_fields_are_flagged_and_passed_over() -> None:
 @pytest.mark.parametrize(
     ("fields", "options", "problem"),
     [
-        ([NamedField("slide", "b.png", "no such file")], CountOptions(), "none of its 1 fields"),
+        ([NamedField("slide", "b.png", "no such file")], CountOptions(), "none of its 1 field"),
         ([field_of([], red=0)], CountOptions(), "no cell was found"),
         (
             [field_of([]), field_of([], scale=Scale(0.3, 0.29, 0.31, 30))],

@@ -26,6 +26,7 @@ GROUND = {
         "plotting",
     ),
     *("provenance", "errors", "decoding", "folders", "escaping", "processors", "stopping"),
+    "wording",
 }
 """What everything stands on, single files and the decoders; they may import each other."""
 # From the bottom up; folders on one row never import each other.

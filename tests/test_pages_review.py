@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import re
 import time
+import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,13 @@ from starlette.testclient import TestClient
 
 from drawn_smears import KnownLocator, draw_sample
 from hemascope import Classifier, open_manifest
+from hemascope.bundle.bundle import Bundle
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.serve.app.create import create_app
 from hemascope.serve.app.settings import Settings
 from hemascope.serve.counting import Counting
+from hemascope.serve.pages import learning
 from hemascope.serve.pages.access import COOKIE
-from hemascope.serve.pages.render import render
 from hemascope.serve.pages.routes import CHANGED, make_pages
 from hemascope.serve.pages.station import Station
 from hemascope.serve.store import audit
@@ -463,22 +466,6 @@ def test_the_station_learns_from_what_was_signed(browser: Browser, station: Stat
     assert browser.submit("/learn/switch", bundle=found[1]).status_code == 403
 
 
-def test_all_texts_are_in_both_languages_and_all_are_used() -> None:
-    folder = Path(render.__code__.co_filename).parent
-    english, german = (
-        json.loads((folder / "texts" / f"{name}.json").read_text()) for name in ("en", "de")
-    )
-    assert set(english) <= set(german)
-    for key, text in english.items():
-        assert set(re.findall(r"{(\w+)}", text)) == set(re.findall(r"{(\w+)}", german[key])), key
-    sources = [*(folder / "templates").iterdir(), *(folder / "static").glob("*.js")]
-    source = "".join(path.read_text() for path in sources)
-    dynamic = ("status.", "label.", "bundle.")
-    for key in english:
-        name = key.removeprefix("js.")
-        assert key.startswith(dynamic) or re.search(f"\\bt(ext)?\\([\"']{name}[\"']", source), key
-
-
 def test_pages_are_in_the_language_of_the_browser(browser: Browser, station: Station) -> None:
     browser.log_in("technologist")
     sample = upload(browser, station)
@@ -487,6 +474,32 @@ def test_pages_are_in_the_language_of_the_browser(browser: Browser, station: Sta
     assert '<html lang="de">' in page
     assert "nicht erkannt" in page
     assert '<html lang="en">' in browser.get("/", headers={"Accept-Language": "fr"}).text
+    sign_as(browser, sample)
+    page = html.unescape(browser.get(f"/samples/{sample}/report", headers=german).text)
+    count = browser.get(f"/samples/{sample}/count.json", headers=german).json()
+    sentences = [flag["text"] for flag in count["flags"]]
+    sentences += re.split(r"(?<=\.) (?=[A-Z])", count["method"])
+    assert len(sentences) > 6
+    assert not [sentence for sentence in sentences if sentence.rstrip(".") in page]
+    assert not re.search(r"\b(interval|cells|signed|unlike|were|where)\b", page.split("<main>")[1])
+    assert "Nenner" in page
+
+
+def test_what_is_refused_is_said_in_the_language_of_the_pages(browser: Browser) -> None:
+    browser.log_in("technologist")
+    german = {"Accept-Language": "de"}
+    answer = browser.get("/samples/x", headers=german | {"Accept": "text/html,*/*;q=0.8"})
+    assert answer.status_code == 404
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "diese Probe gibt es nicht" in answer.text
+    assert "Nur für Forschungszwecke" in answer.text
+    answer = browser.get("/samples/x/state", headers=german)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["detail"] == "diese Probe gibt es nicht"
+    answer = browser.get("/learn", headers=german)
+    assert answer.json()["detail"] == "dafür braucht es die Rolle Prüfung; Ihre ist Technik"
+    answer = browser.post("/login", content=b"[", headers=german | {"Content-Type": "text/csv"})
+    assert answer.json()["detail"] == "bitte ein Formular oder JSON senden"
 
 
 def test_no_change_is_made_without_a_session_its_token_and_the_role(browser: Browser) -> None:
@@ -510,6 +523,29 @@ def test_no_change_is_made_without_a_session_its_token_and_the_role(browser: Bro
         for path, needed in paths:
             if needed == role:
                 assert browser.change(path, {}).status_code == 403
+
+
+def test_what_is_doubtful_of_cells_is_shown_without_catching_warnings(
+    browser: Browser, station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To catch them changes the filters of all threads."""
+    filters = warnings.filters
+
+    def adapt(bundle: Bundle, *_: object, doubts: Callable[[str], None]) -> Bundle:
+        if warnings.filters is filters:
+            doubts("only 2 of monocyte")
+        return bundle
+
+    monkeypatch.setattr(learning, "adapt", adapt)
+    browser.log_in("reviewer")
+    sign_as(browser, upload(browser, station), "basophil")
+    assert browser.submit("/learn", name="ours", left_out=0).status_code == 200
+    for _ in range(300):
+        page = browser.get("/learn").text
+        if "data-training" not in page:
+            break
+        time.sleep(0.1)
+    assert "only 2 of monocyte" in page
 
 
 @pytest.mark.slow

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import pytest
 from sqlalchemy import Connection, text
 
+from hemascope.cli import app
 from hemascope.serve.store import audit
 from hemascope.serve.store.added import add_cell, locate_by_hand
 from hemascope.serve.store.database import Store, open_store
@@ -56,6 +63,7 @@ from named_fields import CELL, card_of, field_of, fields_of, prediction_of, whit
 PASSWORD = "correct horse battery"
 CARD = card_of()
 BLURRED = ("blurred",)
+HERE = Path(__file__).parent
 
 
 def person(store: Store, name: str, role: str = "technologist") -> User:
@@ -255,7 +263,7 @@ def settle(store: Store, user: User, sample: str) -> int:
 
 
 def test_a_signature_locks_the_sample(store: Store, ada: User, sample: str) -> None:
-    with pytest.raises(RefusedError, match="1 cells are unidentified"):
+    with pytest.raises(RefusedError, match="1 cell is unidentified"):
         sign(store, ada, sample, "technologist", PASSWORD, 0, count)
     changes = settle(store, ada, sample)
     with pytest.raises(RefusedError, match="password"):
@@ -384,75 +392,131 @@ def test_a_search_takes_signs_as_they_are(store: Store, ada: User) -> None:
             assert [row.name for row in list_samples(connection, search)] == names
 
 
-@pytest.mark.slow
-def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
-    """A process is killed twenty times in the middle of its changes."""
-    import os
-    import random
-    import signal
-    import subprocess
-    import sys
-    import time
+# Labels, additions, removals and imports without end, each printed once it is done.
+CHANGES = """
+import sys
+from pathlib import Path
+from hemascope.serve.store.added import add_cell, locate_by_hand
+from hemascope.serve.store.database import open_store
+from hemascope.serve.store.people import User
+from hemascope.serve.store.review import label_cells, list_cells
+from hemascope.serve.store.samples import NewField, add_sample, fill_sample
+from hemascope.smear.counted import NamedCell
+from named_fields import fields_of, prediction_of
 
+store, user = open_store(Path(sys.argv[1])), User(1, 'Ada', 'technologist')
+sample, number, drawn = sys.argv[2], int(sys.argv[3]), fields_of({'neutrophil': 3})
+
+def answer(*words):
+    print(*words, 'done', flush=True)
+
+def give(cell, label):
+    edit = label_cells(store, user, sample, {cell.id: cell.version}, label)
+    answer('label', cell.id, edit, label)
+
+while True:
+    with store.reading() as connection:
+        cells = list_cells(connection, sample)
+    cell = cells[number % len(cells)]
+    give(cell, ('monocyte', 'basophil')[number // len(cells) % 2])
+    row, column = divmod(sum(cell.field == 0 for cell in cells), 16)
+    box = (40 * column + 1, 20 * row + 20, 40 * column + 37, 20 * row + 38)
+    missed = NamedCell(locate_by_hand(drawn[0], box), prediction_of('eosinophil'))
+    answer('added', add_cell(store, user, sample, 0, missed))
+    if number % 4 == 0:
+        give(cells[(number + 1) % len(cells)], 'not a cell')
+        given = [NewField(f'{n}.png', b'%d' % (number + n)) for n in range(len(drawn))]
+        imported = add_sample(store, user, 'x', given)
+        answer('sample', imported)
+        fill_sample(store, imported, drawn, 'a' * 64, 'b' * 64)
+        answer('filled', imported)
+    number += 1
+"""
+
+
+def change_until_killed(folder: Path, sample: str, number: int, seconds: float) -> list[list[str]]:
+    """What a process answered before it was killed in the middle of its changes."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(HERE)])}
+    words = [sys.executable, "-c", CHANGES, str(folder), sample, str(number)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    lines = (first + process.stdout.read()).splitlines()
+    process.wait()
+    return [line.split(maxsplit=3) for line in lines if line.endswith(" done")]
+
+
+def check_labels(store: Store, sample: str, answers: list[list[str]]) -> None:
+    """Each label that was answered is there, unless a later change is."""
+    with store.reading() as connection:
+        query = "SELECT cell_id, max(edit_id) FROM edit_cells GROUP BY cell_id"
+        newest = dict(connection.execute(text(query)).all())
+    now = {cell.id: cell.label for cell in cells_of(store, sample)}
+    last = {int(words[1]): words for words in answers if words[0] == "label"}
+    assert len(last) >= 20
+    assert any(words[3] == "not a cell done" for words in last.values())
+    for cell, (_, _, edit, label) in last.items():
+        assert newest[cell] >= int(edit)
+        if newest[cell] == int(edit):
+            assert f"{now[cell]} done" == label
+
+
+def check_added(store: Store, sample: str, answers: list[list[str]]) -> None:
+    """Each cell that was added is there once: as a row, in its field, and in the audit trail."""
+    cells = cells_of(store, sample)
+    with store.reading() as connection:
+        fields = read_fields(connection, sample)
+        trail = [entry for entry in audit.read_entries(connection) if entry["subject"] == sample]
+    noted = [json.loads(one["detail"])["cell"] for one in trail if one["action"] == "add cell"]
+    added = {cell.id for cell in cells if cell.added_by}
+    answered = {int(words[1]) for words in answers if words[0] == "added"}
+    assert answered <= added
+    assert len(answered) >= 20
+    assert sorted(noted) == sorted(added)
+    places = [(cell.field, cell.number) for cell in cells]
+    assert len(set(places)) == len(places)
+    for number, field in enumerate(fields):
+        white = [index for index, cell in enumerate(field.cells) if cell.located.kind == "white"]
+        assert sorted(index for where, index in places if where == number) == white
+        boxes = [cell.located.box for cell in field.cells if cell.located.kind == "white"]
+        assert len(set(boxes)) == len(boxes)
+
+
+def check_imported(store: Store, answers: list[list[str]]) -> None:
+    """Each sample that was imported is there, with all its cells or none."""
+    imported, filled = (
+        {words[1] for words in answers if words[0] == name} for name in ("sample", "filled")
+    )
+    with store.reading() as connection:
+        there = {row.id: row.state for row in list_samples(connection, most=100_000)}
+    assert filled <= imported <= set(there)
+    assert all(there[sample] == "new" for sample in filled)
+    for sample, state in there.items():
+        if state == "importing":
+            assert cells_of(store, sample) == []
+        elif state == "new":
+            assert len(cells_of(store, sample)) == 3
+
+
+@pytest.mark.slow
+def test_what_was_answered_survives_a_kill(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A process is killed twenty times while it labels, adds, removes and imports."""
     folder = tmp_path / "store"
     store = open_store(folder)
-    user = person(store, "Ada")
-    sample = fill(store, user, fields_of({"neutrophil": 40}))
-    code = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from hemascope.serve.store.database import open_store\n"
-        "from hemascope.serve.store.people import User\n"
-        "from hemascope.serve.store.review import label_cells, list_cells\n"
-        "from hemascope.serve.store.samples import NewField, add_sample\n"
-        "store, user = open_store(Path(sys.argv[1])), User(1, 'Ada', 'technologist')\n"
-        "number = int(sys.argv[3])\n"
-        "while True:\n"
-        "    with store.reading() as connection:\n"
-        "        cells = list_cells(connection, sys.argv[2])\n"
-        "    cell = cells[number % len(cells)]\n"
-        "    label = ('monocyte', 'basophil')[number // len(cells) % 2]\n"
-        "    edit = label_cells(store, user, sys.argv[2], {cell.id: cell.version}, label)\n"
-        "    print('cell', cell.id, label, edit, flush=True)\n"
-        "    if number % 5 == 0:\n"
-        "        made = add_sample(store, user, 'x', [NewField('a.png', b'%d' % number)])\n"
-        "        print('sample', made, flush=True)\n"
-        "    number += 1\n"
-    )
-    rng, last, samples = random.Random(0), {}, set()
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    sample = fill(store, person(store, "Ada"), fields_of({"neutrophil": 40}))
+    random, answers = Random(0), []
     for turn in range(20):
-        words = [sys.executable, "-c", code, str(folder), sample, str(7 * turn)]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
-        assert process.stdout is not None
-        lines = [process.stdout.readline()]
-        time.sleep(rng.uniform(0.0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        lines += process.stdout.read().splitlines(keepends=True)
-        process.wait()
-        for line in lines:
-            if line.startswith("cell") and line.endswith("\n"):
-                _, cell, label, edit = line.split()
-                last[int(cell)] = (label, int(edit))
-            elif line.startswith("sample") and line.endswith("\n"):
-                samples.add(line.split()[1])
-    assert len(last) >= 20
-    with store.reading() as connection:
-        newest = dict(
-            connection.execute(
-                text("SELECT cell_id, max(edit_id) FROM edit_cells GROUP BY cell_id")
-            ).all()
-        )
-        now = {cell.id: cell.label for cell in list_cells(connection, sample)}
-        assert audit.verify(connection).problems == ()
-        there = {row.id for row in list_samples(connection, most=100_000)}
-    assert len(now) == 40
-    for cell, (label, edit) in last.items():
-        assert newest[cell] >= edit
-        if newest[cell] == edit:
-            assert now[cell] == label
-    assert samples <= there
-    assert store.images.verify() == []
+        answers += change_until_killed(folder, sample, 7 * turn, random.uniform(0.0, 0.15))
+    check_labels(store, sample, answers)
+    check_added(store, sample, answers)
+    check_imported(store, answers)
+    assert sum(not cell.added_by for cell in cells_of(store, sample)) == 40
+    verified = app(["station", "verify", str(folder)], result_action="return_value")
+    assert verified == 0, capsys.readouterr().err
 
 
 def missed(x: float = 100, y: float = 60) -> NamedCell:
@@ -469,7 +533,7 @@ def test_a_missed_cell_is_added_counted_and_taken_out_again(
     assert (added.counts_as, added.added_by, added.field) == ("eosinophil", "Ada", 0)
     count = count_now(store, sample)
     assert {row.name: row.share.successes for row in count.classes}["eosinophil"] == 1
-    assert "added 1 that it had missed" in count.method
+    assert "They added 1 cell that the model had missed." in count.method
     with pytest.raises(ValueError, match="there already"):
         add_cell(store, ada, sample, 0, missed(105))
     assert undo(store, ada, sample) == [cell_id]

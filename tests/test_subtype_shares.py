@@ -239,7 +239,5 @@ def test_a_reviewed_cell_keeps_its_subtype_while_its_class_is_unchanged() -> Non
     assert shares[BAND] == (2, None)
     assert shares[SEGMENTED] == (4, None)
     assert shares["ig"] == (1, None)
-    assert (
-        "whose class no person changed; 1 cells of classes with subtypes have none." in made.method
-    )
+    assert "whose class no person changed; 1 cell of classes with subtypes has none." in made.method
     assert made.trusted == "raw"

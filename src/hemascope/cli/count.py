@@ -40,6 +40,7 @@ from hemascope.smear.naming import check_width
 from hemascope.smear.run import count_to
 from hemascope.smear.samples import Sample, Samples, find_samples
 from hemascope.smear.shares import count_classes, nucleated_of
+from hemascope.wording import fill
 
 
 def count(
@@ -152,8 +153,10 @@ def _name_shards(cluster: bool, workers: int | None) -> NameShards:
 
 def _print_last_line(counts: list[DifferentialCount], found: Samples, written: str) -> None:
     rest = f"; passed over: {found.passed_over}" if found.passed_over else ""
-    done = f"{sum(made.status == 'ok' for made in counts)} of {len(counts)} samples counted"
-    line = escape(f"{done}, {found.fields} fields{rest}; written to {written}")
+    ok, n = sum(made.status == "ok" for made in counts), len(counts)
+    done = fill("{ok} of {n} {n?sample|samples} counted", ok=ok, n=n)
+    fields = fill("{n} {n?field|fields}", n=found.fields)
+    line = escape(f"{done}, {fields}{rest}; written to {written}")
     out.print(f"{line}. {RESEARCH_USE_ONLY}", soft_wrap=True)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import cos, pi, sin
 from pathlib import Path
@@ -119,16 +119,21 @@ def draw_fields(folder: Path, fields: int, seed: int = 0, overwrite: bool = Fals
     for path in paths:
         if path.exists() and not overwrite:
             raise FileExistsError(errno.EEXIST, "exists already", str(path))
-    rng = np.random.default_rng([zlib.crc32(b"smear"), seed])
-    shares = np.array(list(SMEAR.values())) / sum(SMEAR.values())
-    for number, path in enumerate(paths):
-        labels = rng.choice(list(SMEAR), WHITE_PER_FIELD, p=shares).tolist()
-        field = draw_field(
-            seed * fields + number, *SMEAR_SIZE, crowding=0.3, plain=True, labels=labels
-        )
+    for path, field in zip(paths, draw_smear(fields, seed), strict=True):
         with atomic_path(path) as temporary:
             field.image.save(temporary, compress_level=PNG_LEVEL)
     return paths
+
+
+def draw_smear(fields: int, seed: int = 0) -> Iterator[DrawnField]:
+    """The fields of one smear, with the white cells of a mild left shift."""
+    rng = np.random.default_rng([zlib.crc32(b"smear"), seed])
+    shares = np.array(list(SMEAR.values())) / sum(SMEAR.values())
+    for number in range(fields):
+        labels = rng.choice(list(SMEAR), WHITE_PER_FIELD, p=shares).tolist()
+        yield draw_field(
+            seed * fields + number, *SMEAR_SIZE, crowding=0.3, plain=True, labels=labels
+        )
 
 
 class _Painter:

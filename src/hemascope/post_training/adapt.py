@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,13 +18,14 @@ from hemascope.bundle.card import Card, Metric
 from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
 from hemascope.classes import PALETTE, CellClass, ClassSet
 from hemascope.data.manifest import Manifest, ManifestRow, check_labels
-from hemascope.errors import ManifestError
+from hemascope.errors import HemascopeWarning, ManifestError
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
-from hemascope.post_training.check_cells import measure_cells, warn_of
+from hemascope.post_training.check_cells import find_doubts, measure_cells
 from hemascope.post_training.few_cells import General, fit_few_cells
 from hemascope.post_training.fit_heads import fit_heads
 from hemascope.uncertainty.confusion import measure_confusion
+from hemascope.wording import fill
 
 FOLDS = 5
 LEAST_PER_CLASS = 5  # fewer are warned of
@@ -36,6 +38,7 @@ def adapt(
     name: str,
     progress: ProgressCallback | None = None,
     new_classes: Sequence[str] = (),
+    doubts: Callable[[str], None] | None = None,
 ) -> Bundle:
     """A bundle for another laboratory, fitted to a few of its labelled cells.
 
@@ -59,6 +62,9 @@ def adapt(
         Called with how many cells are done and how many there are.
     new_classes
         Names of classes that the model does not know yet, of which there are cells.
+    doubts
+        Called with each sentence that is otherwise warned of, for programs with several threads,
+        which share the warnings.
 
     Returns
     -------
@@ -100,7 +106,12 @@ def adapt(
     _check_counts(measured.rows, before, name, new_classes)
     cells = measured.measures if before is None else before.cells + measured.measures
     fit = fit_cells(cells, heads_of(start))
-    warn_of(measured, fit.held_out[-len(measured.rows) :], classes, LEAST_PER_CLASS)
+    found = find_doubts(measured, fit.held_out[-len(measured.rows) :], classes, LEAST_PER_CLASS)
+    for doubt in found:
+        if doubts is None:
+            warnings.warn(doubt, HemascopeWarning, stacklevel=2)
+        else:
+            doubts(doubt)
     adaptation = replace(
         start, cells=cells, sets=(*start.sets, _labelled_cells(measured.rows, name))
     )
@@ -239,15 +250,18 @@ def _check_counts(
     counts = Counter(row.label for row in rows)
     for label in new_classes:
         if not counts[label]:
-            raise ManifestError(f"{name}: no readable cell of the new class '{label}'")
+            text = "{name}: no readable cell of the new class '{label}'"
+            raise ManifestError(fill(text, name=name, label=label))
     if before is not None:
         if not counts:
-            raise ManifestError(f"{name}: no cell can be read")
+            raise ManifestError(fill("{name}: no cell can be read", name=name))
         return
     if len(counts) < LEAST_CLASSES:
-        raise ManifestError(f"{name}: adapting needs readable cells of at least two classes")
+        text = "{name}: adapting needs readable cells of at least two classes"
+        raise ManifestError(fill(text, name=name))
     if counts.total() < LEAST_CELLS:
-        raise ManifestError(
-            f"{name}: {counts.total()} readable cells; adapting needs at least {LEAST_CELLS}, and "
-            "ten of each class are better"
+        text = (
+            "{name}: {n} readable {n?cell|cells}; adapting needs at least {least}, and ten of each "
+            "class are better"
         )
+        raise ManifestError(fill(text, name=name, n=counts.total(), least=LEAST_CELLS))

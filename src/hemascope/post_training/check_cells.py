@@ -1,11 +1,10 @@
-"""Labelled cells, measured for a fit, and warned of where they are few or contradict each other."""
+"""Labelled cells, measured for a fit, and what is doubtful where they are few or contradict."""
 
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from hemascope.arrays import AnyFloatArray, FloatArray, ImageArray, ProgressCall
 from hemascope.bundle.adaptation import CellMeasures
 from hemascope.classes import ClassSet
 from hemascope.data.manifest import Manifest, ManifestRow
-from hemascope.errors import HemascopeWarning, ImageError
+from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
 from hemascope.post_training.red_cells import Scale, estimate_scale, measure_red_cells
 from hemascope.post_training.views import draw_views
@@ -22,6 +21,7 @@ from hemascope.preprocess import InputSpec, decode
 from hemascope.uncertainty.image_quality import measure_quality
 from hemascope.uncertainty.image_style import measure_style
 from hemascope.uncertainty.temperature import softmax
+from hemascope.wording import fill
 
 VIEWS = 8  # of each cell; the first is how it will be seen later, the others are drawn
 FRAME = 1.42  # √2: what the corners of a turned square reach for
@@ -113,27 +113,30 @@ def _widen_spec(spec: InputSpec) -> InputSpec:
     return InputSpec(round(spec.size * scale), spec.crop * scale, microns)
 
 
-def warn_of(measured: MeasuredCells, held_out: FloatArray, classes: ClassSet, least: int) -> None:
-    """Warns of classes with fewer than `least` cells and of labels that contradict.
+def find_doubts(
+    measured: MeasuredCells, held_out: FloatArray, classes: ClassSet, least: int
+) -> Iterator[str]:
+    """A sentence for classes with fewer than `least` cells, and for labels that contradict.
 
     `held_out` (N,C) are the logits of each cell when the fit has not seen it.
     """
     counts = Counter(row.label for row in measured.rows)
     few = [f"{count} of {label}" for label, count in sorted(counts.items()) if count < least]
     if few:
-        _warn(f"only {', '.join(few)}: label at least {least} of each class, and better ten")
+        text = "only {names}: label at least {least} of each class, and better ten"
+        yield fill(text, names=", ".join(few), least=least)
     contradiction = contradict_scale(measured.scale, measured.given)
     if contradiction:
-        _warn(contradiction)
-    for text in find_doubles(measured):
-        _warn(text)
+        yield contradiction
+    yield from find_doubles(measured)
     doubted = doubt_labels(measured.rows, held_out, classes)
     if doubted:
-        more = f" and {len(doubted) - NAMED} more" if len(doubted) > NAMED else ""
-        _warn(
-            f"labels that contradict the other cells: {', '.join(doubted[:NAMED])}{more}; look at "
-            "these again"
+        shown = doubted[:NAMED] + ["…"] * (len(doubted) > NAMED)
+        text = (
+            "{n} {n?label that contradicts|labels that contradict} the other cells: {names}; look "
+            "at {n?it|these} again"
         )
+        yield fill(text, n=len(doubted), names=", ".join(shown))
 
 
 def contradict_scale(scale: Scale, given: float | None) -> str:
@@ -142,9 +145,13 @@ def contradict_scale(scale: Scale, given: float | None) -> str:
         return ""
     if 1 / SCALE_RATIO <= scale.um_per_pixel / given <= SCALE_RATIO:
         return ""
-    return (
-        f"{scale.red_cells} red cells are {scale.diameter:.0f} pixels across, so that a pixel is "
-        f"{scale.um_per_pixel:.3f} micrometres wide and not {given:.3f}: check --um-per-pixel"
+    return fill(
+        "{n} red {n?cell is|cells are} {diameter} pixels across, so that a pixel is {width} "
+        "micrometres wide and not {given}: check --um-per-pixel",
+        n=scale.red_cells,
+        diameter=f"{scale.diameter:.0f}",
+        width=f"{scale.um_per_pixel:.3f}",
+        given=f"{given:.3f}",
     )
 
 
@@ -153,8 +160,9 @@ def find_doubles(measured: MeasuredCells) -> list[str]:
     groups: dict[str, list[ManifestRow]] = defaultdict(list)
     for row, digest in zip(measured.rows, measured.hashes, strict=True):
         groups[digest].append(row)
+    text = "the same image has several labels: {names}"
     return [
-        f"the same image has several labels: {', '.join(f'{r.path} ({r.label})' for r in group)}"
+        fill(text, names=", ".join(f"{row.path} ({row.label})" for row in group))
         for group in groups.values()
         if len({row.label for row in group}) > 1
     ]
@@ -170,7 +178,3 @@ def doubt_labels(rows: Sequence[ManifestRow], held_out: FloatArray, classes: Cla
         for n in surest
         if probabilities[n, best[n]] >= SURE and classes.index(rows[n].label) != best[n]
     ]
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, HemascopeWarning, stacklevel=4)

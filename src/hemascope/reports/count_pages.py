@@ -22,6 +22,7 @@ from hemascope.reports.render import render
 from hemascope.smear.compare import ClassComparison, Comparison
 from hemascope.smear.counted import ClassCount, DifferentialCount, NamedField, interval_of
 from hemascope.smear.reported import format_number
+from hemascope.wording import fill
 
 PLOT = 180  # pixels a side
 
@@ -162,7 +163,9 @@ def _percent(share: Interval | None, seen: bool) -> str:
 def _erythroblasts(count: DifferentialCount) -> str:
     found, cells = count.trusted_erythroblasts, count.erythroblasts.count
     text = _describe(found) if cells else _at_most(found)
-    return f"{cells} cells, {text}" if cells and text else f"not seen, {text}" if text else "–"
+    if not text:
+        return "–"
+    return fill("{n} {n?cell|cells}, {text}", n=cells, text=text) if cells else f"not seen, {text}"
 
 
 def _at_most(found: Interval | None) -> str:

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hemascope.escaping import escape_controls
 from hemascope.records import RESEARCH_USE_ONLY, Estimate, Proportion, Quartiles
+from hemascope.wording import fill
 
 
 def data_uri(data: bytes, kind: str) -> str:
@@ -49,16 +50,21 @@ def _escape_value(value: object) -> object:
     return escape_controls(value) if type(value) is str else value
 
 
-def render(template: str, **values: object) -> str:
-    """A template of this folder with its values; of a page, all text is escaped."""
-    is_page = template.endswith(".html.j2")
-    environment = Environment(
-        loader=PackageLoader("hemascope.reports"),
+def make_environment(package: str, is_page: bool = True) -> Environment:
+    """What reads the templates of a package; in a page, all text is escaped."""
+    return Environment(
+        loader=PackageLoader(package),
         autoescape=is_page,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_escape_value if is_page else None,
     )
+
+
+def render(template: str, **values: object) -> str:
+    """A template of this folder with its values; of a page, all text is escaped."""
+    environment = make_environment("hemascope.reports", template.endswith(".html.j2"))
     environment.filters |= {"percent": _percent, "number": _number, "quartiles": _quartiles}
+    environment.filters["fill"] = fill
     return environment.get_template(template).render(**values, notice=RESEARCH_USE_ONLY)

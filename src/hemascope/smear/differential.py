@@ -21,6 +21,7 @@ from hemascope.smear.shares import (
     subtypes_of,
 )
 from hemascope.smear.tally import SampleTally
+from hemascope.wording import fill
 
 UNLIKE_LIMIT = 0.1  # share of unlike cells above which a confusion of other cells says nothing
 
@@ -137,14 +138,21 @@ def _check(tally: SampleTally) -> None:
     fields = len(tally.per_field)
     if not fields:
         raise SampleError(
-            f"none of its {len(tally.unreadable)} fields could be read; {tally.unreadable[0]}"
+            fill(
+                "none of its {n} {n?field|fields} could be read; {why}",
+                n=len(tally.unreadable),
+                why=tally.unreadable[0],
+            )
             if tally.unreadable
             else "it has no fields"
         )
     if len(tally.empty_fields) == fields:
         raise SampleError(
-            f"no cell was found in its {fields} fields; they must be photographs of a stained "
-            "smear, in focus, on which white cells, red cells or platelets can be seen"
+            fill(
+                "no cell was found in its {n} {n?field|fields}; they must be photographs of a "
+                "stained smear, in focus, on which white cells, red cells or platelets can be seen",
+                n=fields,
+            )
         )
 
 
@@ -157,8 +165,13 @@ def _choose(tally: SampleTally, card: Card, corrected: bool) -> tuple[Trusted, s
     unlike, whole = len(tally.unlike), tally.whole_white
     if unlike > UNLIKE_LIMIT * whole:
         return "raw", (
-            f"{unlike} of {whole} white cells are unlike the cells on which the model's confusion "
-            f"was measured ({card.confusion.measured_on}), so that a correction by it may be wrong"
+            fill(
+                "{n} of {whole} white {whole?cell|cells} {n?is|are} unlike the cells on which the "
+                "model's confusion was measured ({place}), so that a correction by it may be wrong",
+                n=unlike,
+                whole=whole,
+                place=card.confusion.measured_on,
+            )
         )
     return "corrected", (
         "the white cells are like those on which the model's confusion was measured "

@@ -12,6 +12,7 @@ from hemascope.smear.reasons import AT_BORDER
 from hemascope.smear.tally import SampleTally
 from hemascope.uncertainty.image_quality import BLURRED
 from hemascope.uncertainty.model import NONE_LIKELY
+from hemascope.wording import fill
 
 FEW, TOO_FEW = 200, 100  # white cells; CLSI H20 counts 200, twice
 LEFT_SHIFT = 0.01  # share of immature granulocytes that healthy adults do not reach
@@ -43,9 +44,8 @@ def _about_cells(count: DifferentialCount, tally: SampleTally) -> Iterator[Flag]
         if share is None or not places or not counted.immature or row.part_of:
             continue
         if counted.names[0] == "blast":
-            yield Flag(
-                "blasts", f"{len(places)} cells were named blasts; look at each of them", places
-            )
+            text = "{n} {n?cell was|cells were} named {n?blast|blasts}; look at {n?it|each of them}"
+            yield Flag("blasts", fill(text, n=len(places)), places)
         elif share.low > LEFT_SHIFT:
             yield Flag("left shift", _describe_shift(row, share), places)
     for row in count.classes:
@@ -65,12 +65,11 @@ def _about_cells(count: DifferentialCount, tally: SampleTally) -> Iterator[Flag]
     )
     per_100 = count.trusted_erythroblasts
     if seen and per_100 is not None:
-        yield Flag(
-            "erythroblasts",
-            f"{len(seen)} erythroblasts were named: {per_100.value:.1f} per 100 white cells "
-            f"({per_100.low:.1f} – {per_100.high:.1f})",
-            seen,
+        text = (
+            "{n} {n?erythroblast was|erythroblasts were} named: {value} per 100 white cells "
+            "({low} – {high})"
         )
+        yield Flag("erythroblasts", fill(text, n=len(seen), **_in_words(per_100)), seen)
 
 
 def _places_of(row: ClassCount, tally: SampleTally) -> tuple[CellPlace, ...]:
@@ -85,10 +84,13 @@ def _places_of(row: ClassCount, tally: SampleTally) -> tuple[CellPlace, ...]:
 
 
 def _describe_shift(row: ClassCount, share: Interval) -> str:
-    return (
-        f"{100 * share.value:.1f} % {row.title} ({100 * share.low:.1f} – {100 * share.high:.1f}), "
-        "more than in healthy adults"
-    )
+    percent = Interval(100 * share.value, 100 * share.low, 100 * share.high)
+    text = "{value} % {title} ({low} – {high}), more than in healthy adults"
+    return fill(text, title=row.title, **_in_words(percent))
+
+
+def _in_words(found: Interval) -> dict[str, str]:
+    return {name: f"{getattr(found, name):.1f}" for name in ("value", "low", "high")}
 
 
 def _about_unlike_cells(tally: SampleTally) -> Iterator[Flag]:
@@ -96,27 +98,24 @@ def _about_unlike_cells(tally: SampleTally) -> Iterator[Flag]:
     unlike = tuple(tally.unlike)
     none_likely = tuple(tally.unidentified.get(NONE_LIKELY, ()))
     if unlike and 2 * len(unlike) > tally.whole_white:
-        yield Flag(
-            "another laboratory",
-            f"{len(unlike)} of {tally.whole_white} white cells are unlike the training cells, as "
-            "is usual for another microscope or stain: 'hemascope adapt' fits the model to ten "
-            "labelled cells per class",
-            unlike,
+        text = (
+            "{n} of {whole} white {whole?cell|cells} {n?is|are} unlike the training cells, as is "
+            "usual for another microscope or stain: 'hemascope adapt' fits the model to ten "
+            "labelled cells per class"
         )
+        values = {"n": len(unlike), "whole": tally.whole_white}
+        yield Flag("another laboratory", fill(text, **values), unlike)
     elif unlike:
-        yield Flag(
-            "like none of the classes",
-            f"{len(unlike)} cells are unlike the training cells; they may be blasts, atypical "
-            "cells or artefacts",
-            unlike,
+        text = (
+            "{n} {n?cell is|cells are} unlike the training cells, and may be {n?a blast|blasts}, "
+            "{n?an atypical cell or an artefact|atypical cells or artefacts}"
         )
+        yield Flag("like none of the classes", fill(text, n=len(unlike)), unlike)
     if none_likely:
-        yield Flag(
-            "no class likely",
-            f"of {len(none_likely)} cells no class is likely enough; immature cells are often "
-            "among them",
-            none_likely,
+        text = (
+            "of {n} {n?cell|cells} no class is likely enough; immature cells are often among such"
         )
+        yield Flag("no class likely", fill(text, n=len(none_likely)), none_likely)
 
 
 def _about_unidentified(count: DifferentialCount, tally: SampleTally, card: Card) -> Iterator[Flag]:
@@ -125,33 +124,36 @@ def _about_unidentified(count: DifferentialCount, tally: SampleTally, card: Card
     )
     whole = tally.whole_white
     if len(without) > UNIDENTIFIED * whole:
-        yield Flag(
-            "many unidentified",
-            f"{len(without)} of {whole} white cells that are whole have no name "
-            f"({100 * len(without) / whole:.0f} %); the shares are of the others",
-            without,
+        text = (
+            "{n} of {whole} white {whole?cell that is|cells that are} whole {n?has|have} no name "
+            "({percent} %); the shares are of the others"
         )
+        percent = f"{100 * len(without) / whole:.0f}"
+        words = fill(text, n=len(without), whole=whole, percent=percent)
+        yield Flag("many unidentified", words, without)
     if card.uncertainty is None:
         yield Flag(
             "not calibrated",
-            "the model is not calibrated: no cell is left out for being uncertain or unlike the "
-            "training cells",
+            fill(
+                "the model is not calibrated: no cell is left out for being uncertain or unlike "
+                "the training cells"
+            ),
         )
     if tally.unlike_named:
-        yield Flag(
-            UNLIKE_COUNTED,
-            f"{tally.unlike_named} of the counted cells are unlike the training cells; they are "
-            "counted because --count-unlike asks for it",
+        text = (
+            "{n} of the counted cells {n?is|are} unlike the training cells; such cells are counted "
+            "because --count-unlike asks for it"
         )
+        yield Flag(UNLIKE_COUNTED, fill(text, n=tally.unlike_named))
     for row in count.classes:
         share, weighted = interval_of(row.share), _weighted_share(row, count, tally)
         if share is not None and weighted is not None and not share.low <= weighted <= share.high:
-            yield Flag(
-                "cut off by size",
-                f"larger cells are cut off at a border more often: allowing for this, {row.title} "
-                f"would be {100 * weighted:.1f} % instead of {100 * share.value:.1f} %; use larger "
-                "fields",
+            text = (
+                "larger cells are cut off at a border more often: allowing for this, {title} would "
+                "be {weighted} % instead of {share} %; use larger fields"
             )
+            values = {"weighted": f"{100 * weighted:.1f}", "share": f"{100 * share.value:.1f}"}
+            yield Flag("cut off by size", fill(text, title=row.title, **values))
 
 
 def _weighted_share(row: ClassCount, count: DifferentialCount, tally: SampleTally) -> float | None:
@@ -163,11 +165,11 @@ def _weighted_share(row: ClassCount, count: DifferentialCount, tally: SampleTall
 def _about_numbers(count: DifferentialCount) -> Iterator[Flag]:
     if count.white < FEW:
         least = TOO_FEW if count.white < TOO_FEW else FEW
-        yield Flag(
-            "few cells",
-            f"{count.white} white cells were counted, fewer than {least}; the intervals are wide, "
-            "and rare cells may not be seen",
+        text = (
+            "{n} white {n?cell was|cells were} counted, fewer than {least}; the intervals are "
+            "wide, and rare cells may not be seen"
         )
+        yield Flag("few cells", fill(text, n=count.white, least=least))
 
 
 def _about_correction(count: DifferentialCount, card: Card) -> Iterator[Flag]:
@@ -185,13 +187,13 @@ def _about_correction(count: DifferentialCount, card: Card) -> Iterator[Flag]:
         sum(row) + lost
         for row, lost in zip(card.confusion.counts, card.confusion.unidentified, strict=True)
     ]
-    yield Flag(
-        "confusion hardly known",
-        f"how the model confuses the classes was measured on as few as "
-        f"{min(n for n in labelled if n)} cells of a class, so that the corrected shares are far "
-        f"less certain than the count ({', '.join(widened)}); label more cells, and adapt or "
-        "calibrate the model with them",
+    text = (
+        "how the model confuses the classes was measured on as few as {n} {n?cell|cells} of a "
+        "class, so that the corrected shares are far less certain than the count ({titles}); label "
+        "more cells, and adapt or calibrate the model with them"
     )
+    least = min(n for n in labelled if n)
+    yield Flag("confusion hardly known", fill(text, n=least, titles=", ".join(widened)))
 
 
 def _about_fields(count: DifferentialCount, tally: SampleTally) -> Iterator[Flag]:
@@ -201,30 +203,28 @@ def _about_fields(count: DifferentialCount, tally: SampleTally) -> Iterator[Flag
             for place in tally.unidentified.get(BLURRED, ())
             if place.path in set(tally.blurred_fields)
         )
-        yield Flag(
-            "out of focus",
-            f"{_some(tally.blurred_fields)} out of focus: most of their white cells are blurred",
-            places,
-        )
+        text = "{fields} out of focus: most white cells there are blurred"
+        yield Flag("out of focus", fill(text, fields=_some(tally.blurred_fields)), places)
     if count.scale_source == "not found":
         yield Flag(
             "scale not found",
-            "too few red cells tell how wide a pixel is, so that no white cell is named; give "
-            "--um-per-pixel",
+            fill(
+                "too few red cells tell how wide a pixel is, so that no white cell is named; give "
+                "--um-per-pixel"
+            ),
         )
     elif tally.without_scale and count.scale_source == "red cells":
-        yield Flag(
-            "scale not found",
-            f"the red cells of {_some(tally.without_scale)} do not tell the scale; that of the "
-            "other fields was used",
-        )
+        text = "the red cells of {fields} do not tell the scale; that of the other fields was used"
+        yield Flag("scale not found", fill(text, fields=_some(tally.without_scale)))
     if tally.empty_fields:
-        yield Flag("empty fields", f"no cell was found in {_some(tally.empty_fields)}")
+        text = "no cell was found in {fields}"
+        yield Flag("empty fields", fill(text, fields=_some(tally.empty_fields)))
     if count.unreadable:
-        yield Flag("damaged files", f"{len(count.unreadable)} fields could not be read")
+        text = "{n} {n?field|fields} could not be read"
+        yield Flag("damaged files", fill(text, n=len(count.unreadable)))
 
 
 def _some(paths: list[str]) -> str:
     """Such as "3 of the fields (a.png, b.png, …)"."""
     rest = ", …" if len(paths) > 3 else ""
-    return f"{len(paths)} of the fields ({', '.join(paths[:3])}{rest})"
+    return fill("{n} of the fields ({names})", n=len(paths), names=", ".join(paths[:3]) + rest)

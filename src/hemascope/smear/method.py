@@ -5,8 +5,9 @@ from __future__ import annotations
 from hemascope.bundle.card import Card
 from hemascope.smear.counted import DifferentialCount
 from hemascope.smear.flags import UNLIKE_COUNTED
+from hemascope.wording import fill
 
-UNSIGNED = "Nobody has signed this count."
+UNSIGNED = fill("Nobody has signed this count.")
 DIGITS = 16  # of a SHA-256 that are shown
 
 
@@ -16,13 +17,18 @@ def describe_method(count: DifferentialCount, card: Card) -> str:
         [
             _describe_search(count),
             _describe_scale(count),
-            "Cells that touch the left or upper border of a field count as its neighbour's.",
+            fill("Cells that touch the left or upper border of a field count as its neighbour's."),
             *_describe_names(count, card),
-            f"The {count.white} white cells are the denominator; erythroblasts and platelets are "
-            "not among them.",
-            "Intervals are exact 95 % binomial intervals (Clopper and Pearson); the corrected "
-            "shares allow for the model's confusion of the classes, and their intervals for how "
-            "exactly it is known.",
+            fill(
+                "The denominator is {n} white {n?cell|cells}; erythroblasts and platelets are not "
+                "in it.",
+                n=count.white,
+            ),
+            fill(
+                "Intervals are exact 95 % binomial intervals (Clopper and Pearson); the corrected "
+                "shares allow for the model's confusion of the classes, and their intervals for "
+                "how exactly it is known."
+            ),
             *_describe_total(count),
             UNSIGNED,
         ]
@@ -31,35 +37,50 @@ def describe_method(count: DifferentialCount, card: Card) -> str:
 
 def _describe_search(count: DifferentialCount) -> str:
     locator = count.provenance["locator_sha256"][:DIGITS]
-    by = f" by a network (SHA-256 {locator}…)" if locator else ""
-    return f"{count.fields} fields were searched for cells{by}."
+    if not locator:
+        return fill("{n} {n?field was|fields were} searched for cells.", n=count.fields)
+    return fill(
+        "{n} {n?field was|fields were} searched for cells by a network (SHA-256 {sha256}…).",
+        n=count.fields,
+        sha256=locator,
+    )
 
 
 def _describe_scale(count: DifferentialCount) -> str:
     if count.um_per_pixel is None:
-        return "The scale is not known, as the red cells do not tell it."
+        return fill("The scale is not known, as the red cells do not tell it.")
     red = count.scale.n if count.scale is not None else 0
-    how = "as given"
-    if count.scale_source == "red cells":
-        how = f"by {red} red cells, taken to be 7.2 µm wide"
-    return f"The scale is {count.um_per_pixel:.4g} µm per pixel, {how}."
+    width = f"{count.um_per_pixel:.4g}"
+    if count.scale_source != "red cells":
+        return fill("The scale is {width} µm per pixel, as given.", width=width)
+    return fill(
+        "The scale is {width} µm per pixel, by {n} red {n?cell|cells}, taken to be 7.2 µm wide.",
+        width=width,
+        n=red,
+    )
 
 
 def _describe_names(count: DifferentialCount, card: Card) -> list[str]:
     named, without = count.white + count.erythroblasts.count, sum(count.unidentified.values())
     sentences = [
-        f"{named} nucleated cells were named by the model {card.name} (SHA-256 "
-        f"{card.model_sha256[:DIGITS]}…); {without} more were not, and are in no percentage."
+        fill(
+            "{n} nucleated {n?cell was|cells were} named by the model {name} (SHA-256 {sha256}…); "
+            "{without} more {without?was|were} not, and {without?is|are} in no percentage.",
+            n=named,
+            name=card.name,
+            sha256=card.model_sha256[:DIGITS],
+            without=without,
+        )
     ]
     if any(flag.name == UNLIKE_COUNTED for flag in count.flags):
-        sentences.append("Cells unlike the training cells were named by its fallback model.")
+        sentences.append(fill("Cells unlike the training cells were named by its fallback model."))
     if card.morphology is not None and card.morphology.subtypes:
         told = {value for layer in card.morphology.subtypes for value in layer.values}
         rows = [row for row in count.classes if row.name in told and row.part_of]
         sentences.append(
-            "The corrected shares of subtypes allow for how the model confuses them, too."
+            fill("The corrected shares of subtypes allow for how the model confuses them, too.")
             if any(row.corrected is not None for row in rows)
-            else "Subtypes are shares as counted, which no confusion is allowed for in."
+            else fill("Subtypes are shares as counted, which no confusion is allowed for in.")
         )
     return sentences
 
@@ -67,4 +88,5 @@ def _describe_names(count: DifferentialCount, card: Card) -> list[str]:
 def _describe_total(count: DifferentialCount) -> list[str]:
     if count.white_cell_count is None:
         return []
-    return [f"Numbers per litre are from the total of {count.white_cell_count:g}·10⁹/L."]
+    total = f"{count.white_cell_count:g}"
+    return [fill("Numbers per litre are from the total of {total}·10⁹/L.", total=total)]

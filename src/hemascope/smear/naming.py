@@ -22,6 +22,7 @@ from hemascope.preprocess import UM_PER_PIXEL, View
 from hemascope.smear.counted import NamedCell, NamedField
 from hemascope.smear.records import LocatedCell, LocatedField, Scale
 from hemascope.smear.samples import Sample
+from hemascope.wording import fill
 
 PROBED = 12  # fields of a sample, which say what its scale is, and whether they are fields
 NEARLY = 1.1  # times as wide a pixel; what was found at such a scale need not be found again
@@ -74,7 +75,8 @@ def probe_sample(sample: Sample, locator: FieldLocator, um_per_pixel: float | No
         except ImageError as error:
             reasons.append(f"{path}: {error}")
     if len(reasons) == len(sample.paths):
-        return Probe(refused=f"none of its {len(reasons)} fields could be read; {reasons[0]}")
+        text = "none of its {n} {n?field|fields} could be read; {why}"
+        return Probe(refused=fill(text, n=len(reasons), why=reasons[0]))
     if looks_single(list(located.values())):
         return Probe(refused=SINGLE_CELLS)
     try:

@@ -9,9 +9,15 @@ from typing import Literal, TypeAlias
 from hemascope.classes import LoincCode, find_counted_class
 from hemascope.records import Interval, Proportion
 from hemascope.smear.counted import ClassCount, DifferentialCount, interval_of
+from hemascope.wording import fill
 
 PER_VOLUME = "10*9/L"  # in UCUM
 PER_100 = "/100{WBCs}"
+INTERVALS = {
+    "%": "95 % interval {low} – {high} %",
+    PER_VOLUME: "95 % interval {low} – {high}·10⁹/L",
+    PER_100: "95 % interval {low} – {high} per 100 white cells",
+}
 REVIEWED = "Image analysis of stained smear photographs (Hemascope)"
 ReportStatus: TypeAlias = Literal["preliminary", "final", "amended"]
 """Preliminary until somebody signs; amended where what was signed has changed since."""
@@ -46,17 +52,19 @@ class Reported:
 
     def describe(self) -> str:
         """Where the value is from, in words."""
-        unit = {"%": " %", PER_VOLUME: "·10⁹/L", PER_100: " per 100 white cells"}[self.unit]
         low, high = format_number(self.value.low), format_number(self.value.high)
-        text = f"95 % interval {low} – {high}{unit}"
+        parts = [fill("not seen")] if self.at_most else []
+        parts.append(fill(INTERVALS[self.unit], low=low, high=high))
         if self.counted is not None:
-            text += f"; {self.counted.successes} of {self.counted.n} cells"
+            n, successes = self.counted.n, self.counted.successes
+            parts.append(fill("{successes} of {n} {n?cell|cells}", successes=successes, n=n))
         if self.raw is not None:
-            text += (
-                f"; corrected for the model's confusion, as counted {format_number(self.raw.value)}"
-                f" ({format_number(self.raw.low)} – {format_number(self.raw.high)})"
-            )
-        return f"not seen; {text}" if self.at_most else text
+            raw = {
+                name: format_number(getattr(self.raw, name)) for name in ("value", "low", "high")
+            }
+            text = "corrected for the model's confusion, as counted {value} ({low} – {high})"
+            parts.append(fill(text, **raw))
+        return "; ".join(parts)
 
 
 def format_number(value: float) -> str:

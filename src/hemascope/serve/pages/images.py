@@ -56,7 +56,10 @@ def show_probabilities(call: Call) -> Response:
     known = made.probabilities.items() if made else ()
     likely = sorted(known, key=lambda item: -item[1])[:MOST_LIKELY]
     shares = [(call.texts.label(name), share) for name, share in likely]
-    content = {"likely": shares, "looks": "" if made is None else describe_cell(made)}
+    content = {
+        "likely": shares,
+        "looks": call.texts.looks("" if made is None else describe_cell(made)),
+    }
     return Response(msgspec.json.encode(content), headers=FOR_EVER, media_type="application/json")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from hemascope.arrays import BoolArray
 from hemascope.bundle.bundle import read_bundle, write_bundle
 from hemascope.data.manifest import Manifest
 from hemascope.data.open_manifest import open_manifest
-from hemascope.errors import HemascopeError, HemascopeWarning
+from hemascope.errors import HemascopeError
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
 from hemascope.post_training.adapt import adapt
@@ -40,7 +39,7 @@ from hemascope.serve.store.review import ConflictError
 from hemascope.serve.store.samples import list_images
 from hemascope.serve.store.signed_labels import MANIFEST, export_labels
 
-LONGEST = 1000  # characters of warnings that are kept
+LONGEST = 1000  # characters of doubts that are kept
 logger = logging.getLogger("hemascope.serve")
 
 
@@ -89,12 +88,13 @@ class Learning:
         try:
             with TemporaryDirectory(prefix="hemascope-learn-") as folder:
                 manifest = self._export(Path(folder), chosen)
-                with warnings.catch_warnings(record=True) as warned:
-                    warnings.simplefilter("always", HemascopeWarning)
-                    made = adapt(self.classifier.bundle, manifest, name, self._advance)
+                doubts: list[str] = []
+                made = adapt(
+                    self.classifier.bundle, manifest, name, self._advance, doubts=doubts.append
+                )
                 write_bundle(made, folder_of(self.store, bundle_id))
-            doubts = "; ".join(str(warning.message) for warning in warned)[:LONGEST]
-            finish_bundle(self.store, bundle_id, len(manifest.rows), doubts)
+            said = "\n".join(doubts)[:LONGEST]
+            finish_bundle(self.store, bundle_id, len(manifest.rows), said)
             self._compare(bundle_id)
         except HemascopeError as error:
             fail_bundle(self.store, bundle_id, str(error))

@@ -5,25 +5,18 @@ from __future__ import annotations
 from functools import cache
 
 import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
-from hemascope.escaping import escape_controls
+from hemascope.reports.render import make_environment
 from hemascope.serve.pages.texts import Texts
 from hemascope.serve.store import audit
 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("hemascope.serve.pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: escape_controls(value) if type(value) is str else value,
-    )
+    environment = make_environment("hemascope.serve.pages")
     environment.filters |= {"json_text": json_text, "moment": audit.shown}
     return environment
 

@@ -33,7 +33,7 @@ from hemascope.smear.hl7 import to_hl7
 from hemascope.smear.reported import PER_100, PER_VOLUME, ReportStatus, report_quantities
 
 UNSAFE = re.compile(r"[^A-Za-z0-9.-]+")
-UNITS = {"%": " %", PER_VOLUME: "·10⁹/L", PER_100: " per 100 white cells"}
+UNITS = {"%": "%", PER_VOLUME: "·10⁹/L", PER_100: "per 100 white cells"}
 STATIC = Path(__file__).parent / "static"
 PDF = "report.pdf"
 WRITTEN = ("count.json", "count.csv", "count.fhir.json", "count.hl7")
@@ -82,8 +82,15 @@ def print_report(call: Call) -> Response:
 
 def _shown(call: Call) -> dict[str, Any]:
     sample, count, status, signatures = _report(call)
+    texts = call.texts
     quantities = [
-        (found.name, UNITS[found.unit], f"{found.number:.1f}", found.describe(), found.at_most)
+        (
+            texts.say(found.name),
+            texts.known("unit", UNITS[found.unit]),
+            f"{found.number:.1f}",
+            "; ".join(map(texts.say, found.describe().split("; "))),
+            found.at_most,
+        )
         for found in report_quantities(count)
     ]
     return {

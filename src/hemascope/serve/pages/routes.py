@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -17,7 +19,8 @@ from hemascope.serve.pages import (
     reports,
     samples,
 )
-from hemascope.serve.pages.access import Handler, changing, reading
+from hemascope.serve.pages.access import Endpoint, Handler, changing, reading
+from hemascope.serve.pages.refusals import speaking
 from hemascope.serve.pages.station import Station
 from hemascope.serve.store.people import Role
 
@@ -26,18 +29,21 @@ def make_pages(station: Station, limits: Settings) -> list[BaseRoute]:
     """The routes. Looking needs a viewer, changing a technologist, and amending a reviewer."""
     return [
         Mount("/static", StaticFiles(directory=reports.STATIC), name="static"),
-        Route("/login", people.make_show_log_in(station), methods=["GET"]),
-        Route("/login", people.make_log_in(station), methods=["POST"]),
-        Route("/samples/upload", samples.make_upload(station, limits), methods=["POST"]),
         *(
-            Route(path, reading(station, handler, role), methods=["GET"])
-            for path, handler, role in SHOWN
-        ),
-        *(
-            Route(path, changing(station, handler, role), methods=["POST"])
-            for path, handler, role in CHANGED
+            Route(path, speaking(station, endpoint), methods=[method])
+            for path, method, endpoint in _endpoints(station, limits)
         ),
     ]
+
+
+def _endpoints(station: Station, limits: Settings) -> Iterator[tuple[str, str, Endpoint]]:
+    yield "/login", "GET", people.make_show_log_in(station)
+    yield "/login", "POST", people.make_log_in(station)
+    yield "/samples/upload", "POST", samples.make_upload(station, limits)
+    for path, handler, role in SHOWN:
+        yield path, "GET", reading(station, handler, role)
+    for path, handler, role in CHANGED:
+        yield path, "POST", changing(station, handler, role)
 
 
 SAMPLE, FIELD = "/samples/{id}", "/samples/{id}/fields/{number:int}"

@@ -11,7 +11,9 @@ from typing import Literal, TypeAlias, get_args
 
 from hemascope.classes import find_counted_class
 from hemascope.records import RESEARCH_USE_ONLY
+from hemascope.serve.pages.sentences import Sentences, read_sentences
 from hemascope.serve.store.labels import OUTSIDE, UNIDENTIFIED
+from hemascope.wording import fill
 
 FOLDER = Path(__file__).parent / "texts"
 Language: TypeAlias = Literal["en", "de"]
@@ -27,7 +29,17 @@ class Texts:
 
     def __call__(self, key: str, **values: object) -> str:
         """The text of a key, with values in its places. Raises KeyError for an unknown key."""
-        return self.texts[key].format(**values)
+        return fill(self.texts[key], **values)
+
+    def say(self, text: str) -> str:
+        """What the rest of the package says in English; what is not known here stays English."""
+        return text if self.language == "en" else _sentences(self.language).translate(text)
+
+    def looks(self, text: str) -> str:
+        """What a cell looks like: a subtype, and phrases."""
+        return ": ".join(
+            ", ".join(map(self.say, part.split(", "))) for part in text.split(": ") if part
+        )
 
     def known(self, kind: str, word: str) -> str:
         """The translation of a word of some kind, or else the word: states, roles, reasons."""
@@ -59,6 +71,11 @@ def read_texts(language: Language) -> Texts:
     for name in dict.fromkeys(("en", language)):
         found |= json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return Texts(language, found)
+
+
+@cache
+def _sentences(language: Language) -> Sentences:
+    return read_sentences(read_texts(language).texts)
 
 
 def choose_language(accepted: str) -> Language:

@@ -16,6 +16,7 @@ from hemascope.smear.counted import ClassCount, DifferentialCount, NamedCell, Na
 from hemascope.smear.differential import CountOptions, count_sample
 from hemascope.smear.method import UNSIGNED
 from hemascope.smear.shares import count_classes, nucleated_of
+from hemascope.wording import fill
 
 ACKNOWLEDGED = "left without a name by a person"
 REVIEWED_SHARES = "a person has reviewed the cells"
@@ -56,27 +57,33 @@ def _describe_subtypes(count: DifferentialCount, card: Card) -> list[str]:
         seen.get(layer.name, 0) - sum(seen.get(name, 0) for name in layer.values)
         for layer in layers
     )
-    return [
-        "Subtypes are the model's, of cells whose class no person changed; "
-        f"{without} cells of classes with subtypes have none."
-    ]
+    text = (
+        "Subtypes are the model's, of cells whose class no person changed; {n} {n?cell|cells} of "
+        "classes with subtypes {n?has|have} none."
+    )
+    return [fill(text, n=without)]
 
 
 def describe_review(cells: Sequence[ReviewedCell]) -> str:
-    """Who reviewed cells and when, and how much they changed, in a sentence."""
+    """Who reviewed cells and when, and how much they changed."""
     by_person = [cell for cell in cells if cell.label]
     names = {cell.labelled_by for cell in by_person} | {cell.added_by for cell in cells}
     moments = sorted(cell.labelled_at for cell in by_person if cell.labelled_at)
-    when = f" until {audit.shown(moments[-1])}" if moments else ""
     changed = sum(
         cell.label not in ("", effective(cell.machine, cell.reason, "")) for cell in cells
     )
     added = sum(bool(cell.added_by) for cell in cells)
-    more = f", and added {added} that it had missed" if added else ""
-    return (
-        f"Reviewed by {', '.join(sorted(names - {''}))}{when}: of {len(cells)} cells, people gave "
-        f"{changed} another label than the model{more}."
-    )
+    name = ", ".join(sorted(names - {""}))
+    sentences = [fill("Reviewed by {name}.", name=name)]
+    if moments:
+        when = audit.shown(moments[-1])
+        sentences = [fill("Reviewed by {name} until {when}.", name=name, when=when)]
+    text = "Of {n} {n?cell|cells}, people gave {changed} another label than the model."
+    sentences.append(fill(text, n=len(cells), changed=changed))
+    if added:
+        text = "They added {n} {n?cell|cells} that the model had missed."
+        sentences.append(fill(text, n=added))
+    return " ".join(sentences)
 
 
 def live_classes(cells: Iterable[ReviewedCell], card: Card) -> tuple[ClassCount, ...]:

@@ -22,6 +22,7 @@ from hemascope.serve.store.schema import samples, signatures
 from hemascope.smear.counted import DifferentialCount
 from hemascope.smear.method import UNSIGNED
 from hemascope.smear.reported import ReportStatus
+from hemascope.wording import fill
 
 Meaning: TypeAlias = Literal["technologist", "reviewer"]
 LONGEST_REASON = 500  # characters
@@ -46,10 +47,17 @@ class Signature:
     count: DifferentialCount
 
     def describe(self) -> str:
-        """In a sentence."""
-        why = f" Amended: {self.reason}" if self.reason else ""
-        who = f"Reviewed and signed by {self.name} as {self.meaning}"
-        return f"{who}, {audit.shown(self.signed)}, version {self.version}.{why}"
+        """In words."""
+        said = fill(
+            "Reviewed and signed by {name} as {meaning}, {when}, version {version}.",
+            name=self.name,
+            meaning=self.meaning,
+            when=audit.shown(self.signed),
+            version=self.version,
+        )
+        if not self.reason:
+            return said
+        return f"{said} {fill('Amended: {reason}.', reason=self.reason.rstrip('.'))}"
 
     @property
     def status(self) -> ReportStatus:
@@ -207,7 +215,11 @@ def _check_identified(cells: Sequence[ReviewedCell]) -> None:
     unclear = sum(cell.counts_as == UNIDENTIFIED and not cell.label for cell in cells)
     if unclear:
         raise RefusedError(
-            f"{unclear} cells are unidentified; name them, or label them as unidentified yourself"
+            fill(
+                "{n} {n?cell is|cells are} unidentified; name {n?it|them}, or label {n?it|them} as "
+                "unidentified yourself",
+                n=unclear,
+            )
         )
 
 
