@@ -13,6 +13,8 @@ from hemascope.arrays import AnyIntArray, BoolArray, FloatArray
 
 FALSE_ALARMS = 0.01  # share of batches without a change that are said to have one
 PERMUTATIONS = 4999
+NORMAL = 1.4826  # a normal distribution's standard deviation over its median absolute deviation
+FARTHEST = 4.0  # standard deviations from its group's median beyond which an image counts no more
 FALLING, RISING = (
     ("darker", "more blue", "more weakly stained", "less sharp", "more weakly stained"),
     ("lighter", "more yellow", "more strongly stained", "sharper", "more strongly stained"),
@@ -24,7 +26,8 @@ class Drift:
     """Whether images differ from earlier ones of the same laboratory.
 
     `p_value` is the share of random divisions of all images that differ as much in any measure.
-    `shifts` are the differences of the measures, in standard deviations of the images of a group,
+    `shifts` are the differences of the measures, in standard deviations of the images of a group
+    as their median absolute deviation tells it, so that a few odd images do not count for more,
     and `changes` says in words which of them are beyond chance.
     """
 
@@ -53,8 +56,9 @@ def detect_drift(
     values = np.concatenate([before[old, :common], after[new, :common]])
     strata = np.concatenate([groups[old], after_groups[new]])
     is_new = np.repeat([False, True], [int(old.sum()), int(new.sum())])
-    residuals = values - _group_means(values, strata)
-    scaled = residuals / np.maximum(residuals.std(axis=0), 1e-9)
+    residuals = values - _group_medians(values, strata)
+    spread = NORMAL * np.median(np.abs(residuals), axis=0)
+    scaled = np.clip(residuals / np.maximum(spread, 1e-9), -FARTHEST, FARTHEST)
     observed = (_contrasts(strata, is_new[None]) @ scaled)[0]
     most = np.abs(_contrasts(strata, _shuffle(strata, is_new)) @ scaled).max(axis=1)
     reached = np.array([(most >= abs(value) - 1e-12).sum() for value in observed])
@@ -70,11 +74,11 @@ def detect_drift(
     )
 
 
-def _group_means(values: FloatArray, strata: AnyIntArray) -> FloatArray:
-    means = np.empty_like(values)
+def _group_medians(values: FloatArray, strata: AnyIntArray) -> FloatArray:
+    medians = np.empty_like(values)
     for group in np.unique(strata):
-        means[strata == group] = values[strata == group].mean(axis=0)
-    return means
+        medians[strata == group] = np.median(values[strata == group], axis=0)
+    return medians
 
 
 def _contrasts(strata: AnyIntArray, is_new: BoolArray) -> FloatArray:
