@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -172,6 +172,65 @@ def test_a_sample_is_corrected_and_signed_by_keyboard_alone(
     page.get_by_text("Final, version 1.").wait_for()
     with station.store.reading() as connection:
         assert audit.verify(connection).problems == ()
+
+
+def test_the_whole_way_from_import_through_thirty_corrections_to_an_amended_report(
+    chromium: Any, address: str, station: Station, tmp_path: Path
+) -> None:
+    page = open_sample(chromium, address, "Ada")
+    draw_sample(tmp_path / "large", cast(KnownLocator, station.counting.locator), 18)
+    packed = shutil.make_archive(str(tmp_path / "large"), "zip", tmp_path / "large")
+    page.goto(f"{address}/")
+    upload = page.locator("#upload")
+    upload.get_by_label("Sample").fill("slide 19")
+    upload.get_by_label("Image, or zip of images").set_input_files(packed)
+    upload.get_by_role("button", name="Upload").click()
+    page.get_by_role("link", name="slide 19", exact=True).wait_for()  # as it is located and named
+    page.get_by_role("link", name="slide 19", exact=True).click()
+    page.locator(".cell[title]").first.wait_for()
+
+    ids = [cell.get_attribute("data-id") for cell in page.locator(".cell").all()]
+    assert len(ids) >= 30
+    for number, cell in enumerate(ids[:30], start=1):
+        page.locator(f'.cell[data-id="{cell}"]').click()
+        page.keyboard.press("1")  # the first class
+        wait_for_corrected(page, number)
+    page.get_by_role("button", name="Undo").click()
+    wait_for_corrected(page, 29)
+    page.get_by_role("button", name="Redo").click()
+    wait_for_corrected(page, 30)
+    assert number_in(page, "basophil") >= 30
+    if number_in(page, "unidentified"):
+        page.locator('[data-group="unidentified"] .cell').first.click(button="right")
+        page.locator("#from-here").click()
+        page.keyboard.press("1")
+        wait_for_number(page, "unidentified", 0)
+
+    sign_here(page)
+    page.get_by_label("Reason").fill("a smudge was counted")
+    page.keyboard.press("Enter")
+    page.locator('[data-state="being amended"]').wait_for()
+    page.locator(f'.cell[data-id="{ids[0]}"]').click()
+    page.keyboard.press("2")
+    wait_for_number(page, "eosinophil", 1)
+    sign_here(page)
+    page.get_by_role("link", name="Report").click()
+    page.get_by_text("Amended, version 2.").wait_for()
+    page.get_by_text("Amended: a smudge was counted.").first.wait_for()
+    with station.store.reading() as connection:
+        assert audit.verify(connection).problems == ()
+
+
+def wait_for_corrected(page: Any, number: int) -> None:
+    page.wait_for_function(
+        "n => document.querySelectorAll('.cell.corrected').length === n", arg=number
+    )
+
+
+def sign_here(page: Any) -> None:
+    page.locator('input[type="password"]').fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.get_by_label("Reason").wait_for()  # to amend, as it is signed
 
 
 def test_cells_are_moved_by_mouse(chromium: Any, address: str) -> None:

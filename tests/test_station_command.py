@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import re
+import resource
 import shutil
+import socket
 import sqlite3
+import subprocess
+import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from hemascope import Classifier
@@ -212,3 +221,44 @@ def test_the_station_starts_with_the_bundle_that_was_chosen(folder: Path) -> Non
     assert _choose_bundle(None, store) == chosen
     given = Path("another")
     assert _choose_bundle(given, store) == given
+
+
+@pytest.mark.slow
+def test_the_demo_is_ready_for_review_within_ten_seconds() -> None:
+    """Of processor time, as others may be at work on the machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "hemascope", "serve", "--demo", "--port", str(port)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as station:
+        try:
+            assert station.stdout is not None
+            said = iter(station.stdout.readline, "")
+            password = next(line for line in said if "password" in line).split()[-1]
+            next(line for line in said if "listening" in line)
+            look_for_sample(f"http://127.0.0.1:{port}", password)
+        finally:
+            station.terminate()
+            station.wait(30)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+
+
+def look_for_sample(address: str, password: str) -> None:
+    """Logs in, and waits until a sample can be reviewed."""
+    with httpx2.Client(base_url=address, follow_redirects=True) as client:
+        for _ in range(600):
+            with contextlib.suppress(httpx2.TransportError):
+                client.post("/login", data={"name": DEMO, "password": password})
+                break
+            time.sleep(0.1)
+        for _ in range(600):
+            page = client.get("/").text
+            if "/samples/" in page and "data-importing" not in page:
+                break
+            time.sleep(0.1)
+        found = re.search(r'href="(/samples/[^"/]+)"', page)
+        assert found
+        assert client.get(found[1]).text.count('data-id="') > 10

@@ -12,7 +12,7 @@ from hemascope.serve.store.database import Store
 from hemascope.serve.store.people import User, add_user
 from hemascope.serve.store.samples import NewField, add_sample
 
-DEMO, FIELDS = "demo", 2
+DEMO, FIELDS = "demo", 3
 
 
 def fill_demo(store: Store) -> str:
