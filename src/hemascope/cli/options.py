@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -16,7 +17,7 @@ from hemascope.cli.terminal import escape, out, progress_bar
 from hemascope.data.manifest import Manifest
 from hemascope.data.open_manifest import open_manifest
 from hemascope.decoding.limits import set_max_pixels
-from hemascope.training.recipe import Recipe, read_recipe
+from hemascope.training.recipe import Recipe, StartFrom, read_recipe
 
 if TYPE_CHECKING:
     from hemascope.smear.measure_scales import ScaleFinder
@@ -80,10 +81,27 @@ Threads: TypeAlias = Annotated[
         "and its container."
     ),
 ]
-Workers: TypeAlias = Annotated[
-    int | None,
+LocatorPath: TypeAlias = Annotated[
+    Path | None, Parameter(name="--locator", help="Folder of another network that finds cells.")
+]
+Resume: TypeAlias = Annotated[
+    bool,
     Parameter(
-        help="With --cluster, the number of processes; by default one for each of its processors."
+        name="--resume",
+        negative="",
+        help="Continue what was begun and stopped, in whatever way; no row is lost or doubled.",
+    ),
+]
+ResumeRun: TypeAlias = Annotated[
+    bool, Parameter(name="--resume", negative="", help="Continue the run in the folder.")
+]
+StartWeights: TypeAlias = Annotated[
+    StartFrom | None,
+    Parameter(
+        name="--start-from",
+        help="Another run, of the same architecture, whose best weights this run begins with; a "
+        "last layer for other classes is initialised anew. Or imagenet, for efficientnet_lite0 "
+        "and efficientnet_mini; needs 'hemascope[imagenet]'.",
     ),
 ]
 MaxPixels: TypeAlias = Annotated[
@@ -116,12 +134,35 @@ RecipeFile: TypeAlias = Annotated[
 RecipeSettings: TypeAlias = Annotated[Recipe | None, Parameter(name="*")]
 
 
-def check_cluster(cluster: bool, workers: int | None, threads: int | None) -> None:
-    """Raises ValueError for processes without a cluster, and for threads with one."""
-    if workers is not None and not cluster:
-        raise ValueError("--workers is a number of processes for --cluster")
-    if threads is not None and cluster:
-        raise ValueError("--threads is for this machine alone; --workers is for a --cluster")
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model sees the images, and how."""
+
+    bundle: BundleFolder = None
+    tta: Tta = False
+    um_per_pixel: UmPerPixel = None
+    classes: Classes = None
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Where a command works, and on how much of it."""
+
+    cluster: Annotated[bool, Parameter(negative="")] = False
+    """Work on a Ray cluster, by RAY_ADDRESS or else one started here; files and folders must be on
+    a disk that all its machines share. Needs 'hemascope[cluster]'."""
+    workers: int | None = None
+    """With --cluster, the number of processes; by default one for each of its processors."""
+    threads: Threads = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and not self.cluster:
+            raise ValueError("--workers is a number of processes for --cluster")
+        if self.threads is not None and self.cluster:
+            raise ValueError("--threads is for this machine alone; --workers is for a --cluster")
+
+
+MachineOptions: TypeAlias = Annotated[Machines | None, Parameter(name="*")]
 
 
 def limit_pixels(number: int | None) -> None:
