@@ -19,6 +19,7 @@ from hemascope.cli.options import (
     open_bundle,
 )
 from hemascope.cli.terminal import escape, out, print_warning, progress_bar, refuse_existing, share
+from hemascope.data.masks import describe_masks
 from hemascope.evaluation.survey import Reference, Survey, reference_of
 from hemascope.evaluation.survey import survey as look
 from hemascope.inference.classifier import Classifier
@@ -59,15 +60,14 @@ def survey(
         better measure: cells chosen for labelling are not like those of every day.
     """
     limit_pixels(max_pixels)
-    scale = _check_options(um_per_pixel, label)
     refuse_existing(force, out_folder / SURVEY_FILE)
+    scale = _check_options(um_per_pixel, label)
     inputs = find_inputs(images)
     classifier, reference = _open(bundle, against, threads)
     with progress_bar("surveying") as progress:
         found = look(classifier, inputs, ", ".join(images), scale, label, reference, progress)
     write_survey(found, classifier, scale, out_folder)
-    _print(found, out_folder)
-    return 1 if found.drift is not None and found.drift.alarm else 0
+    return _print(found, out_folder)
 
 
 def _open(
@@ -104,7 +104,8 @@ def _read_survey(folder: Path) -> Survey | None:
     return from_json(path.read_bytes(), Survey) if path.exists() else None
 
 
-def _print(found: Survey, folder: Path) -> None:
+def _print(found: Survey, folder: Path) -> int:
+    """Prints what was found, and gives the exit status: 1 where something has changed."""
     expected, review = found.expected, found.to_review
     lines = [
         f"accuracy to expect: {share(expected.value)} ({share(expected.low)} – "
@@ -118,10 +119,13 @@ def _print(found: Survey, folder: Path) -> None:
     if found.drift is not None and found.drift.alarm:
         print_warning(
             f"the images are {', '.join(found.drift.changes)} than the earlier ones: "
-            "check stain, lamp and focus, or adapt it to some of these cells"
+            "check stain, lamp and focus, or adapt the bundle to some of these cells"
         )
+    if found.masks:
+        print_warning(describe_masks(found.masks))
     out.print(
         f"{found.surveyed} of {found.found} images surveyed; written to "
         f"{escape(str(folder))}. {RESEARCH_USE_ONLY}",
         soft_wrap=True,
     )
+    return 1 if found.drift is not None and found.drift.alarm else 0
