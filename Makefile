@@ -1,7 +1,7 @@
 # make demo    classify drawn cells and count a drawn smear, or classify IMAGES=folder
 # make test    everything that continuous integration checks
 # make quick   the same without the slow tests
-# make coverage  which lines the tests run, in htmlcov/
+# make coverage  which lines the tests run, in htmlcov/, and docs/evaluation/coverage.json
 # make docs    the documentation as a web site in site/, with its generated pages made anew
 
 PYTHON ?= python3
@@ -37,7 +37,9 @@ check: .venv/tested
 	$(BIN)/mypy
 
 coverage: .venv/tested
-	$(PYTEST) --cov --cov-report term --cov-report html
+	$(PYTEST) --cov --cov-report term --cov-report html --cov-report json:htmlcov/coverage.json
+	$(BIN)/python tools/write_coverage.py htmlcov/coverage.json
+	$(BIN)/python tools/generate_pages.py
 
 docs: .venv/tested
 	$(BIN)/python tools/generate_pages.py

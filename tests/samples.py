@@ -47,3 +47,18 @@ def rows_of(folder: Path) -> Manifest:
         for path in sorted(folder.rglob("*.png"))
     ]
     return Manifest(folder, tuple(rows))
+
+
+def mask_of(kind: str) -> Image.Image:
+    """A disk as segmentation tools save it."""
+    y, x = np.ogrid[:120, :120]
+    disk = (x - 60) ** 2 + (y - 60) ** 2 < 30**2
+    nucleus = (x - 60) ** 2 + (y - 60) ** 2 < 15**2
+    classes = disk.astype(np.uint8) + nucleus
+    if kind == "class numbers":
+        return Image.fromarray(classes)
+    if kind == "colours":
+        return Image.fromarray(np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)[classes])
+    if kind == "one bit":
+        return Image.fromarray(disk)
+    return Image.fromarray(np.where(disk, 255, 0).astype(np.uint8))

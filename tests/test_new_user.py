@@ -18,14 +18,17 @@ from PIL import Image
 from hemascope import Classifier
 from hemascope.batch.tally import Outcome, tally_of
 from hemascope.bundle.bundle import Bundle, read_bundle
+from hemascope.classes import ClassSet
 from hemascope.cli import app
+from hemascope.cli.options import ImageOptions
 from hemascope.data.check import check
 from hemascope.data.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 from hemascope.data.open_manifest import open_manifest
 from hemascope.data.synthetic import draw_cell, draw_folder
+from hemascope.errors import ManifestError
 from hemascope.metrics.class_subset import measure_present
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION
-from samples import shrink
+from samples import mask_of, shrink
 
 ROOT = Path(__file__).parents[1]
 PRETRAINED = ROOT / "src" / "hemascope" / "pretrained"
@@ -135,21 +138,6 @@ def test_evaluate_of_all_classes_says_nothing_of_present_ones(tmp_path: Path) ->
     assert "<th>accuracy</th><th>balanced accuracy</th><th>macro F1</th>" in page
 
 
-def mask_of(kind: str) -> Image.Image:
-    """A disk as segmentation tools save it."""
-    y, x = np.ogrid[:120, :120]
-    disk = (x - 60) ** 2 + (y - 60) ** 2 < 30**2
-    nucleus = (x - 60) ** 2 + (y - 60) ** 2 < 15**2
-    classes = disk.astype(np.uint8) + nucleus
-    if kind == "class numbers":
-        return Image.fromarray(classes)
-    if kind == "colours":
-        return Image.fromarray(np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)[classes])
-    if kind == "one bit":
-        return Image.fromarray(disk)
-    return Image.fromarray(np.where(disk, 255, 0).astype(np.uint8))
-
-
 @pytest.mark.parametrize(
     ("kind", "suffix"),
     [("class numbers", "png"), ("colours", "png"), ("one bit", "png"), ("grey", "jpg")],
@@ -255,3 +243,54 @@ def test_files_named_like_masks_are_noted(tmp_path: Path, name: str) -> None:
         (tmp_path / path).write_bytes(b"")
     (note,) = [note for note in open_manifest(tmp_path).notes if "masks" in note]
     assert note.startswith(f"1 images are named like segmentation masks ({name})")
+
+
+def test_split_warns_of_classes_too_small_to_calibrate(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "cells", per_class=6)
+    out = tmp_path / "cells" / "splits.csv"
+    done = hemascope("data", "split", tmp_path / "cells", "--out", out, "--pool", 0.5)
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stderr.split())
+    assert "3 of basophil, " in text
+    assert "20 of each class are needed" in text
+    out.unlink()
+    done = hemascope("data", "split", tmp_path / "cells", "--out", out)
+    assert "warning" not in done.stderr  # nobody asked for a pool
+
+
+def outlier_manifest(folder: Path) -> Path:
+    """Two drawn cells per class, in other spellings too, and three labelled as no class at all."""
+    drawn = draw_folder(folder / "cells", per_class=2)
+    rows = [ManifestRow(path.relative_to(folder).as_posix(), path.parent.name) for path in drawn]
+    others = [replace(row, label="artefact") for row in rows[:3]]
+    rows = [replace(row, label=row.label.upper()) for row in rows[3:]]
+    write_manifest(Manifest(folder, (*rows, *others)), folder / "cells.csv")
+    return folder / "cells.csv"
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate", "adapt", "fit-morphology"])
+def test_a_label_of_no_class_is_an_error_that_names_the_way_out(
+    tmp_path: Path, command: str
+) -> None:
+    done = hemascope(command, outlier_manifest(tmp_path), "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "unknown class 'artefact'" in done.stderr
+    assert "--skip-outliers leaves images of other labels out" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_outliers_of_training_are_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = outlier_manifest(tmp_path)
+    done = hemascope("evaluate", manifest, "--skip-outliers", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "3 cells are of none of the model's classes and are left out: artefact 3" in done.stdout
+    assert json.loads((tmp_path / "out/evaluation.json").read_bytes())["n"] == 13
+    classes = Classifier().card.classes
+    images = ImageOptions(skip_outliers=True).select(manifest, classes)
+    assert {row.label for row in images.rows} <= set(classes.names)
+    assert len(images.rows) == 13
+    assert "artefact 3" in capsys.readouterr().out
+    with pytest.raises(ManifestError, match="no image is of a class of the model"):
+        ImageOptions(skip_outliers=True).select(manifest, ClassSet.from_names(["a", "b"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -21,7 +22,8 @@ from hemascope.data.synthetic import draw_folder
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from generate_pages import generate_pages  # noqa: E402
+from generate_pages import TEMPLATES, generate_pages, render_results  # noqa: E402
+from write_coverage import summarise  # noqa: E402
 
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
@@ -134,3 +136,23 @@ def test_site_builds_and_loads_nothing_from_another_host(tmp_path: Path) -> None
     for page in [*site.rglob("*.html"), *site.rglob("*.css")]:
         found = EXTERNAL.search(page.read_text(encoding="utf-8"))
         assert found is None, f"{page}: {found}"
+
+
+def test_coverage_is_shown_by_top_folder(tmp_path: Path) -> None:
+    counts = {
+        "src/hemascope/files.py": (10, 8),
+        "/somewhere/hemascope/src/hemascope/serve/app/run.py": (5, 5),
+        "src\\hemascope\\serve\\demo.py": (3, 0),
+    }
+    files = {
+        path: {"summary": {"num_statements": statements, "covered_lines": covered}}
+        for path, (statements, covered) in counts.items()
+    }
+    figures = summarise({"files": files})
+    assert (figures["statements"], figures["covered"]) == (18, 13)
+    template = TEMPLATES / "results" / "tests.md.j2"
+    assert "No measurement is kept" in render_results(template, tmp_path)
+    (tmp_path / "coverage.json").write_text(json.dumps(figures))
+    page = render_results(template, tmp_path).replace("\N{NO-BREAK SPACE}", " ")
+    assert "| `hemascope` | 10 | 8 | 80.0 % |" in page
+    assert "| `serve` | 8 | 5 | 62.5 % |" in page

@@ -7,6 +7,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from hemascope import Classifier
+from hemascope.bundle.adaptation import Adaptation
 from hemascope.bundle.bundle import Bundle, read_bundle, write_bundle
 from hemascope.cli import app
 from hemascope.evaluation.choose_cells import choose_cells, share_out
@@ -26,7 +28,7 @@ from hemascope.post_training.red_cells import Scale, estimate_scale, measure_red
 from hemascope.predictions import Prediction
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.uncertainty.drift import detect_drift
-from samples import rows_of
+from samples import mask_of, rows_of
 
 
 @pytest.mark.parametrize("density", [0.3, 0.55, 0.8])
@@ -164,12 +166,18 @@ def test_the_expected_accuracy_is_the_share_that_is_named_alike() -> None:
     assert wider.low == pytest.approx(0.75 - math.hypot(0.75 - counted.low, 0.06))
 
 
-def test_the_advice_follows_from_the_figures() -> None:
+def test_the_advice_follows_from_the_figures(home: Path) -> None:
     few, many = wilson(5, 100), wilson(60, 100)
-    assert advise(ExpectedAccuracy(0.97, 0.9, 1, None), few, False).startswith("Fine")
-    assert advise(ExpectedAccuracy(0.97, 0.9, 1, None), many, False).startswith("Adapt first")
-    assert advise(ExpectedAccuracy(0.8, 0.7, 0.9, None), few, True).startswith("Add cells")
-    assert advise(ExpectedAccuracy(0.4, 0.3, 0.5, None), few, False).startswith("Hardly")
+    card, good = read_bundle(home).card, ExpectedAccuracy(0.97, 0.9, 1, None)
+    adapted = replace(card, adaptation=cast(Adaptation, object()))
+    assert advise(good, few, card).startswith("Fine")
+    assert advise(good, many, card).startswith("Adapt first")
+    assert advise(ExpectedAccuracy(0.8, 0.7, 0.9, None), few, adapted).startswith("Add cells")
+    assert advise(ExpectedAccuracy(0.4, 0.3, 0.5, None), few, card).startswith("Hardly")
+    before, groups = styles(60, 0)
+    for shift, word in ((0, "Fine"), (5, "have changed")):
+        drift = detect_drift(before, groups, before + shift, groups)
+        assert word in advise(good, few, card, drift)
 
 
 def hemascope(*words: object) -> object:
@@ -218,6 +226,28 @@ def test_a_survey_writes_a_page_and_the_cells_to_label(
         assert path.read_bytes() == original.read_bytes()
     with pytest.raises(ValueError, match="--force"):
         hemascope("survey", slides, "--bundle", home, "--out", out)
+
+
+def test_masks_beside_the_cells_are_left_out_and_said(
+    slides: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells, out = tmp_path / "cells", tmp_path / "survey"
+    shutil.copytree(slides, cells)
+    for kind in ("class numbers", "colours", "one bit", "grey"):
+        mask_of(kind).save(cells / f"{kind}_mask.{'jpg' if kind == 'grey' else 'png'}")
+    assert hemascope("survey", cells, "--bundle", home, "--label", 9, "--out", out) == 0
+    found = json.loads((out / "survey.json").read_text())
+    assert (found["found"], found["surveyed"], len(found["masks"])) == (29, 24, 4)
+    assert sum(found["per_class"].values()) == 24
+    assert not list((out / "to_label").rglob("*mask*"))
+    said = "4 images look like segmentation masks, not cells, and are left out"
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert "4 others look like segmentation masks" in (out / "survey.html").read_text()
+    shutil.rmtree(out)
+    for path in cells.glob("*[0-9].png"):  # without the cells, nothing is left to survey
+        path.unlink()
+    with pytest.raises(ValueError, match="4 look like segmentation masks; a survey needs 20"):
+        hemascope("survey", cells, "--bundle", home, "--out", out)
 
 
 def test_few_images_and_wrong_options_are_refused(slides: Path, home: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from hemascope.data.manifest import (
     write_manifest,
 )
 from hemascope.data.synthetic import draw_cell
-from hemascope.errors import LeakageError, ManifestError, TrainingError
+from hemascope.errors import HemascopeWarning, LeakageError, ManifestError, TrainingError
 from hemascope.evaluation.evaluate import evaluate
 from hemascope.inference.classifier import Classifier
 from hemascope.preprocess import InputSpec
@@ -42,7 +43,7 @@ from hemascope.training.images import NO_CLASS, TrainingData, prepare_data
 from hemascope.training.loop import fit, load_start, network_of, target_table
 from hemascope.training.optim import WeightAverage, learning_rate
 from hemascope.training.recipe import PAPER, Recipe, read_recipe
-from hemascope.training.run import train
+from hemascope.training.run import train, warn_of_few_steps
 from samples import two_classes
 
 TINY = Recipe(
@@ -599,3 +600,24 @@ def test_a_run_is_taught_by_another_run(
     with pytest.raises(TrainingError, match="the same classes, crop and microns"):
         train(other, manifest, tmp_path / "none", teachers=[trained.path], cache=cache)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("images", "changes", "steps"),
+    [
+        (46, {"epochs": 6, "batch_size": 64}, 6),
+        (46, {"epochs": 9, "batch_size": 10}, 36),
+        (1000, {"epochs": 2, "batch_size": 10, "images_per_epoch": 200}, 40),
+    ],
+)
+def test_a_run_of_too_few_steps_is_warned_of(
+    images: int, changes: dict[str, int], steps: int
+) -> None:
+    with pytest.warns(HemascopeWarning, match=rf"give {steps} steps in {changes['epochs']} epochs"):
+        warn_of_few_steps(replace(TINY, **changes), images)
+
+
+def test_a_run_of_enough_steps_is_not_warned_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_few_steps(replace(TINY, epochs=25, batch_size=8), 46)

@@ -50,8 +50,8 @@ def generate_pages() -> dict[Path, str]:
     return pages
 
 
-def render_results(template: Path) -> str:
-    """A template filled with the results of docs/evaluation. An unknown name is an error."""
+def render_results(template: Path, folder: Path = DOCS / "evaluation") -> str:
+    """A template filled with the results in a folder. An unknown name is an error."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
@@ -65,7 +65,7 @@ def render_results(template: Path) -> str:
         number=format_number,
         median=median,
     )
-    results = {path.stem: read_json(path) for path in sorted((DOCS / "evaluation").glob("*.json"))}
+    results = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
     study_network = read_json(DOCS / "training" / "deep_efficientnet" / "evaluation.json")
     audits = {path.stem: count_rows(path) for path in sorted((DOCS / "audit").glob("*.csv"))}
     name = template.relative_to(TEMPLATES).as_posix()

@@ -3,7 +3,8 @@
     HemascopeError
     ├── ImageError        an image that cannot be used       (also a ValueError)
     ├── ManifestError     labelled images that cannot be used (also a ValueError)
-    │   └── LeakageError  an image is trained on and tested on
+    │   ├── LeakageError  an image is trained on and tested on
+    │   └── UnknownClassError  a label is no class of the model
     ├── BundleError       a model that cannot be used        (also a ValueError)
     ├── SampleError       a smear that cannot be counted     (also a ValueError)
     ├── StorageError      storage that refuses               (also a ValueError)
@@ -60,6 +61,10 @@ class ManifestError(HemascopeError, ValueError):
 
 class LeakageError(ManifestError):
     """The same image is in a split that is trained on and in one that is tested on."""
+
+
+class UnknownClassError(ManifestError):
+    """A label that is none of the model's classes."""
 
 
 class BundleError(HemascopeError, ValueError):

@@ -11,10 +11,11 @@ from cyclopts import App
 
 from hemascope import __version__
 from hemascope.cli.adapt import adapt, calibrate
-from hemascope.cli.classify import classify, explain
+from hemascope.cli.classify import classify
 from hemascope.cli.count import count
 from hemascope.cli.data import app as data_app
 from hemascope.cli.evaluate import evaluate
+from hemascope.cli.explain import explain
 from hemascope.cli.info import benchmark, info
 from hemascope.cli.locator import train_locator
 from hemascope.cli.morphology import fit_morphology

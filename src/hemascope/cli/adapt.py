@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from hemascope.bundle.bundle import read_bundle, write_bundle
-from hemascope.bundle.card import CARD_FILE
+from hemascope.bundle.bundle import Bundle, read_bundle, write_bundle
+from hemascope.bundle.card import CARD_FILE, Card
 from hemascope.cli.options import (
     BundlePath,
+    ChosenImages,
     Force,
+    ImageOptions,
     ManifestPath,
     MaxPixels,
-    Name,
-    Root,
-    Split,
-    UmPerPixel,
     bundle_folder,
-    fill_scales,
     limit_pixels,
-    select_images,
-    title_of,
 )
 from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing, share
 from hemascope.records import RESEARCH_USE_ONLY
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What else becomes of a bundle's networks when it is calibrated."""
+
+    fallback: Path | None = None
+    """Another bundle, or run, for the same classes and input, that becomes the fallback model: it
+    predicts the images that are unlike those of the manifest. By default, the bundle keeps the
+    fallback model that it has."""
+    int8: Annotated[bool, Parameter(negative="")] = False
+    """Let the network compute in eight-bit integers, which is up to twice as fast; needs
+    'hemascope[train]'. It is refused where more than 1 % of the cells would be
+    predicted differently."""
+
+    @property
+    def fallback_bundle(self) -> Bundle | None:
+        """The fallback model, if one is named."""
+        return None if self.fallback is None else read_bundle(bundle_folder(self.fallback))
 
 
 def calibrate(
@@ -33,12 +48,8 @@ def calibrate(
     *,
     out_folder: Annotated[Path, Parameter(name="--out")],
     bundle: BundlePath = None,
-    fallback: Path | None = None,
-    split: Split = None,
-    root: Root = None,
-    name: Name = None,
-    um_per_pixel: UmPerPixel = None,
-    int8: Annotated[bool, Parameter(negative="")] = False,
+    networks: Annotated[NetworkOptions | None, Parameter(name="*")] = None,
+    chosen: ChosenImages = None,
     max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
@@ -53,34 +64,29 @@ def calibrate(
     ----------
     out_folder
         Folder of the calibrated bundle.
-    fallback
-        Another bundle, or run, for the same classes and input, that becomes the fallback model: it
-        predicts the images that are unlike those of the manifest. By default, the bundle keeps the
-        fallback model that it has.
-    int8
-        Let the network compute in eight-bit integers, which is up to twice as fast; needs
-        'hemascope[train]'. It is refused where more than 1 % of the cells would be
-        predicted differently.
     """
     limit_pixels(max_pixels)
     from hemascope.post_training.calibrate import calibrate as fit
 
     refuse_existing(force, out_folder / CARD_FILE)
     source = read_bundle(bundle_folder(bundle))
-    images = fill_scales(select_images(manifest, root, split, source.card.classes), um_per_pixel)
-    title = name or title_of(manifest, split)
+    chosen, networks = chosen or ImageOptions(), networks or NetworkOptions()
+    images = chosen.select(manifest, source.card.classes)
     with progress_bar("calibrating") as progress:
-        other = None if fallback is None else read_bundle(bundle_folder(fallback))
-        calibrated = fit(source, images, title, progress, other, int8)
+        other = networks.fallback_bundle
+        calibrated = fit(source, images, chosen.title(manifest), progress, other, networks.int8)
     write_bundle(calibrated, out_folder)
-    uncertainty = calibrated.card.uncertainty
-    assert uncertainty is not None
+    _print_calibrated(calibrated.card, len(images.rows), out_folder)
+    return 0
+
+
+def _print_calibrated(card: Card, images: int, folder: Path) -> None:
+    assert card.uncertainty is not None
     out.print(
-        f"temperature {calibrated.card.temperature:.3f}, from {uncertainty.images} images of "
-        f"{len(images.rows)}; bundle written to {escape(str(out_folder))}. {RESEARCH_USE_ONLY}",
+        f"temperature {card.temperature:.3f}, from {card.uncertainty.images} images of "
+        f"{images}; bundle written to {escape(str(folder))}. {RESEARCH_USE_ONLY}",
         soft_wrap=True,
     )
-    return 0
 
 
 def adapt(
@@ -89,10 +95,7 @@ def adapt(
     out_folder: Annotated[Path, Parameter(name="--out")],
     bundle: BundlePath = None,
     new_class: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-    split: Split = None,
-    root: Root = None,
-    name: Name = None,
-    um_per_pixel: UmPerPixel = None,
+    chosen: ChosenImages = None,
     max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
@@ -116,16 +119,20 @@ def adapt(
 
     refuse_existing(force, out_folder / CARD_FILE)
     source = read_bundle(bundle_folder(bundle))
-    classes = grow_classes(source.card.classes, new_class)
-    images = fill_scales(select_images(manifest, root, split, classes), um_per_pixel)
+    chosen = chosen or ImageOptions()
+    images = chosen.select(manifest, grow_classes(source.card.classes, new_class))
     with progress_bar("adapting") as progress:
-        adapted = fit(source, images, name or title_of(manifest, split), progress, new_class)
+        adapted = fit(source, images, chosen.title(manifest), progress, new_class)
     write_bundle(adapted, out_folder)
-    held_out = adapted.card.metrics[0].result
+    _print_adapted(adapted.card, out_folder)
+    return 0
+
+
+def _print_adapted(card: Card, folder: Path) -> None:
+    held_out = card.metrics[0].result
     out.print(
         f"{share(held_out.value)} ({share(held_out.low)} – {share(held_out.high)}) of "
-        f"{held_out.n} cells right when held out; bundle written to {escape(str(out_folder))}. "
+        f"{held_out.n} cells right when held out; bundle written to {escape(str(folder))}. "
         f"{RESEARCH_USE_ONLY}",
         soft_wrap=True,
     )
-    return 0

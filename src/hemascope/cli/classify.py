@@ -1,10 +1,9 @@
-"""`hemascope classify` and `explain`: what a model makes of images."""
+"""`hemascope classify`: images → a table of predictions."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,23 +11,20 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from hemascope.batch.extra_columns import ExtraColumns, choose_columns
-from hemascope.batch.inputs import Inputs, check_some_exist, find_inputs, is_address, path_of
-from hemascope.batch.local import classify_to, make_viewer
+from hemascope.batch.inputs import Inputs, check_some_exist, find_inputs, is_address
+from hemascope.batch.local import classify_to
 from hemascope.batch.path_list import read_paths
 from hemascope.batch.style import describe_images
 from hemascope.batch.tally import Tally
 from hemascope.bundle.bundle import Bundle
 from hemascope.cli.options import (
-    BundlePath,
-    Classes,
     Force,
     ImageList,
+    MachineOptions,
+    Machines,
     MaxPixels,
-    Threads,
-    Tta,
-    UmPerPixel,
-    Workers,
-    check_cluster,
+    ModelOptions,
+    Resume,
     limit_pixels,
     open_bundle,
     scale_finder,
@@ -37,6 +33,7 @@ from hemascope.cli.terminal import (
     escape,
     out,
     print_error,
+    print_last_line,
     print_warning,
     progress_bar,
     refuse_existing,
@@ -45,9 +42,7 @@ from hemascope.cli.terminal import (
 from hemascope.files import write_atomic
 from hemascope.folders import PassedOver
 from hemascope.inference.classifier import Classifier
-from hemascope.preprocess import View
-from hemascope.records import RESEARCH_USE_ONLY
-from hemascope.reports.pages import GALLERY, Gallery, classification_page, explanation_page
+from hemascope.reports.pages import Gallery, classification_page
 from hemascope.serialization import to_json
 from hemascope.smear.field_check import note_fields
 from hemascope.smear.locate import Locator
@@ -57,25 +52,35 @@ if TYPE_CHECKING:
     from hemascope.smear.measure_scales import ScaleFinder
 
 
+@dataclass(frozen=True)
+class TableOptions:
+    """What is written of each image."""
+
+    out: str | None = None
+    """The table: .csv, .jsonl or .parquet. One row per image: path, label, probability, status
+    ("ok", or what is wrong with the file), and p_CLASS for every class. A name without a suffix is
+    a folder of Parquet files, of 5,000 rows each. By default predictions.csv, and with --cluster,
+    which writes folders only, predictions."""
+    attributes: Annotated[bool, Parameter(negative="")] = False
+    """Write what each cell looks like as well: description, in words, and for each attribute its
+    likeliest value and the probability of that. For bundles that tell attributes."""
+    subtypes: Annotated[bool, Parameter(negative="")] = False
+    """Write the subtype as well, such as band or segmented neutrophil, and ps_SUBTYPE, the
+    probability of each; those of a class sum to p_CLASS. For bundles that tell subtypes."""
+    resume: Resume = False
+    force: Force = False
+
+
 def classify(
     images: ImageList,
     *,
-    out_file: Annotated[str | None, Parameter(name="--out")] = None,
+    table: Annotated[TableOptions | None, Parameter(name="*")] = None,
     report: Path | None = None,
     summary: Path | None = None,
-    bundle: BundlePath = None,
-    tta: Tta = False,
-    um_per_pixel: UmPerPixel = None,
-    classes: Classes = None,
-    attributes: Annotated[bool, Parameter(negative="")] = False,
-    subtypes: Annotated[bool, Parameter(negative="")] = False,
+    model: Annotated[ModelOptions | None, Parameter(name="*")] = None,
     strict: Annotated[bool, Parameter(negative="")] = False,
-    resume: Annotated[bool, Parameter(negative="")] = False,
-    cluster: Annotated[bool, Parameter(negative="")] = False,
-    workers: Workers = None,
-    threads: Threads = None,
+    machines: MachineOptions = None,
     max_pixels: MaxPixels = None,
-    force: Force = False,
 ) -> int:
     """Classify the cell in each image.
 
@@ -87,53 +92,24 @@ def classify(
         path per line from standard input, with the line ends and the encoding of any system. With
         --cluster also addresses, such as s3://bucket/folder, and Parquet files with the columns
         path and bytes.
-    out_file
-        The table: .csv, .jsonl or .parquet. One row per image: path, label, probability, status
-        ("ok", or what is wrong with the file), and p_CLASS for every class. A name without a
-        suffix is a folder of Parquet files, of 5,000 rows each. By default predictions.csv, and
-        with --cluster, which writes folders only, predictions.
     report
         Write a page as well (.html): counts per class and a gallery with activation maps.
     summary
         Write the counts as well (.json): per class, for review and why, and by laboratory, with
         what differs from the training images.
-    attributes
-        Write what each cell looks like as well: description, in words, and for each attribute its
-        likeliest value and the probability of that. For bundles that tell attributes.
-    subtypes
-        Write the subtype as well, such as band or segmented neutrophil, and ps_SUBTYPE, the
-        probability of each; those of a class sum to p_CLASS. For bundles that tell subtypes.
     strict
         Exit with 1 if any image or folder cannot be read.
-    resume
-        Continue a table that was begun and stopped, in whatever way; no row is lost or doubled.
-    cluster
-        Classify on a Ray cluster, by RAY_ADDRESS or else one started here; folders must be on a
-        disk that all its machines share. Needs 'hemascope[cluster]'.
     """
     limit_pixels(max_pixels)
-    _check_options(cluster, workers, threads, um_per_pixel, report, resume)
-    refuse_existing(force, report, summary)
-    opened = open_bundle(bundle, classes)
-    settings = _Settings(
-        out_file or ("predictions" if cluster else "predictions.csv"),
-        opened,
-        choose_columns(opened.card, attributes, subtypes),
-        um_per_pixel,
-        tta,
-        resume,
-        force,
-    )
-    if cluster:
-        made = _classify_on_cluster(images, settings, workers)
-    else:
-        made = _classify_here(images, settings, threads, report)
+    table, machines = table or TableOptions(), machines or Machines()
+    settings = _settle(table, model or ModelOptions(), machines, report, summary)
+    made = _classify(images, settings, machines, report)
     if summary is not None:
         write_atomic(summary, to_json({"tally": made.tally, "difference": made.difference}))
     _print_tally(made.tally)
     _print_notes(made)
     written = " and ".join(str(path) for path in (settings.table, report, summary) if path)
-    _print_last_line(str(made.tally), made.passed_over, written)
+    print_last_line(str(made.tally), made.passed_over, written)
     return _exit_status(images, made.tally, made.passed_over, strict)
 
 
@@ -155,6 +131,32 @@ class _Settings:
         return None if self.um_per_pixel == "auto" else self.um_per_pixel
 
 
+def _settle(
+    table: TableOptions,
+    model: ModelOptions,
+    machines: Machines,
+    report: Path | None,
+    summary: Path | None,
+) -> _Settings:
+    """The settings, with the bundle. Raises ValueError for options that exclude each other."""
+    if report is not None and (machines.cluster or table.resume):
+        other = "classify on a --cluster" if machines.cluster else "continue with --resume"
+        raise ValueError(f"a page is of all images; leave --report out to {other}")
+    if model.um_per_pixel == "auto" and machines.cluster:
+        raise ValueError("--um-per-pixel auto is for this machine alone; give a --cluster a number")
+    refuse_existing(table.force, report, summary)
+    bundle = open_bundle(model.bundle, model.classes)
+    return _Settings(
+        table.out or ("predictions" if machines.cluster else "predictions.csv"),
+        bundle,
+        choose_columns(bundle.card, table.attributes, table.subtypes),
+        model.um_per_pixel,
+        model.tta,
+        table.resume,
+        table.force,
+    )
+
+
 @dataclass(frozen=True)
 class _Made:
     """What `classify` has to report; `field_note` and `finder` only of a run on this machine."""
@@ -166,21 +168,12 @@ class _Made:
     finder: ScaleFinder | None = None
 
 
-def _check_options(
-    cluster: bool,
-    workers: int | None,
-    threads: int | None,
-    um_per_pixel: float | Literal["auto"] | None,
-    report: Path | None,
-    resume: bool,
-) -> None:
-    """Raises ValueError for options that exclude each other."""
-    check_cluster(cluster, workers, threads)
-    if report is not None and (cluster or resume):
-        other = "classify on a --cluster" if cluster else "continue with --resume"
-        raise ValueError(f"a page is of all images; leave --report out to {other}")
-    if um_per_pixel == "auto" and cluster:
-        raise ValueError("--um-per-pixel auto is for this machine alone; give a --cluster a number")
+def _classify(
+    images: list[str], settings: _Settings, machines: Machines, report: Path | None
+) -> _Made:
+    if machines.cluster:
+        return _classify_on_cluster(images, settings, machines.workers)
+    return _classify_here(images, settings, machines.threads, report)
 
 
 def _classify_on_cluster(images: list[str], settings: _Settings, workers: int | None) -> _Made:
@@ -246,58 +239,6 @@ def _print_notes(made: _Made) -> None:
         print_warning(made.difference)
 
 
-def explain(
-    images: ImageList,
-    *,
-    out_file: Annotated[Path, Parameter(name="--out")] = Path("explanation.html"),
-    bundle: BundlePath = None,
-    um_per_pixel: UmPerPixel = None,
-    classes: Classes = None,
-    search_mask: Annotated[bool, Parameter(negative="")] = False,
-    max_pixels: MaxPixels = None,
-    force: Force = False,
-) -> int:
-    """Show where an image supports the predicted class, and the runner-up.
-
-    Writes one page. Each map is the class activation map, averaged over the eight
-    symmetries of the square.
-
-    Parameters
-    ----------
-    images
-        Files, folders (with all below them) or patterns like 'slides/*.png'; at most 400 images.
-    out_file
-        The page.
-    search_mask
-        Search for maps that do well by the deletion and insertion curves: variations of each map
-        are tried for those whose strongest places bring the class when they are shown alone, and
-        undo it when they are removed. This takes seconds per image. The curves are then no
-        measure of the map, because it was optimised on them.
-    """
-    limit_pixels(max_pixels)
-    refuse_existing(force, out_file)
-    inputs = find_inputs(images)
-    items = inputs.items
-    if len(items) > GALLERY:
-        raise ValueError(f"{len(items)} images are too many for one page; give {GALLERY} at most")
-    classifier = Classifier(open_bundle(bundle, classes))
-    finder = scale_finder() if um_per_pixel == "auto" else None
-    scale = None if um_per_pixel == "auto" else um_per_pixel
-    viewer = make_viewer(finder.view if finder else partial(View, um_per_pixel=scale))
-    predictions = classifier.predict(list(map(viewer, items)))
-    if finder is not None:
-        out.print(escape(str(finder)), soft_wrap=True, highlight=False)
-    unreadable = sum(prediction.label is None for prediction in predictions)
-    if unreadable == len(items):
-        raise ValueError(f"{path_of(items[0])}: {predictions[0].status}; no image could be read")
-    with progress_bar("explaining") as progress:
-        page = explanation_page(predictions, classifier, progress, search_mask)
-    write_atomic(out_file, page)
-    done = f"{len(items) - unreadable} images explained, {unreadable} could not be read"
-    _print_last_line(done, inputs.passed_over, str(out_file))
-    return 0
-
-
 def _inputs(images: list[str]) -> Inputs:
     """The images that are given, of which `-` stands for a list on standard input."""
     return Inputs(_listed_paths()) if images == ["-"] else find_inputs(images)
@@ -324,12 +265,6 @@ def _exit_status(images: list[str], tally: Tally, passed_over: PassedOver, stric
         print_error("none of the listed images could be read; the table says why")
         return 1
     return 1 if strict and (tally.unreadable or passed_over.unreadable) else 0
-
-
-def _print_last_line(done: str, passed_over: PassedOver, written: str) -> None:
-    rest = f"; passed over: {passed_over}" if passed_over else ""
-    line = escape(f"{done}{rest}; written to {written}")
-    out.print(f"{line}. {RESEARCH_USE_ONLY}", soft_wrap=True)
 
 
 def _print_tally(tally: Tally) -> None:

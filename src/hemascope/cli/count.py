@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,23 +14,25 @@ from hemascope.cli.options import (
     BundlePath,
     Force,
     ImageList,
+    LocatorPath,
+    MachineOptions,
+    Machines,
     MaxPixels,
-    Threads,
-    Workers,
+    Resume,
     bundle_folder,
-    check_cluster,
     limit_pixels,
 )
 from hemascope.cli.terminal import (
     escape,
     out,
     print_error,
+    print_last_line,
     print_warning,
     progress_bar,
     refuse_existing,
 )
 from hemascope.inference.classifier import Classifier
-from hemascope.records import RESEARCH_USE_ONLY, Interval
+from hemascope.records import Interval
 from hemascope.reports.write_counts import CountFiles
 from hemascope.smear.compare import ManualCount, compare_counts, read_manual_counts
 from hemascope.smear.counted import DifferentialCount
@@ -43,29 +46,70 @@ from hemascope.smear.shares import count_classes, nucleated_of
 from hemascope.wording import fill
 
 
+@dataclass(frozen=True)
+class CountTables:
+    """What is written of all samples, and of each."""
+
+    out: Path = Path("counts.csv")
+    """The table: .csv, .jsonl or .parquet. One row per sample: cells and percentages per class
+    with their intervals, what was not counted, the scale, and flags."""
+    report: Path | None = None
+    """Write a page as well (.html): the fields with their cells, the table, the cells by class.
+    With several samples, this and the next files are one each, named after the sample."""
+    cells: Path | None = None
+    """Write a table with a row for each located cell."""
+    json: Path | None = None
+    """Write the whole record."""
+    fhir: Path | None = None
+    """Write a FHIR R4 Bundle (.json), of a preliminary report."""
+    hl7: Path | None = None
+    """Write an HL7 v2.5.1 message ORU^R01, likewise."""
+    overlays: Path | None = None
+    """Folder for the fields with their boxes drawn on them (.png)."""
+    resume: Resume = False
+    force: Force = False
+
+    def files(self, samples: tuple[Sample, ...]) -> CountFiles:
+        """The files of each sample. Raises ValueError for one that exists, or that two share."""
+        several = len(samples) > 1
+        files = CountFiles(self.report, self.json, self.fhir, self.hl7, self.overlays, several)
+        _check_files(files, samples, self.force or self.resume)
+        return files
+
+
+@dataclass(frozen=True)
+class BloodOptions:
+    """What is known of the blood and its photographs, and which cells count."""
+
+    wbc: float | None = None
+    """The white cell count of the blood in 10⁹/L, for numbers in a volume."""
+    um_per_pixel: float | Literal["auto"] = "auto"
+    """How many micrometres a pixel is wide; by default (auto) the red cells tell it."""
+    count_unlike: Annotated[bool, Parameter(negative="")] = False
+    """Count cells that are unlike the training cells too, by the names of the fallback model;
+    measure it on your own cells first."""
+
+    def __post_init__(self) -> None:
+        if self.um_per_pixel != "auto":
+            check_width(self.um_per_pixel)
+
+    def given(self, locator: Locator) -> CountOptions:
+        """What is asked of a count whose cells this locator finds."""
+        width = None if self.um_per_pixel == "auto" else self.um_per_pixel
+        return CountOptions(width, self.count_unlike, locator.card.model_sha256)
+
+
 def count(
     fields: ImageList,
     *,
-    out_file: Annotated[Path, Parameter(name="--out")] = Path("counts.csv"),
-    report: Path | None = None,
-    cells: Path | None = None,
-    json: Path | None = None,
-    fhir: Path | None = None,
-    hl7: Path | None = None,
-    overlays: Path | None = None,
+    tables: Annotated[CountTables | None, Parameter(name="*")] = None,
     compare: Path | None = None,
-    wbc: float | None = None,
-    um_per_pixel: float | Literal["auto"] = "auto",
-    count_unlike: Annotated[bool, Parameter(negative="")] = False,
+    blood: Annotated[BloodOptions | None, Parameter(name="*")] = None,
     bundle: BundlePath = None,
-    locator: Path | None = None,
-    resume: Annotated[bool, Parameter(negative="")] = False,
+    locator: LocatorPath = None,
     strict: Annotated[bool, Parameter(negative="")] = False,
-    cluster: Annotated[bool, Parameter(negative="")] = False,
-    workers: Workers = None,
-    threads: Threads = None,
+    machines: MachineOptions = None,
     max_pixels: MaxPixels = None,
-    force: Force = False,
 ) -> int:
     """Find the cells on the photographs of a smear, and write its differential count.
 
@@ -74,98 +118,63 @@ def count(
     fields
         A folder per sample; or a list of paths (.txt), which is one sample; or a manifest (.csv)
         with the columns path and sample, and wbc if it is known; or files and patterns.
-    out_file
-        The table: .csv, .jsonl or .parquet. One row per sample: cells and percentages per class
-        with their intervals, what was not counted, the scale, and flags.
-    report
-        Write a page as well (.html): the fields with their cells, the table, the cells by class.
-        With several samples, this and the next files are one each, named after the sample.
-    cells
-        Write a table with a row for each located cell.
-    json
-        Write the whole record.
-    fhir
-        Write a FHIR R4 Bundle (.json), of a preliminary report.
-    hl7
-        Write an HL7 v2.5.1 message ORU^R01, likewise.
-    overlays
-        Folder for the fields with their boxes drawn on them (.png).
     compare
         A table of manual counts (.csv) with a row per sample: sample, and the cells of each class;
         or percentages, with how many cells were counted in a column cells.
-    wbc
-        The white cell count of the blood in 10⁹/L, for numbers in a volume.
-    um_per_pixel
-        How many micrometres a pixel is wide; by default (auto) the red cells tell it.
-    count_unlike
-        Count cells that are unlike the training cells too, by the names of the fallback model;
-        measure it on your own cells first.
-    locator
-        Folder of another network that finds cells.
-    resume
-        Go on with a count that was begun and stopped.
     strict
         Exit with 1 if any field cannot be read, or any sample cannot be counted.
-    cluster
-        Find and name the cells on a Ray cluster, by RAY_ADDRESS or else one started here; fields
-        and table must be on a disk that all its machines share. Needs 'hemascope[cluster]'.
     """
     limit_pixels(max_pixels)
-    check_cluster(cluster, workers, threads)
-    given = _check_scale(um_per_pixel)
-    found = find_samples(fields, wbc)
-    outputs = CountFiles(report, json, fhir, hl7, overlays, len(found.samples) > 1)
-    _check_files(outputs, found.samples, force or resume)
-    classifier = Classifier(bundle_folder(bundle), threads)
+    tables, blood = tables or CountTables(), blood or BloodOptions()
+    machines = machines or Machines()
+    found = find_samples(fields, blood.wbc)
+    outputs = tables.files(found.samples)
+    classifier = Classifier(bundle_folder(bundle), machines.threads)
     manual = _read_manual(compare, classifier)
     finder = Locator.from_bundle(locator, threads=1)
-    with progress_bar("counting") as progress:
-        counts = count_to(
-            out_file,
-            found.samples,
-            finder,
-            classifier,
-            CountOptions(given, count_unlike, finder.card.model_sha256),
-            cells=cells,
-            on_count=lambda made, read: outputs.write(made, read, classifier.card, count_unlike),
-            name_shards=_name_shards(cluster, workers),
-            progress=progress,
-            resume=resume,
-            force=force,
-        )
+    counts = _count(found, tables, outputs, finder, classifier, blood, machines)
     if manual:
         _compare(counts, manual, outputs, classifier)
-    for made in counts:
-        _print_count(made)
-    written = ", ".join(map(str, filter(None, (out_file, cells, *outputs.files, overlays))))
-    _print_last_line(counts, found, written)
+    written = (tables.out, tables.cells, *outputs.files, tables.overlays)
+    _print_counts(counts, found, ", ".join(map(str, filter(None, written))))
     return _exit_status(counts, strict)
 
 
-def _name_shards(cluster: bool, workers: int | None) -> NameShards:
+def _count(
+    found: Samples,
+    tables: CountTables,
+    outputs: CountFiles,
+    locator: Locator,
+    classifier: Classifier,
+    blood: BloodOptions,
+    machines: Machines,
+) -> list[DifferentialCount]:
+    """Counts the samples, and writes their tables and files."""
+    with progress_bar("counting") as progress:
+        return count_to(
+            tables.out,
+            found.samples,
+            locator,
+            classifier,
+            blood.given(locator),
+            cells=tables.cells,
+            on_count=lambda made, read: outputs.write(
+                made, read, classifier.card, blood.count_unlike
+            ),
+            name_shards=_name_shards(machines),
+            progress=progress,
+            resume=tables.resume,
+            force=tables.force,
+        )
+
+
+def _name_shards(machines: Machines) -> NameShards:
     """What names the fields: this process, or the workers of a cluster."""
-    if not cluster:
+    if not machines.cluster:
         return name_here
     from hemascope.smear.cluster import name_on_cluster
 
-    return partial(name_on_cluster, workers=workers)
-
-
-def _print_last_line(counts: list[DifferentialCount], found: Samples, written: str) -> None:
-    rest = f"; passed over: {found.passed_over}" if found.passed_over else ""
-    ok, n = sum(made.status == "ok" for made in counts), len(counts)
-    done = fill("{ok} of {n} {n?sample|samples} counted", ok=ok, n=n)
-    fields = fill("{n} {n?field|fields}", n=found.fields)
-    line = escape(f"{done}, {fields}{rest}; written to {written}")
-    out.print(f"{line}. {RESEARCH_USE_ONLY}", soft_wrap=True)
-
-
-def _check_scale(um_per_pixel: float | Literal["auto"]) -> float | None:
-    """The scale that is given; None where the red cells are to tell it. Raises ValueError."""
-    if um_per_pixel == "auto":
-        return None
-    check_width(um_per_pixel)
-    return um_per_pixel
+    return partial(name_on_cluster, workers=machines.workers)
 
 
 def _check_files(outputs: CountFiles, samples: tuple[Sample, ...], force: bool) -> None:
@@ -218,6 +227,15 @@ def _compare(
 
 def _points(value: float | None) -> str:
     return "–" if value is None else f"{value:+.1f}"
+
+
+def _print_counts(counts: list[DifferentialCount], found: Samples, written: str) -> None:
+    for made in counts:
+        _print_count(made)
+    ok, n = sum(made.status == "ok" for made in counts), len(counts)
+    done = fill("{ok} of {n} {n?sample|samples} counted", ok=ok, n=n)
+    fields = fill("{n} {n?field|fields}", n=found.fields)
+    print_last_line(f"{done}, {fields}", found.passed_over, written)
 
 
 def _print_count(count: DifferentialCount) -> None:

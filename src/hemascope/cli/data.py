@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,21 +11,15 @@ from cyclopts import App, Parameter
 from rich.table import Table
 
 from hemascope.classes import BLOOD_CELLS
+from hemascope.cli.audit import data_audit
 from hemascope.cli.options import (
-    Cache,
     Force,
     MaxPixels,
-    Name,
-    RecipeFile,
-    RecipeSettings,
     Root,
-    Split,
-    choose_recipe,
     limit_pixels,
     open_images,
-    title_of,
 )
-from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing
+from hemascope.cli.terminal import escape, out, print_warning, progress_bar, refuse_existing
 from hemascope.data.check import DataReport, check
 from hemascope.data.manifest import Manifest, write_manifest
 from hemascope.data.open_manifest import below
@@ -37,11 +32,10 @@ from hemascope.data.splits import (
 )
 from hemascope.data.synthetic import draw_folder
 from hemascope.data.synthetic_fields import draw_fields
-from hemascope.inference.classifier import Classifier
-from hemascope.records import RESEARCH_USE_ONLY, Audit
-from hemascope.training.recipe import StartFrom
+from hemascope.uncertainty.model import LEAST_PER_CLASS
 
 app = App(name="data", help="Check, audit, split and draw sets of images.")
+app.command(data_audit, name="audit")
 
 
 @app.command(name="check")
@@ -78,19 +72,54 @@ def data_check(
     return 0
 
 
+@dataclass(frozen=True)
+class SplitOptions:
+    """How images are divided."""
+
+    test: float = 0.2
+    """Part for testing."""
+    val: float = 0.0
+    """Part for validation."""
+    pool: float = 0.0
+    """Part for calibration, which needs 20 images a class that training never sees; the rest is
+    for training."""
+    paper: Annotated[bool, Parameter(negative="")] = False
+    """The study's protocol instead: a fixed number of images per class to train on and to test
+    on; the rest is `pool`."""
+    train_per_class: int = 400
+    """Images per class to train on, with --paper."""
+    test_per_class: int = 125
+    """Images per class to test on, with --paper."""
+    leave_out: str | None = None
+    """A laboratory of the manifest. All of its images become `external`; the other images keep
+    their split, and are in train if they have none."""
+    seed: int = 0
+    """Another seed gives another split."""
+
+    def divide(self, manifest: Manifest) -> Manifest:
+        """The manifest with its splits, of which none shares an image with another."""
+        if self.leave_out is not None:
+            if self.paper:
+                raise ValueError(
+                    "--paper splits every laboratory; leave --leave-out or --paper out"
+                )
+            done = leave_one_laboratory_out(manifest, self.leave_out)
+        elif self.paper:
+            done = split_counts(manifest, self.seed, self.train_per_class, self.test_per_class)
+        else:
+            parts = {"train": 1 - self.val - self.test - self.pool}
+            parts |= {"val": self.val, "test": self.test, "pool": self.pool}
+            done = split_fractions(manifest, {k: v for k, v in parts.items() if v}, self.seed)
+        check_splits(done)
+        return done
+
+
 @app.command(name="split")
 def data_split(
     images: Path,
     *,
     out_file: Annotated[Path, Parameter(name="--out")],
-    test: float = 0.2,
-    val: float = 0.0,
-    pool: float = 0.0,
-    paper: Annotated[bool, Parameter(negative="")] = False,
-    train_per_class: int = 400,
-    test_per_class: int = 125,
-    leave_out: str | None = None,
-    seed: int = 0,
+    options: Annotated[SplitOptions | None, Parameter(name="*")] = None,
     root: Root = None,
     force: Force = False,
 ) -> int:
@@ -104,43 +133,30 @@ def data_split(
         Folder with one folder per class, or manifest CSV (its own splits are replaced).
     out_file
         The manifest with its splits (.csv).
-    test
-        Part for testing.
-    val
-        Part for validation.
-    pool
-        Part for calibration, which needs 20 images a class that training never sees; the rest is
-        for training.
-    paper
-        The study's protocol instead: a fixed number of images per class to train on and to test
-        on; the rest is `pool`.
-    train_per_class
-        Images per class to train on, with --paper.
-    test_per_class
-        Images per class to test on, with --paper.
-    leave_out
-        A laboratory of the manifest. All of its images become `external`; the other images keep
-        their split, and are in train if they have none.
-    seed
-        Another seed gives another split.
     """
     refuse_existing(force, out_file)
-    manifest = add_hashes(open_images(images, root))
-    if leave_out is not None:
-        if paper:
-            raise ValueError("--paper splits every laboratory; leave --leave-out or --paper out")
-        done = leave_one_laboratory_out(manifest, leave_out)
-    elif paper:
-        done = split_counts(manifest, seed, train_per_class, test_per_class)
-    else:
-        parts = {"train": 1 - val - test - pool, "val": val, "test": test, "pool": pool}
-        done = split_fractions(manifest, {k: v for k, v in parts.items() if v}, seed)
-    check_splits(done)
+    done = (options or SplitOptions()).divide(add_hashes(open_images(images, root)))
     write_manifest(below(done, out_file.parent), out_file, overwrite=force)
+    _warn_of_few(done)
     counts = Counter(row.split for row in done.rows)
     listed = ", ".join(f"{n} {split}" for split, n in sorted(counts.items()))
     out.print(f"{listed}; written to {escape(str(out_file))}", soft_wrap=True)
     return 0
+
+
+def _warn_of_few(manifest: Manifest) -> None:
+    """Warns of classes with fewer images in the pool than calibration needs."""
+    pool = Counter(row.label for row in manifest.rows if row.split == "pool")
+    few = [
+        f"{pool[label]} of {label}"
+        for label in manifest.class_names()
+        if pool[label] < LEAST_PER_CLASS
+    ]
+    if pool and few:
+        print_warning(
+            f"only {', '.join(few)} in the pool: to calibrate, {LEAST_PER_CLASS} of each class are "
+            "needed there; label more of them or take a larger --pool"
+        )
 
 
 @app.command(name="draw")
@@ -178,97 +194,6 @@ def data_draw(
     n = per_class * len(BLOOD_CELLS)
     out.print(f"{n} cells drawn in {escape(str(folder))}", soft_wrap=True)
     return 0
-
-
-@app.command(name="audit")
-def data_audit(
-    images: Path,
-    *,
-    out_folder: Annotated[Path, Parameter(name="--out")],
-    bundle: Path | None = None,
-    folds: int = 3,
-    recipe_file: RecipeFile = None,
-    recipe: RecipeSettings = None,
-    start_from: StartFrom | None = None,
-    split: Split = None,
-    root: Root = None,
-    name: Name = None,
-    cache: Cache = None,
-    max_pixels: MaxPixels = None,
-    force: Force = False,
-) -> int:
-    """Find images whose label is probably wrong. Needs 'hemascope[audit]'.
-
-    Every image is predicted by a network that never saw it: networks are trained on the other
-    images in turn, or --bundle gives one that was trained on none of them. Writes a ranked list
-    (audit.csv), a page (audit.html) and audit.json. If it is stopped, the same command continues.
-
-    Parameters
-    ----------
-    images
-        Folder with one folder per class, or manifest CSV.
-    out_folder
-        Where the list, the page and the runs go.
-    bundle
-        Folder of a model that has seen none of these images, instead of training any.
-    folds
-        Networks to train, each on all but one part of the images.
-    recipe
-        Single settings; the defaults are the study's.
-    start_from
-        A run that has seen none of these images, whose weights each network begins with; or
-        `imagenet`.
-    """
-    limit_pixels(max_pixels)
-    from hemascope.evaluation.audit import audit, train_folds
-    from hemascope.reports.write import write_audit
-
-    refuse_existing(force, out_folder / "audit.csv")
-    if bundle is not None and (recipe or recipe_file or start_from) is not None:
-        raise ValueError("--bundle trains nothing; leave the settings of training out")
-    manifest = open_images(images, root)
-    manifest = manifest if split is None else manifest.select(split)
-    if bundle is not None:
-        _check_unseen(manifest)
-        audited = [(Classifier(bundle), manifest)]
-    else:
-        if folds < 2:
-            raise ValueError(f"--folds must be at least 2, not {folds}")
-        with progress_bar("reading") as on_read, progress_bar("training") as on_step:
-            audited = train_folds(
-                choose_recipe(recipe_file, recipe),
-                manifest,
-                out_folder,
-                folds,
-                start_from=start_from,
-                cache=cache,
-                on_read=on_read,
-                on_step=on_step,
-            )
-    with progress_bar("auditing") as progress:
-        findings = audit(audited, name or title_of(images, split), progress)
-    write_audit(findings, audited, out_folder)
-    _print_audit(findings, out_folder)
-    return 0
-
-
-def _check_unseen(manifest: Manifest) -> None:
-    """Raises ValueError for an image that a bundle may have been trained on."""
-    trained_on = next((row.path for row in manifest.rows if row.split == "train"), None)
-    if trained_on is not None:
-        raise ValueError(
-            f"{trained_on} is of split train; leave --bundle out, or choose by --split"
-        )
-
-
-def _print_audit(findings: Audit, folder: Path) -> None:
-    for pair, count in findings.pairs.items():
-        out.print(f"{escape(pair)}: {count}", highlight=False)
-    out.print(
-        f"{len(findings.issues)} of {findings.n} labels to look at; written to "
-        f"{escape(str(folder))}. {RESEARCH_USE_ONLY}",
-        soft_wrap=True,
-    )
 
 
 def _print_check(report: DataReport) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,12 +18,14 @@ from hemascope.cli.options import (
     MaxPixels,
     Name,
     Root,
+    SkipOutliers,
     Split,
     Tta,
     UmPerPixel,
     fill_scales,
     limit_pixels,
     open_bundle,
+    print_left_out,
     select_images,
     title_of,
 )
@@ -47,10 +48,11 @@ from hemascope.records import (
 
 @dataclass(frozen=True)
 class SiteOptions:
-    """What a user says of another laboratory's images."""
+    """What a user says of the images, such as those of another laboratory."""
 
     site: str | None = None
     """A public data set of another laboratory: jiangxi, bccd or munich. MANIFEST is its folder."""
+    skip_outliers: SkipOutliers = False
     um_per_pixel: UmPerPixel = None
     against: Path | None = None
     """Manifest or folder of labelled images, such as the training laboratory's, with which
@@ -78,9 +80,10 @@ class SiteOptions:
             if root is not None or split is not None:
                 raise ValueError("--site reads the site's own files; leave --root and --split out")
             manifest, others = read_site(self.site, path).separate_outliers(card.classes)
-            _print_left_out(others)
+            print_left_out(others)
             return manifest
-        manifest = fill_scales(select_images(path, root, split, card.classes), self.um_per_pixel)
+        images = select_images(path, root, split, card.classes, self.skip_outliers)
+        manifest = fill_scales(images, self.um_per_pixel)
         if self.against is not None and all(row.um_per_pixel is None for row in manifest.rows):
             raise ValueError(
                 "--against compares a site's images; add --site or --um-per-pixel, or give the "
@@ -173,48 +176,48 @@ def evaluate(
     ----------
     out_folder
         Where the results go.
-    site_options
-        What is known of another laboratory's images.
-    morphology_options
-        What is known of the cells besides their class.
     """
     limit_pixels(max_pixels)
-    from hemascope.evaluation.evaluate import evaluate as measure
     from hemascope.reports.write import write_evaluation
 
     refuse_existing(force, out_folder / "evaluation.json")
     classifier = Classifier(open_bundle(bundle, classes), tta=tta)
-    options = site_options or SiteOptions()
-    images = options.select(manifest, root, split, classifier.card)
-    title = name or options.site or title_of(manifest, split)
-    with progress_bar("evaluating") as progress:
-        evaluation = measure(classifier, images, title, progress, options.site_record)
-    with progress_bar("measuring images") as progress:
-        evaluation = options.add_appearance(evaluation, images, classifier.card, progress)
-    more = morphology_options or MorphologyOptions()
-    evaluation = more.add_morphology(evaluation, classifier, images)
+    site, morphology = site_options or SiteOptions(), morphology_options or MorphologyOptions()
+    images = site.select(manifest, root, split, classifier.card)
+    title = name or site.site or title_of(manifest, split)
+    evaluation = _measure(classifier, images, title, site, morphology)
     write_evaluation(evaluation, classifier, images, out_folder)
     _print_evaluation(evaluation)
-    if evaluation.site is not None:
-        _print_site(evaluation.site)
-    if evaluation.morphology is not None:
-        _print_morphology(evaluation.morphology)
     out.print(f"written to {escape(str(out_folder))}. {RESEARCH_USE_ONLY}", soft_wrap=True)
     return 0
 
 
-def _print_left_out(outliers: Manifest) -> None:
-    if outliers.rows:
-        counts = Counter(row.label for row in outliers.rows)
-        listed = ", ".join(f"{label} {n}" for label, n in counts.most_common())
-        out.print(
-            f"{len(outliers.rows)} cells are of none of the model's classes and are left out: "
-            f"{escape(listed)}",
-            soft_wrap=True,
-        )
+def _measure(
+    classifier: Classifier,
+    images: Manifest,
+    title: str,
+    site: SiteOptions,
+    morphology: MorphologyOptions,
+) -> Evaluation:
+    """All figures that the images and the options allow."""
+    from hemascope.evaluation.evaluate import evaluate as measure
+
+    with progress_bar("evaluating") as progress:
+        evaluation = measure(classifier, images, title, progress, site.site_record)
+    with progress_bar("measuring images") as progress:
+        evaluation = site.add_appearance(evaluation, images, classifier.card, progress)
+    return morphology.add_morphology(evaluation, classifier, images)
 
 
 def _print_evaluation(evaluation: Evaluation) -> None:
+    _print_figures(evaluation)
+    if evaluation.site is not None:
+        _print_site(evaluation.site)
+    if evaluation.morphology is not None:
+        _print_morphology(evaluation.morphology)
+
+
+def _print_figures(evaluation: Evaluation) -> None:
     table = Table(
         "figure", "value", "95 % interval", title=f"{escape(evaluation.name)}, n = {evaluation.n}"
     )

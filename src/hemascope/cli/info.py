@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
 
 from hemascope.batch.inputs import find_images
-from hemascope.bundle.bundle import read_bundle
+from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.cli.options import (
     BundleFolder,
     BundlePath,
@@ -25,6 +26,9 @@ from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.reports.pages import model_card
 from hemascope.serialization import to_json
+
+if TYPE_CHECKING:
+    from hemascope.evaluation.speed import Benchmark
 
 
 def info(
@@ -42,36 +46,36 @@ def info(
     """
     refuse_existing(force, out_file)
     found = read_bundle(bundle_folder(bundle))
-    card = found.card
     if out_file is not None:
         write_atomic(out_file, model_card(found))
     table = Table(show_header=False, box=None)
-    table.add_row("name", escape(card.name))
-    table.add_row(
-        "network", f"{card.architecture}, {card.parameters:,} parameters, {card.precision}"
-    )
-    table.add_row("classes", escape(", ".join(card.classes.names)))
-    microns = f", {card.input.microns:g} µm" if card.input.microns else ""
-    table.add_row(
-        "input", f"{card.input.size} pixels, the middle {card.input.crop:.0%} of the image{microns}"
-    )
-    table.add_row("trained on", escape(card.training_data))
-    for metric in card.metrics:
-        result = metric.result
-        table.add_row(
-            metric.name,
-            f"{share(result.value)} ({share(result.low)} – {share(result.high)}), "
-            f"n = {result.n}, {escape(metric.measured_on)}",
-        )
-    if card.uncertainty is not None:
-        table.add_row("calibrated on", escape(card.uncertainty.calibrated_on))
-    if found.fallback is not None:
-        table.add_row("fallback model", escape(found.fallback.card.name))
-    table.add_row("licence", escape(card.licence))
-    table.add_row("intended use", escape(card.intended_use))
-    table.add_row("SHA-256", card.model_sha256)
+    for name, value in _facts_of(found):
+        table.add_row(name, value)
     out.print(table)
     return 0
+
+
+def _facts_of(bundle: Bundle) -> Iterator[tuple[str, str]]:
+    """What a bundle's card says, by name."""
+    card = bundle.card
+    yield "name", escape(card.name)
+    yield "network", f"{card.architecture}, {card.parameters:,} parameters, {card.precision}"
+    yield "classes", escape(", ".join(card.classes.names))
+    microns = f", {card.input.microns:g} µm" if card.input.microns else ""
+    middle = f"the middle {card.input.crop:.0%} of the image"
+    yield "input", f"{card.input.size} pixels, {middle}{microns}"
+    yield "trained on", escape(card.training_data)
+    for metric in card.metrics:
+        result = metric.result
+        interval = f"{share(result.value)} ({share(result.low)} – {share(result.high)})"
+        yield metric.name, f"{interval}, n = {result.n}, {escape(metric.measured_on)}"
+    if card.uncertainty is not None:
+        yield "calibrated on", escape(card.uncertainty.calibrated_on)
+    if bundle.fallback is not None:
+        yield "fallback model", escape(bundle.fallback.card.name)
+    yield "licence", escape(card.licence)
+    yield "intended use", escape(card.intended_use)
+    yield "SHA-256", card.model_sha256
 
 
 def benchmark(
@@ -108,6 +112,11 @@ def benchmark(
     with progress_bar("measuring") as progress:
         found = measure(classifier, find_images(images), turns, progress)
     write_atomic(out_file, to_json(found))
+    _print_speed(found, out_file)
+    return 0
+
+
+def _print_speed(found: Benchmark, file: Path) -> None:
     table = Table("from files", "images/s", "ours is faster by")
     for way in found.throughput:
         rates, times = (f"{median(v):.3g} ({min(v):.3g} – {max(v):.3g})"
@@ -120,7 +129,6 @@ def benchmark(
     out.print(table)
     out.print(
         f"cold start {found.start_seconds:.2f} s, import {found.import_seconds:.3f} s; "
-        f"{found.images} images, {found.threads} processors; written to {escape(str(out_file))}",
+        f"{found.images} images, {found.threads} processors; written to {escape(str(file))}",
         soft_wrap=True,
     )
-    return 0

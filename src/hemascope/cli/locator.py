@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
 
 from hemascope.bundle.locator_bundle import write_locator
+from hemascope.cli.options import ResumeRun
 from hemascope.cli.terminal import escape, out, progress_bar
 from hemascope.training.locator_recipe import LocatorRecipe
 
@@ -22,7 +24,7 @@ def train_locator(
     *,
     out_folder: Annotated[Path, Parameter(name="--out")],
     recipe: LocatorSettings = None,
-    resume: Annotated[bool, Parameter(negative="")] = False,
+    resume: ResumeRun = False,
     name: str | None = None,
 ) -> int:
     """Train the network that finds cells on smear fields. Needs 'hemascope[train]'.
@@ -38,8 +40,6 @@ def train_locator(
         The run's folder: recipe, losses, checkpoint, and the locator in its folder bundle.
     recipe
         Single settings.
-    resume
-        Continue the run in the folder.
     name
         Name of the locator; by default the folder's.
     """
@@ -48,13 +48,7 @@ def train_locator(
     if not resume and out_folder.exists() and any(out_folder.iterdir()):
         raise ValueError(f"{out_folder}: is not empty; use --resume to continue the run there")
     chosen = recipe or LocatorRecipe()
-
-    def print_round(record: LocatorRecord) -> None:
-        out.print(
-            f"step {record.step}/{chosen.steps}: centres {record.heat_loss:.3f}, boxes "
-            f"{record.box_loss:.3f}, {record.seconds:.0f} s"
-        )
-
+    print_round = partial(_print_round, chosen.steps)
     with progress_bar("reading") as on_read, progress_bar("choosing thresholds") as on_field:
         bundle = train(
             chosen, data, out_folder, name or out_folder.name, on_read, print_round, on_field
@@ -63,3 +57,10 @@ def train_locator(
     write_locator(bundle, folder)
     out.print(f"locator written to {escape(str(folder))}", soft_wrap=True)
     return 0
+
+
+def _print_round(steps: int, record: LocatorRecord) -> None:
+    out.print(
+        f"step {record.step}/{steps}: centres {record.heat_loss:.3f}, boxes "
+        f"{record.box_loss:.3f}, {record.seconds:.0f} s"
+    )

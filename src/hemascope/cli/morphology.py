@@ -8,21 +8,16 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from hemascope.bundle.bundle import read_bundle, write_bundle
-from hemascope.bundle.card import CARD_FILE
+from hemascope.bundle.card import CARD_FILE, Card
 from hemascope.cli.options import (
     BundlePath,
+    ChosenImages,
     Force,
+    ImageOptions,
     ManifestPath,
     MaxPixels,
-    Name,
-    Root,
-    Split,
-    UmPerPixel,
     bundle_folder,
-    fill_scales,
     limit_pixels,
-    select_images,
-    title_of,
 )
 from hemascope.cli.terminal import escape, out, progress_bar, refuse_existing
 from hemascope.data.attributes import read_attributes
@@ -35,10 +30,7 @@ def fit_morphology(
     out_folder: Annotated[Path, Parameter(name="--out")],
     attributes: Path | None = None,
     bundle: BundlePath = None,
-    split: Split = None,
-    root: Root = None,
-    name: Name = None,
-    um_per_pixel: UmPerPixel = None,
+    chosen: ChosenImages = None,
     max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> int:
@@ -62,17 +54,22 @@ def fit_morphology(
     refuse_existing(force, out_folder / CARD_FILE)
     source = read_bundle(bundle_folder(bundle))
     table = None if attributes is None else read_attributes(attributes)
-    images = fill_scales(select_images(manifest, root, split, source.card.classes), um_per_pixel)
+    chosen = chosen or ImageOptions()
+    images = chosen.select(manifest, source.card.classes)
     with progress_bar("measuring") as progress:
-        fitted = fit(source, images, name or title_of(manifest, split), table, progress)
+        fitted = fit(source, images, chosen.title(manifest), table, progress)
     write_bundle(fitted, out_folder)
-    model = fitted.card.morphology
+    _print_fitted(fitted.card, out_folder)
+    return 0
+
+
+def _print_fitted(card: Card, folder: Path) -> None:
+    model = card.morphology
     assert model is not None
     told = [layer.name for layer in model.attributes]
     told += [f"subtypes of {layer.name}" for layer in model.subtypes]
     out.print(
         f"{model.images} cells; the bundle tells {escape(', '.join(told))}; written to "
-        f"{escape(str(out_folder))}. {RESEARCH_USE_ONLY}",
+        f"{escape(str(folder))}. {RESEARCH_USE_ONLY}",
         soft_wrap=True,
     )
-    return 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -13,10 +15,11 @@ from hemascope.bundle.card import CARD_FILE
 from hemascope.bundle.restrict import restrict_classes
 from hemascope.classes import ClassSet
 from hemascope.cli.terminal import escape, out, progress_bar
-from hemascope.data.manifest import Manifest
+from hemascope.data.manifest import Manifest, match_spelling
 from hemascope.data.open_manifest import open_manifest
 from hemascope.decoding.limits import set_max_pixels
-from hemascope.training.recipe import Recipe, read_recipe
+from hemascope.errors import ManifestError, UnknownClassError
+from hemascope.training.recipe import Recipe, StartFrom, read_recipe
 
 if TYPE_CHECKING:
     from hemascope.smear.measure_scales import ScaleFinder
@@ -46,6 +49,15 @@ Tta: TypeAlias = Annotated[
 ]
 Split: TypeAlias = Annotated[
     str | None, Parameter(help="Use the rows of this split only, such as test or pool.")
+]
+SkipOutliers: TypeAlias = Annotated[
+    bool,
+    Parameter(
+        name="--skip-outliers",
+        negative="",
+        help="Leave out images whose label is no class of the model, such as the outliers of "
+        "'train --classes', and say how many; by default such a label is an error.",
+    ),
 ]
 Root: TypeAlias = Annotated[
     Path | None,
@@ -80,10 +92,27 @@ Threads: TypeAlias = Annotated[
         "and its container."
     ),
 ]
-Workers: TypeAlias = Annotated[
-    int | None,
+LocatorPath: TypeAlias = Annotated[
+    Path | None, Parameter(name="--locator", help="Folder of another network that finds cells.")
+]
+Resume: TypeAlias = Annotated[
+    bool,
     Parameter(
-        help="With --cluster, the number of processes; by default one for each of its processors."
+        name="--resume",
+        negative="",
+        help="Continue what was begun and stopped, in whatever way; no row is lost or doubled.",
+    ),
+]
+ResumeRun: TypeAlias = Annotated[
+    bool, Parameter(name="--resume", negative="", help="Continue the run in the folder.")
+]
+StartWeights: TypeAlias = Annotated[
+    StartFrom | None,
+    Parameter(
+        name="--start-from",
+        help="Another run, of the same architecture, whose best weights this run begins with; a "
+        "last layer for other classes is initialised anew. Or imagenet, for efficientnet_lite0 "
+        "and efficientnet_mini; needs 'hemascope[imagenet]'.",
     ),
 ]
 MaxPixels: TypeAlias = Annotated[
@@ -116,12 +145,35 @@ RecipeFile: TypeAlias = Annotated[
 RecipeSettings: TypeAlias = Annotated[Recipe | None, Parameter(name="*")]
 
 
-def check_cluster(cluster: bool, workers: int | None, threads: int | None) -> None:
-    """Raises ValueError for processes without a cluster, and for threads with one."""
-    if workers is not None and not cluster:
-        raise ValueError("--workers is a number of processes for --cluster")
-    if threads is not None and cluster:
-        raise ValueError("--threads is for this machine alone; --workers is for a --cluster")
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model sees the images, and how."""
+
+    bundle: BundleFolder = None
+    tta: Tta = False
+    um_per_pixel: UmPerPixel = None
+    classes: Classes = None
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Where a command works, and on how much of it."""
+
+    cluster: Annotated[bool, Parameter(negative="")] = False
+    """Work on a Ray cluster, by RAY_ADDRESS or else one started here; files and folders must be on
+    a disk that all its machines share. Needs 'hemascope[cluster]'."""
+    workers: int | None = None
+    """With --cluster, the number of processes; by default one for each of its processors."""
+    threads: Threads = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and not self.cluster:
+            raise ValueError("--workers is a number of processes for --cluster")
+        if self.threads is not None and self.cluster:
+            raise ValueError("--threads is for this machine alone; --workers is for a --cluster")
+
+
+MachineOptions: TypeAlias = Annotated[Machines | None, Parameter(name="*")]
 
 
 def limit_pixels(number: int | None) -> None:
@@ -163,10 +215,49 @@ def open_images(path: Path, root: Path | None = None, classes: ClassSet | None =
     return manifest
 
 
-def select_images(path: Path, root: Path | None, split: str | None, classes: ClassSet) -> Manifest:
-    """The labelled images that a user names, or those of a split, in the model's spelling."""
-    manifest = open_images(path, root, classes)
+def select_images(
+    path: Path,
+    root: Path | None,
+    split: str | None,
+    classes: ClassSet | None = None,
+    skip_outliers: bool = False,
+) -> Manifest:
+    """The labelled images that a user names, or those of a split, in the model's spelling.
+
+    Raises UnknownClassError for a label that is no class, unless such images are to be left out.
+    """
+    if classes is not None and skip_outliers:
+        manifest = _leave_outliers_out(open_images(path, root), classes)
+    else:
+        try:
+            manifest = open_images(path, root, classes)
+        except UnknownClassError as error:
+            raise UnknownClassError(
+                f"{error}; --skip-outliers leaves images of other labels out"
+            ) from None
     return manifest if split is None else manifest.select(split)
+
+
+def _leave_outliers_out(manifest: Manifest, classes: ClassSet) -> Manifest:
+    """The images of these classes, in their spelling; the others are counted and said."""
+    known, outliers = manifest.separate_outliers(classes)
+    print_left_out(outliers)
+    if not known.rows:
+        raise ManifestError(f"{manifest.root}: no image is of a class of the model")
+    rows = (replace(row, label=match_spelling(row.label, row.path, classes)) for row in known.rows)
+    return replace(known, rows=tuple(rows))
+
+
+def print_left_out(outliers: Manifest) -> None:
+    """Says which cells are left out, since they are of none of the model's classes."""
+    if outliers.rows:
+        counts = Counter(row.label for row in outliers.rows)
+        listed = ", ".join(f"{label} {n}" for label, n in counts.most_common())
+        out.print(
+            f"{len(outliers.rows)} cells are of none of the model's classes and are left out: "
+            f"{escape(listed)}",
+            soft_wrap=True,
+        )
 
 
 def fill_scales(manifest: Manifest, um_per_pixel: float | Literal["auto"] | None) -> Manifest:
@@ -192,3 +283,26 @@ def title_of(path: Path, split: str | None) -> str:
     """What a set of images is called: its folder, and the split."""
     full = Path(os.path.abspath(path))  # not where a link leads, which may be a mere hash
     return " ".join(filter(None, [full.name if full.is_dir() else full.parent.name, split]))
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """Which of the labelled images are used, at which scale, and what they are called."""
+
+    split: Split = None
+    skip_outliers: SkipOutliers = False
+    root: Root = None
+    name: Name = None
+    um_per_pixel: UmPerPixel = None
+
+    def select(self, path: Path, classes: ClassSet) -> Manifest:
+        """The images that a user names, in the model's spelling and with a scale."""
+        images = select_images(path, self.root, self.split, classes, self.skip_outliers)
+        return fill_scales(images, self.um_per_pixel)
+
+    def title(self, path: Path) -> str:
+        """What the images are called in the results."""
+        return self.name or title_of(path, self.split)
+
+
+ChosenImages: TypeAlias = Annotated[ImageOptions | None, Parameter(name="*")]

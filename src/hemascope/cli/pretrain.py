@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -10,13 +11,12 @@ from cyclopts import Parameter
 
 from hemascope.batch.inputs import find_images
 from hemascope.batch.unlabelled import find_unlabelled
-from hemascope.cli.options import Cache, ImageList, MaxPixels, limit_pixels
+from hemascope.cli.options import Cache, ImageList, MaxPixels, ResumeRun, StartWeights, limit_pixels
 from hemascope.cli.terminal import escape, out, print_warning, progress_bar
 from hemascope.preprocess import View
 from hemascope.smear.cells_of_fields import cut_cells
 from hemascope.smear.locate import Locator
 from hemascope.training.pretrain_recipe import PretrainRecipe
-from hemascope.training.recipe import StartFrom
 
 if TYPE_CHECKING:
     from hemascope.training.folder import EpochRecord
@@ -25,16 +25,31 @@ PretrainSettings: TypeAlias = Annotated[PretrainRecipe | None, Parameter(name="*
 SHOWN = 3  # of the files that could not be read
 
 
+@dataclass(frozen=True)
+class PretrainRun:
+    """Where a run is, what it begins with, and whether it goes on."""
+
+    out: Path
+    """The run's folder: recipe, curves, a checkpoint and the weights."""
+    start_from: StartWeights = None
+    resume: ResumeRun = False
+    force: Annotated[bool, Parameter(negative="")] = False
+    """Replace the run in the folder."""
+    cache: Cache = None
+
+    def __post_init__(self) -> None:
+        if self.resume and self.force:
+            raise ValueError(
+                "--resume goes on with a run and --force replaces it; give one of them"
+            )
+
+
 def pretrain(
     images: Annotated[ImageList | None, Parameter(negative="")] = None,
     *,
-    out_folder: Annotated[Path, Parameter(name="--out")],
+    run: Annotated[PretrainRun, Parameter(name="*")],
     recipe: PretrainSettings = None,
     fields: Annotated[list[str] | None, Parameter(name="--fields", negative="")] = None,
-    start_from: StartFrom | None = None,
-    resume: Annotated[bool, Parameter(negative="")] = False,
-    force: Annotated[bool, Parameter(negative="")] = False,
-    cache: Cache = None,
     max_pixels: MaxPixels = None,
 ) -> int:
     """Train a network on images without labels, as a start for `train`. Needs 'hemascope[train]'.
@@ -48,48 +63,42 @@ def pretrain(
     ----------
     images
         Files, folders (with all below them), patterns, or manifests (.csv); no label is used.
-    out_folder
-        The run's folder: recipe, curves, a checkpoint and the weights.
     recipe
         Single settings.
     fields
         Smear fields, named like the images: their white cells and platelets are located, and a
         square of --microns around each of them is an image. Fields whose red cells do not tell the
         scale are passed over.
-    start_from
-        Another run, of the same architecture, whose best weights this run begins with; or
-        `imagenet`, for efficientnet_lite0 and efficientnet_mini; needs 'hemascope[imagenet]'.
-    resume
-        Continue the run in the folder.
-    force
-        Replace the run in the folder.
     """
     limit_pixels(max_pixels)
-    from hemascope.training.allocator import keep_memory
-    from hemascope.training.pretrain import pretrain as run_pretraining
-
-    keep_memory()
     chosen = recipe or PretrainRecipe()
-    if resume and force:
-        raise ValueError("--resume goes on with a run and --force replaces it; give one of them")
     if fields and chosen.microns is None:
         raise ValueError(
             "--fields needs --microns, which says how wide a square is cut around each cell; 20 "
             "holds a large white cell"
         )
-    views = _find_views(images or [], fields or [])
+    _pretrain(chosen, _find_views(images or [], fields or []), run)
+    return 0
+
+
+def _pretrain(recipe: PretrainRecipe, views: list[View], run: PretrainRun) -> None:
+    """Trains, and says how it goes on and what came of it."""
+    from hemascope.training.allocator import keep_memory
+    from hemascope.training.pretrain import pretrain as run_pretraining
+
+    keep_memory()
     with progress_bar("reading") as on_read, progress_bar("training") as on_step:
-        run, data = run_pretraining(
-            chosen,
+        made, data = run_pretraining(
+            recipe,
             views,
-            out_folder,
-            resume=resume,
-            force=force,
-            start_from=start_from,
-            cache=cache,
+            run.out,
+            resume=run.resume,
+            force=run.force,
+            start_from=run.start_from,
+            cache=run.cache,
             on_read=on_read,
             on_step=on_step,
-            on_epoch=partial(_print_epoch, chosen.epochs),
+            on_epoch=partial(_print_epoch, recipe.epochs),
         )
     if data.damaged:
         rest = "; …" if len(data.damaged) > SHOWN else ""
@@ -97,13 +106,12 @@ def pretrain(
         print_warning(f"{len(data.damaged)} images could not be read: {shown}{rest}")
     out.print(
         escape(
-            f"learnt from {len(data.frames)} images; weights written to {run.best}; go on with "
-            f"hemascope train --start-from {run.path} --model {chosen.model}"
+            f"learnt from {len(data.frames)} images; weights written to {made.best}; go on with "
+            f"hemascope train --start-from {made.path} --model {recipe.model}"
         ),
         soft_wrap=True,
         highlight=False,
     )
-    return 0
 
 
 def _find_views(images: list[str], fields: list[str]) -> list[View]:

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from hemascope.cli.options import (
     BundlePath,
     DatabaseAddress,
+    LocatorPath,
     MaxPixels,
     Threads,
     bundle_folder,
@@ -39,25 +40,85 @@ LINES = 64  # of one request
 LanguageName = Literal["en", "de"]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How much the service takes at once, and how long it waits."""
+
+    window: float = 1.0
+    """How many milliseconds a batch waits for more images while others are worked on."""
+    batch_size: int = 8
+    """Largest batch of images."""
+    queue: int = 64
+    """How many images may wait; requests for more are refused with 503."""
+    timeout: float = 30.0
+    """How many seconds an answer may take."""
+    drain: float = 30.0
+    """How many seconds a stop waits for what still runs."""
+    connections: int = CONNECTIONS
+    """How many connections may be open at once."""
+
+    def settings(self, workers: int) -> Settings:
+        """The settings, with the token that is given, or a new one, which is printed."""
+        from hemascope.serve.app.settings import Settings
+
+        given = os.environ.get(TOKEN, "")
+        settings = Settings(
+            given or secrets.token_urlsafe(24),
+            workers=workers,
+            window=self.window / 1000,
+            batch_size=self.batch_size,
+            queue=self.queue,
+            lines=min(self.queue, LINES),
+            timeout=self.timeout,
+            drain=self.drain,
+        )
+        if not given:
+            out.print(f"token: {settings.token}", soft_wrap=True, highlight=False)
+        return settings
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """Where the review pages keep what they show."""
+
+    store: Path | None = None
+    """Folder of a station's store, which brings the review pages; 'hemascope station add-user'
+    makes one."""
+    database: DatabaseAddress = None
+    demo: Annotated[bool, Parameter(negative="")] = False
+    """Review pages with a drawn sample, in a store that is gone when the service stops."""
+
+    def __post_init__(self) -> None:
+        if self.demo and (self.store is not None or self.database is not None):
+            raise ValueError("--demo has a store of its own; leave out --store and --database")
+        if self.database is not None and self.store is None:
+            raise ValueError("--database needs --store, the folder for the images")
+
+
+@dataclass(frozen=True)
+class StationOptions:
+    """What an administrator decides of the review pages."""
+
+    import_from: Annotated[tuple[Path, ...], Parameter(negative="")] = ()
+    """A folder whose folders may be imported as samples on the pages; may be given several
+    times."""
+    two_signatures: Annotated[bool, Parameter(negative="")] = False
+    """A technologist and a reviewer must sign each sample."""
+    behind_https: Annotated[bool, Parameter(negative="")] = False
+    """Browsers send the session over HTTPS only, by way of a proxy that encrypts."""
+    language: LanguageName | None = None
+    """Of the pages; by default the browser's."""
+
+
 def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
     bundle: BundlePath = None,
-    locator: Path | None = None,
-    window: float = 1.0,
-    batch_size: int = 8,
-    queue: int = 64,
-    timeout: float = 30.0,
-    drain: float = 30.0,
-    connections: int = CONNECTIONS,
-    store: Path | None = None,
-    database: DatabaseAddress = None,
-    import_from: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
-    two_signatures: Annotated[bool, Parameter(negative="")] = False,
-    behind_https: Annotated[bool, Parameter(negative="")] = False,
-    language: LanguageName | None = None,
-    demo: Annotated[bool, Parameter(negative="")] = False,
+    locator: LocatorPath = None,
+    limits: Annotated[Limits | None, Parameter(name="*")] = None,
+    store: Annotated[StoreOptions | None, Parameter(name="*")] = None,
+    station: Annotated[StationOptions | None, Parameter(name="*")] = None,
     threads: Threads = None,
     max_pixels: MaxPixels = None,
 ) -> int:
@@ -73,78 +134,15 @@ def serve(
         through a proxy that encrypts.
     port
         The port; 0 takes a free one.
-    locator
-        Folder of another network that finds cells.
-    window
-        How many milliseconds a batch waits for more images while others are worked on.
-    batch_size
-        Largest batch of images.
-    queue
-        How many images may wait; requests for more are refused with 503.
-    timeout
-        How many seconds an answer may take.
-    drain
-        How many seconds a stop waits for what still runs.
-    connections
-        How many connections may be open at once.
-    store
-        Folder of a station's store, which brings the review pages; 'hemascope station add-user'
-        makes one.
-    import_from
-        A folder whose folders may be imported as samples on the pages; may be given several times.
-    two_signatures
-        A technologist and a reviewer must sign each sample.
-    behind_https
-        Browsers send the session over HTTPS only, by way of a proxy that encrypts.
-    language
-        Of the pages; by default the browser's.
-    demo
-        Review pages with a drawn sample, in a store that is gone when the service stops.
     """
-    _check(demo, store, database)
     limit_pixels(max_pixels)
-    options = StationOptions(import_from, two_signatures, behind_https, language)
-    with _open_store(store, database, demo) as opened:
+    limits, options = limits or Limits(), station or StationOptions()
+    with _open_store(store or StoreOptions()) as opened:
         classifier = Classifier(_choose_bundle(bundle, opened), threads)
-        settings = _settings(
-            workers=classifier.threads,
-            window=window / 1000,
-            batch_size=batch_size,
-            queue=queue,
-            lines=min(queue, LINES),
-            timeout=timeout,
-            drain=drain,
-        )
-        _serve(settings, _counting(classifier, locator), opened, options, (host, port, connections))
+        settings = limits.settings(classifier.threads)
+        where = (host, port, limits.connections)
+        _serve(settings, _counting(classifier, locator), opened, options, where)
     return 0
-
-
-@dataclass(frozen=True)
-class StationOptions:
-    """What an administrator decides of the review pages."""
-
-    folders: tuple[Path, ...]
-    needs_two: bool
-    secure: bool
-    language: LanguageName | None
-
-
-def _check(demo: bool, store: Path | None, database: str | None) -> None:
-    if demo and (store is not None or database is not None):
-        raise ValueError("--demo has a store of its own; leave out --store and --database")
-    if database is not None and store is None:
-        raise ValueError("--database needs --store, the folder for the images")
-
-
-def _settings(**limits: Any) -> Settings:
-    """The limits, with the token that is given, or a new one, which is printed."""
-    from hemascope.serve.app.settings import Settings
-
-    given = os.environ.get(TOKEN, "")
-    settings = Settings(given or secrets.token_urlsafe(24), **limits)
-    if not given:
-        out.print(f"token: {settings.token}", soft_wrap=True, highlight=False)
-    return settings
 
 
 def _counting(classifier: Classifier, locator: Path | None) -> Counting:
@@ -164,9 +162,10 @@ def _choose_bundle(bundle: Path | None, store: Store | None) -> Path | None:
 
 
 @contextmanager
-def _open_store(folder: Path | None, database: str | None, demo: bool) -> Iterator[Store | None]:
+def _open_store(options: StoreOptions) -> Iterator[Store | None]:
     """The store of a station, or one to try; None where no pages are asked for."""
-    if folder is None and not demo:
+    folder = options.store
+    if folder is None and not options.demo:
         yield None
         return
     from hemascope.serve.demo import DEMO, fill_demo
@@ -179,7 +178,7 @@ def _open_store(folder: Path | None, database: str | None, demo: bool) -> Iterat
             password = fill_demo(store)
             out.print(f"log in as {DEMO}, password {password}", soft_wrap=True, highlight=False)
         else:
-            store = open_existing(folder, database)
+            store = open_existing(folder, options.database)
             if not has_users(store):
                 raise ValueError(f"{folder}: nobody may log in; see 'hemascope station add-user'")
         yield store
@@ -218,9 +217,9 @@ def _app(
     station = Station(
         store,
         counting,
-        options.folders,
-        options.needs_two,
-        options.secure,
+        options.import_from,
+        options.two_signatures,
+        options.behind_https,
         language=options.language,
     )
     pages, counts = make_pages(station, settings), store.folder / COUNTS

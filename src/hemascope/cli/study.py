@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,10 +14,11 @@ from rich.table import Table
 from hemascope.cli.options import Cache, ManifestPath, MaxPixels, Root, limit_pixels, open_images
 from hemascope.cli.terminal import escape, out, print_error, progress_bar
 from hemascope.records import RESEARCH_USE_ONLY
-from hemascope.study.experiments import PROFILES, plan
+from hemascope.study.experiments import PROFILES, Planned, plan
 
 if TYPE_CHECKING:
-    from hemascope.study.run import Runner
+    from hemascope.study.run import Failure, Runner
+    from hemascope.study.status import RunStatus
 
 app = App(name="study", help="Run the paper's experiments, and see whether its claims hold.")
 
@@ -23,7 +26,49 @@ app = App(name="study", help="Run the paper's experiments, and see whether its c
 ProfileName = Literal["paper", "cpu"]
 
 
-Only = Annotated[list[str] | None, Parameter(name="--only", consume_multiple=True, negative="")]
+@dataclass(frozen=True)
+class Selection:
+    """Which of a profile's runs are meant."""
+
+    only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None
+    """Names of the experiments to run; by default all."""
+    seeds: str = ""
+    """Seeds of every experiment, such as 0,1,2; by default 0, and 0,1,2 for the models and for
+    squeeze-and-excitation."""
+
+    def plan(self, profile: str) -> tuple[Planned, ...]:
+        """The runs. Raises ValueError for seeds that are no numbers."""
+        return plan(PROFILES[profile], self.only or (), _seeds(self.seeds))
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    """What performs the runs, here or on a cluster."""
+
+    at_once: int = 1
+    """How many runs work at the same time, each in its own process; several small ones fill a
+    GPU."""
+    stop_after: float | None = None
+    """Seconds after which all runs stop; give the same command again to finish them."""
+    ray: Annotated[bool, Parameter(negative="")] = False
+    """Run on a Ray cluster, by RAY_ADDRESS or else one started here; the folders must be on a
+    disk that all its machines share. Needs 'hemascope[study,cluster]'."""
+
+    def __post_init__(self) -> None:
+        if self.ray and (self.at_once != 1 or self.stop_after is not None):
+            raise ValueError(
+                "--at-once and --stop-after are for one machine; leave them out with --ray"
+            )
+
+    def runner(self) -> Runner:
+        """What performs them."""
+        from hemascope.study.run import run_here
+
+        if not self.ray:
+            return partial(run_here, at_once=self.at_once, stop_after=self.stop_after)
+        from hemascope.study.cluster import run_on_ray
+
+        return run_on_ray
 
 
 @app.command(name="run")
@@ -32,11 +77,8 @@ def study_run(
     *,
     out_folder: Annotated[Path, Parameter(name="--out")],
     profile: ProfileName = "cpu",
-    only: Only = None,
-    seeds: str = "",
-    at_once: int = 1,
-    stop_after: float | None = None,
-    ray: Annotated[bool, Parameter(negative="")] = False,
+    selection: Annotated[Selection | None, Parameter(name="*")] = None,
+    runner: Annotated[RunnerOptions | None, Parameter(name="*")] = None,
     root: Root = None,
     cache: Cache = None,
     max_pixels: MaxPixels = None,
@@ -53,64 +95,42 @@ def study_run(
     profile
         paper: to the letter of the paper's protocol, for a GPU. cpu: every model and ablation
         alike, smaller and shorter, for two processors.
-    only
-        Names of the experiments to run; by default all.
-    seeds
-        Seeds of every experiment, such as 0,1,2; by default 0, and 0,1,2 for the models and
-        for squeeze-and-excitation.
-    at_once
-        How many runs work at the same time, each in its own process; several small ones fill a
-        GPU.
-    stop_after
-        Seconds after which all runs stop; give the same command again to finish them.
-    ray
-        Run on a Ray cluster, by RAY_ADDRESS or else one started here; the folders must be on a
-        disk that all its machines share. Needs 'hemascope[study,cluster]'.
     """
     limit_pixels(max_pixels)
-    runs = plan(PROFILES[profile], only or (), _seeds(seeds))
+    runs = (selection or Selection()).plan(profile)
     from hemascope.study.run import run_study
 
-    runner = _choose_runner(ray, at_once, stop_after)
     with progress_bar("epochs") as on_epochs:
         failures = run_study(
             PROFILES[profile],
             runs,
             open_images(manifest, root),
             out_folder,
-            runner=runner,
+            runner=(runner or RunnerOptions()).runner(),
             cache=cache,
             on_epochs=on_epochs,
         )
+    _print_done(len(runs), failures, out_folder)
+    return 1 if failures else 0
+
+
+def _print_done(runs: int, failures: Sequence[Failure], folder: Path) -> None:
     for failure in failures:
         seed = failure.run.recipe.seed
         print_error(f"{failure.run.experiment.name}, seed {seed}: {failure.reason}")
     out.print(
-        f"{len(runs) - len(failures)} of {len(runs)} runs are finished in "
-        f"{escape(str(out_folder))}; 'hemascope study report' makes the tables",
+        f"{runs - len(failures)} of {runs} runs are finished in {escape(str(folder))}; "
+        "'hemascope study report' makes the tables",
         soft_wrap=True,
     )
-    return 1 if failures else 0
-
-
-def _choose_runner(ray: bool, at_once: int, stop_after: float | None) -> Runner:
-    """What performs the runs, here or on a cluster."""
-    from hemascope.study.run import run_here
-
-    if not ray:
-        return partial(run_here, at_once=at_once, stop_after=stop_after)
-    if at_once != 1 or stop_after is not None:
-        raise ValueError(
-            "--at-once and --stop-after are for one machine; leave them out with --ray"
-        )
-    from hemascope.study.cluster import run_on_ray
-
-    return run_on_ray
 
 
 @app.command(name="status")
 def study_status(
-    folder: Path, *, profile: ProfileName | None = None, only: Only = None, seeds: str = ""
+    folder: Path,
+    *,
+    profile: ProfileName | None = None,
+    selection: Annotated[Selection | None, Parameter(name="*")] = None,
 ) -> int:
     """Show what is done, what is under way, and how long the rest will take.
 
@@ -120,10 +140,6 @@ def study_status(
         Folder of the study.
     profile
         As given to `study run`; by default the one that the folder was made with.
-    only
-        As given to `study run`.
-    seeds
-        As given to `study run`.
     """
     from hemascope.study.results import StudyFolder
     from hemascope.study.status import read_status
@@ -132,9 +148,13 @@ def study_status(
     facts = study.facts()
     if facts is None:
         raise ValueError(f"{folder}: no study is here; make one with 'hemascope study run'")
-    statuses = read_status(
-        study, plan(PROFILES[profile or facts.profile], only or (), _seeds(seeds))
-    )
+    runs = (selection or Selection()).plan(profile or facts.profile)
+    statuses = read_status(study, runs)
+    _print_status(statuses)
+    return 0
+
+
+def _print_status(statuses: Sequence[RunStatus]) -> None:
     table = Table("experiment", "seed", "folder", "state", "epochs", "time left")
     for status in statuses:
         recipe = status.run.recipe
@@ -151,7 +171,6 @@ def study_status(
     done = sum(status.state == "done" for status in statuses)
     total = _duration(sum(left) if len(left) == len(statuses) else None)
     out.print(f"{done} of {len(statuses)} runs done, time left: {total or 'none'}")
-    return 0
 
 
 @app.command(name="report")

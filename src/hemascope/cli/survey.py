@@ -19,7 +19,8 @@ from hemascope.cli.options import (
     open_bundle,
 )
 from hemascope.cli.terminal import escape, out, print_warning, progress_bar, refuse_existing, share
-from hemascope.evaluation.survey import Survey, reference_of
+from hemascope.data.masks import describe_masks
+from hemascope.evaluation.survey import Reference, Survey, reference_of
 from hemascope.evaluation.survey import survey as look
 from hemascope.inference.classifier import Classifier
 from hemascope.records import RESEARCH_USE_ONLY
@@ -56,32 +57,33 @@ def survey(
     against
         The folder of an earlier survey with the same --bundle, or an adapted bundle, which is used
         then: has stain, light or focus changed since? This exits with 1 if so. A survey is the
-        better measure: cells that were chosen for labelling are not like those of every day.
+        better measure: cells chosen for labelling are not like those of every day.
     """
     limit_pixels(max_pixels)
-    scale = _check_options(um_per_pixel, label)
-    earlier = None if against is None else _read_survey(against)
-    if against is not None and earlier is None:
-        if bundle is not None:
-            raise ValueError("give either --bundle or an adapted bundle as --against, not both")
-        bundle = against
     refuse_existing(force, out_folder / SURVEY_FILE)
+    scale = _check_options(um_per_pixel, label)
     inputs = find_inputs(images)
-    classifier = Classifier(open_bundle(bundle, None), threads)
-    reference = None
-    if against is not None:
-        reference = reference_of(earlier or classifier.bundle, classifier.card.name)
-    folder = ", ".join(images)
+    classifier, reference = _open(bundle, against, threads)
     with progress_bar("surveying") as progress:
-        found = look(classifier, inputs, folder, scale, label, reference, progress)
+        found = look(classifier, inputs, ", ".join(images), scale, label, reference, progress)
     write_survey(found, classifier, scale, out_folder)
-    _print(found)
-    out.print(
-        f"{found.surveyed} of {found.found} images surveyed; written to "
-        f"{escape(str(out_folder))}. {RESEARCH_USE_ONLY}",
-        soft_wrap=True,
-    )
-    return 1 if found.drift is not None and found.drift.alarm else 0
+    return _print(found, out_folder)
+
+
+def _open(
+    bundle: Path | None, against: Path | None, threads: int | None
+) -> tuple[Classifier, Reference | None]:
+    """The classifier, and the earlier images that --against names: a survey's, or a bundle's own.
+
+    Raises ValueError where both options name a bundle.
+    """
+    if against is None:
+        return Classifier(open_bundle(bundle, None), threads), None
+    earlier = _read_survey(against)
+    if earlier is None and bundle is not None:
+        raise ValueError("give either --bundle or an adapted bundle as --against, not both")
+    classifier = Classifier(open_bundle(bundle if earlier else against, None), threads)
+    return classifier, reference_of(earlier or classifier.bundle, classifier.card.name)
 
 
 def _check_options(um_per_pixel: float | Literal["auto"] | None, label: int) -> float | None:
@@ -102,7 +104,8 @@ def _read_survey(folder: Path) -> Survey | None:
     return from_json(path.read_bytes(), Survey) if path.exists() else None
 
 
-def _print(found: Survey) -> None:
+def _print(found: Survey, folder: Path) -> int:
+    """Prints what was found, and gives the exit status: 1 where something has changed."""
     expected, review = found.expected, found.to_review
     lines = [
         f"accuracy to expect: {share(expected.value)} ({share(expected.low)} – "
@@ -116,5 +119,13 @@ def _print(found: Survey) -> None:
     if found.drift is not None and found.drift.alarm:
         print_warning(
             f"the images are {', '.join(found.drift.changes)} than the earlier ones: "
-            "check stain, lamp and focus, or adapt it to some of these cells"
+            "check stain, lamp and focus, or adapt the bundle to some of these cells"
         )
+    if found.masks:
+        print_warning(describe_masks(found.masks))
+    out.print(
+        f"{found.surveyed} of {found.found} images surveyed; written to "
+        f"{escape(str(folder))}. {RESEARCH_USE_ONLY}",
+        soft_wrap=True,
+    )
+    return 1 if found.drift is not None and found.drift.alarm else 0

@@ -22,6 +22,8 @@ from rich.text import Text
 
 from hemascope.escaping import escape_controls
 from hemascope.files import remove_torn
+from hemascope.folders import PassedOver
+from hemascope.records import RESEARCH_USE_ONLY
 
 out = Console()
 err = Console(stderr=True)
@@ -67,6 +69,13 @@ def refuse_existing(force: bool, *paths: Path | None) -> None:
             if path.exists() and not force:
                 raise ValueError(f"{path}: exists already; use --force to replace it")
             remove_torn(path)
+
+
+def print_last_line(done: str, passed_over: PassedOver, written: str) -> None:
+    """Prints what was done, what was passed over beside it, and where the results are."""
+    rest = f"; passed over: {passed_over}" if passed_over else ""
+    line = escape(f"{done}{rest}; written to {written}")
+    out.print(f"{line}. {RESEARCH_USE_ONLY}", soft_wrap=True)
 
 
 def share(value: float | None) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from hemascope.bundle.bundle import write_bundle
+from hemascope.bundle.bundle import Bundle, write_bundle
 from hemascope.bundle.card import CARD_FILE
 from hemascope.classes import ClassSet
 from hemascope.cli.options import (
@@ -19,7 +20,9 @@ from hemascope.cli.options import (
     MaxPixels,
     RecipeFile,
     RecipeSettings,
+    ResumeRun,
     Root,
+    StartWeights,
     choose_recipe,
     limit_pixels,
     open_images,
@@ -29,10 +32,27 @@ from hemascope.data.attributes import read_attributes
 from hemascope.data.manifest import Manifest
 from hemascope.records import Evaluation
 from hemascope.serialization import from_json
-from hemascope.training.recipe import StartFrom
+from hemascope.training.recipe import Recipe, StartFrom
 
 if TYPE_CHECKING:
     from hemascope.training.folder import EpochRecord, RunFolder
+
+
+@dataclass(frozen=True)
+class WhatIsLearnt:
+    """Of which classes a network learns, from whom, and what besides."""
+
+    teachers: Annotated[list[Path] | None, Parameter(name="--teacher", negative="")] = None
+    """Another run, of the same classes, crop and microns, from whose predictions the share
+    --teacher-weight of each target comes; several give their mean. Name it again to resume."""
+    classes: str = ""
+    """Names of the classes in their order, with commas between; images of other labels are
+    outliers, of which the network learns to be unsure. By default every label is a class."""
+    attributes: Path | None = None
+    """CSV file of what is seen of each cell, such as the shape of its nucleus: img_name (a file's
+    name) and columns as WBCAtt's. Together with the manifest's subtypes it is learnt besides
+    the class, on the same features, with the weight --auxiliary-weight; files that are not
+    listed have no say in it. What a bundle predicts of classes has the same form as without."""
 
 
 def train(
@@ -41,11 +61,9 @@ def train(
     out_folder: Annotated[Path, Parameter(name="--out")],
     recipe_file: RecipeFile = None,
     recipe: RecipeSettings = None,
-    resume: Annotated[bool, Parameter(negative="")] = False,
-    start_from: StartFrom | None = None,
-    teachers: Annotated[list[Path] | None, Parameter(name="--teacher", negative="")] = None,
-    classes: str = "",
-    attributes: Path | None = None,
+    resume: ResumeRun = False,
+    start_from: StartWeights = None,
+    learnt: Annotated[WhatIsLearnt | None, Parameter(name="*")] = None,
     root: Root = None,
     cache: Cache = None,
     max_pixels: MaxPixels = None,
@@ -62,52 +80,49 @@ def train(
         The run's folder: recipe, curves, checkpoints and the bundle.
     recipe
         Single settings; the defaults are the study's.
-    resume
-        Continue the run in the folder.
-    start_from
-        Another run, of the same architecture, whose best weights this run begins with; a last
-        layer for other classes is initialised anew. Or `imagenet`, for efficientnet_lite0 and
-        efficientnet_mini; needs 'hemascope[imagenet]'.
-    teachers
-        Another run, of the same classes, crop and microns, from whose predictions the share
-        --teacher-weight of each target comes; several give their mean. Name it again to resume.
-    classes
-        Names of the classes in their order, with commas between; images of other labels are
-        outliers, of which the network learns to be unsure. By default every label is a class.
-    attributes
-        CSV file of what is seen of each cell, such as the shape of its nucleus: img_name (a file's
-        name) and columns as WBCAtt's. Together with the manifest's subtypes it is learnt besides
-        the class, on the same features, with the weight --auxiliary-weight; files that are not
-        listed have no say in it. What a bundle predicts of classes has the same form as without.
     """
     limit_pixels(max_pixels)
-    from hemascope.training.allocator import keep_memory
     from hemascope.training.run import end_group_process
+
+    chosen = choose_recipe(recipe_file, recipe)
+    images = open_images(manifest, root)
+    _train(chosen, images, out_folder, learnt or WhatIsLearnt(), resume, start_from, cache)
+    end_group_process()
+    return 0
+
+
+def _train(
+    recipe: Recipe,
+    images: Manifest,
+    folder: Path,
+    learnt: WhatIsLearnt,
+    resume: bool,
+    start_from: StartFrom | None,
+    cache: Path | None,
+) -> None:
+    """Trains, and says how it goes on."""
+    from hemascope.training.allocator import keep_memory
     from hemascope.training.run import train as run_training
 
     keep_memory()
-    chosen = choose_recipe(recipe_file, recipe)
-    images = open_images(manifest, root)
-    class_set = _choose_classes(classes, images)
-
+    classes = _choose_classes(learnt.classes, images)
+    table = None if learnt.attributes is None else read_attributes(learnt.attributes)
     with progress_bar("reading") as on_read, progress_bar("training") as on_step:
         run_training(
-            chosen,
+            recipe,
             images,
-            out_folder,
+            folder,
             resume=resume,
             start_from=start_from,
-            teachers=teachers or (),
-            classes=class_set,
-            attributes=None if attributes is None else read_attributes(attributes),
+            teachers=learnt.teachers or (),
+            classes=classes,
+            attributes=table,
             cache=cache,
             on_read=on_read,
             on_step=on_step,
-            on_epoch=partial(_print_epoch, chosen.epochs),
+            on_epoch=partial(_print_epoch, recipe.epochs),
             on_done=_print_done,
         )
-    end_group_process()
-    return 0
 
 
 def _print_epoch(epochs: int, record: EpochRecord) -> None:
@@ -142,15 +157,27 @@ def _choose_classes(names: str, images: Manifest) -> ClassSet | None:
     return classes
 
 
+@dataclass(frozen=True)
+class CardOptions:
+    """What the card of an exported bundle says."""
+
+    name: str | None = None
+    """Name of the model; by default the run folder's."""
+    evaluation: Path | None = None
+    """An evaluation.json of this very model, whose figures go on the card."""
+    trained_on: str | None = None
+    """What the images were, in words, for the card."""
+    image_microns: float | None = None
+    """How many micrometres the shorter side of a training image shows; with it, the model takes
+    images of any scale (--um-per-pixel)."""
+
+
 def export(
     runs: Annotated[list[Path], Parameter(negative="")],
     *,
     out_folder: Annotated[Path, Parameter(name="--out")],
-    name: str | None = None,
+    card: Annotated[CardOptions | None, Parameter(name="*")] = None,
     snapshots: Annotated[bool, Parameter(negative="")] = False,
-    evaluation: Path | None = None,
-    trained_on: str | None = None,
-    image_microns: float | None = None,
     half: Annotated[bool, Parameter(negative="")] = False,
     force: Force = False,
 ) -> int:
@@ -164,20 +191,23 @@ def export(
         Folders that `train` made; several become one model that predicts with their mean.
     out_folder
         Folder of the bundle.
-    name
-        Name of the model; by default the run folder's.
     snapshots
         Make an ensemble of one run's snapshots, of a recipe with several cycles.
-    evaluation
-        An evaluation.json of this very model, whose figures go on the card.
-    trained_on
-        What the images were, in words, for the card.
-    image_microns
-        How many micrometres the shorter side of a training image shows; with it, the model takes
-        images of any scale (--um-per-pixel).
     half
         Keep the weights in half precision: half the file, and outputs that differ by a rounding.
     """
+    refuse_existing(force, out_folder / CARD_FILE)
+    bundle = _export(runs, card or CardOptions(), snapshots, half)
+    write_bundle(bundle, out_folder)
+    out.print(
+        f"bundle written to {escape(str(out_folder))}, {len(bundle.model) / 1e6:.1f} MB",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _export(runs: list[Path], card: CardOptions, snapshots: bool, half: bool) -> Bundle:
+    """The bundle of a run, of its snapshots, or of several runs, with what its card says."""
     from hemascope.training.export_runs import (
         add_evaluation,
         export_ensemble,
@@ -186,21 +216,16 @@ def export(
     )
     from hemascope.training.folder import RunFolder
 
-    refuse_existing(force, out_folder / CARD_FILE)
     folders = [RunFolder(run) for run in runs]
+    facts = (card.name, card.trained_on, card.image_microns, half)
     if snapshots:
         if len(folders) > 1:
             raise ValueError("--snapshots makes an ensemble of one run; give one run")
-        bundle = export_snapshots(folders[0], name, trained_on, image_microns, half)
+        bundle = export_snapshots(folders[0], *facts)
     elif len(folders) == 1:
-        bundle = export_run(folders[0], name, trained_on, image_microns, half)
+        bundle = export_run(folders[0], *facts)
     else:
-        bundle = export_ensemble(folders, name, trained_on, image_microns, half)
-    if evaluation is not None:
-        bundle = add_evaluation(bundle, from_json(evaluation.read_bytes(), Evaluation))
-    write_bundle(bundle, out_folder)
-    out.print(
-        f"bundle written to {escape(str(out_folder))}, {len(bundle.model) / 1e6:.1f} MB",
-        soft_wrap=True,
-    )
-    return 0
+        bundle = export_ensemble(folders, *facts)
+    if card.evaluation is not None:
+        bundle = add_evaluation(bundle, from_json(card.evaluation.read_bytes(), Evaluation))
+    return bundle

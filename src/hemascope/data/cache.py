@@ -73,25 +73,36 @@ def open_cache(
     shape = (len(views), spec.size, spec.size, 3)
     images = _map_own(images_path)
     if images is None or images.shape != shape or not _matches(images, header_path):
-        _remove_abandoned(images_path)
-        try:
-            with atomic_path(images_path) as temporary, _locked(temporary):
-                temporary.chmod(temporary.stat().st_mode & ~OTHERS_MAY_WRITE)
-                _fill(temporary, views, spec, progress)
-                header = CacheHeader(FORMAT, spec, entries, _checksum(np.load(temporary, "r")))
-                with atomic_path(header_path) as temporary_header:
-                    temporary_header.write_bytes(to_json(header))
-        except PermissionError:
-            if not images_path.exists():
-                raise
-            images = None
-        else:
-            images = _map_own(images_path)
+        images = _make_cache(images_path, header_path, views, spec, entries, progress)
     if images is None:
         raise ValueError(
             f"{images_path}: is another user's, or others may write it; take another --cache"
         )
     return images
+
+
+def _make_cache(
+    images_path: Path,
+    header_path: Path,
+    views: Sequence[View],
+    spec: InputSpec,
+    entries: tuple[str, ...],
+    progress: ProgressCallback | None,
+) -> ImageArray | None:
+    """Writes a cache, and maps it; None where another user's is in its place."""
+    _remove_abandoned(images_path)
+    try:
+        with atomic_path(images_path) as temporary, _locked(temporary):
+            temporary.chmod(temporary.stat().st_mode & ~OTHERS_MAY_WRITE)
+            _fill(temporary, views, spec, progress)
+            header = CacheHeader(FORMAT, spec, entries, _checksum(np.load(temporary, "r")))
+            with atomic_path(header_path) as temporary_header:
+                temporary_header.write_bytes(to_json(header))
+    except PermissionError:
+        if not images_path.exists():
+            raise
+        return None
+    return _map_own(images_path)
 
 
 def default_cache() -> Path:

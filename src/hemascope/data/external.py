@@ -7,12 +7,12 @@ calibrated without it.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from hemascope.data.csv_table import open_table
 from hemascope.data.manifest import Manifest, ManifestRow, read_manifest
 from hemascope.data.pascal_voc import read_field
 from hemascope.data.public import BCCD, JIANGXI, MUNICH, Source
@@ -100,18 +100,14 @@ def read_bccd(folder: Path) -> Manifest:
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
     """The rows of a CSV file that has these columns."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ManifestError(f"{path}: not UTF-8 text; save the table as UTF-8 CSV") from None
-    reader = csv.DictReader(text.splitlines())
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    if missing:
-        raise ManifestError(f"{path}: no column '{missing[0]}'; it must have {', '.join(columns)}")
-    for row in reader:
-        yield {name: (row[name] or "").strip() for name in columns}
+    with open_table(path) as reader:
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ManifestError(
+                f"{path}: no column '{missing[0]}'; it must have {', '.join(columns)}"
+            )
+        for row in reader:
+            yield {name: (row[name] or "").strip() for name in columns}
 
 
 SITES: dict[str, Site] = {

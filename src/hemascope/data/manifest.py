@@ -19,7 +19,7 @@ from hemascope.classes import ClassSet
 from hemascope.data.csv_table import open_table
 from hemascope.data.masks import note_masks
 from hemascope.data.split_folders import find_split_folders
-from hemascope.errors import ManifestError
+from hemascope.errors import ManifestError, UnknownClassError
 from hemascope.escaping import escape_formula, read_escaped
 from hemascope.files import write_atomic
 from hemascope.folders import find_files, find_spelling
@@ -220,10 +220,10 @@ def _number(
 
 
 def match_spelling(label: str, where: str, classes: ClassSet) -> str:
-    """The label in the class set's spelling. Raises ManifestError, with `where`, if unknown."""
+    """The label in the class set's spelling. Raises UnknownClassError, with `where`."""
     known = classes.find(label)
     if known is None:
-        raise ManifestError(
+        raise UnknownClassError(
             f"{where}: unknown class '{label}'; the classes are {', '.join(classes.names)}"
         )
     return known.name

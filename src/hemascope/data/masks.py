@@ -36,3 +36,11 @@ def note_masks(paths: Sequence[str]) -> str:
         f"{len(named)} images are named like segmentation masks ({named[0]}) and count as cells; "
         "move them out if they are masks"
     )
+
+
+def describe_masks(paths: Sequence[str]) -> str:
+    """What to say of images that look like masks and are left out for that."""
+    return (
+        f"{len(paths)} images look like segmentation masks, not cells, and are left out "
+        f"({paths[0]}); move them out of the cells' folder"
+    )

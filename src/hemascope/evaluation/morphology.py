@@ -77,14 +77,7 @@ def measure_morphology(
             f"'{classifier.card.name}' tells no {what}; make a bundle that does with "
             "'hemascope fit-morphology'"
         )
-    cells = _Cells()
-    for done, (rows, images) in enumerate(readable_batches(manifest, classifier), 1):
-        outputs = classifier.outputs(images)
-        cells.add(rows, predict_loaded(classifier, images, class_maps=False), outputs, model)
-        if progress is not None:
-            progress(min(done * BATCH, len(manifest.rows)), len(manifest.rows))
-    if not cells.rows:
-        raise ManifestError(f"{manifest.root}: none of {len(manifest.rows)} images could be read")
+    cells = _name_cells(classifier, manifest, model, progress)
     of_attributes: tuple[AttributeMetrics, ...] = ()
     mean = annotator_mean = None
     if attributes is not None:
@@ -100,6 +93,24 @@ def measure_morphology(
         per_subtype=_measure_subtypes(cells, classifier, model),
         maturation=_measure_line(cells, classifier, model),
     )
+
+
+def _name_cells(
+    classifier: Classifier,
+    manifest: Manifest,
+    model: MorphologyModel,
+    progress: ProgressCallback | None,
+) -> _Cells:
+    """What is predicted of the cells. Raises ManifestError where none can be read."""
+    cells = _Cells()
+    for done, (rows, images) in enumerate(readable_batches(manifest, classifier), 1):
+        outputs = classifier.outputs(images)
+        cells.add(rows, predict_loaded(classifier, images, class_maps=False), outputs, model)
+        if progress is not None:
+            progress(min(done * BATCH, len(manifest.rows)), len(manifest.rows))
+    if not cells.rows:
+        raise ManifestError(f"{manifest.root}: none of {len(manifest.rows)} images could be read")
+    return cells
 
 
 def _measure_attributes(

@@ -12,7 +12,9 @@ import numpy as np
 from hemascope.arrays import FloatArray, ImageArray, IntArray, ProgressCallback
 from hemascope.batch.inputs import Inputs
 from hemascope.bundle.bundle import Bundle
+from hemascope.bundle.card import Card
 from hemascope.bundle.tta import symmetries
+from hemascope.data.masks import is_mask
 from hemascope.errors import ImageError, ManifestError
 from hemascope.evaluation.choose_cells import choose_cells
 from hemascope.inference.batches import predict_loaded
@@ -53,14 +55,14 @@ class Survey:
     """What was found in a folder of unlabelled images.
 
     `found` counts the images, of which `surveyed` were drawn and read; `unreadable` says why others
-    were not. `kinds` counts them by format and size. `scale` is what red cells say, and `given` the
-    width of a pixel that the model was told. `style` has the median and the interquartile range of
-    light, tint, stain and sharpness, and `home` those of the laboratory that the bundle is for;
-    `differences` puts in words how they differ. `laboratories` counts which one images are like.
-    `per_class` counts the named classes, and `reasons` those for which cells are sent to review.
-    `measures` (N,5) are those of style of each image, and `named` its class index, to compare later
-    images with. `to_label` are the images that it helps most to label, with the class that each is
-    named.
+    were not, and `masks` are those that look like segmentation masks, which are left out. `kinds`
+    counts them by format and size. `scale` is what red cells say, and `given` the width of a pixel
+    that the model was told. `style` has the median and the interquartile range of light, tint,
+    stain and sharpness, and `home` those of the laboratory that the bundle is for; `differences`
+    puts in words how they differ. `laboratories` counts which one images are like. `per_class`
+    counts the named classes, and `reasons` those for which cells are sent to review. `measures`
+    (N,5) are those of style of each image, and `named` its class index, to compare later images
+    with. `to_label` are the images that it helps most to label, with the class that each is named.
     """
 
     folder: str
@@ -85,6 +87,7 @@ class Survey:
     measures: FloatArray
     named: tuple[int, ...]
     provenance: dict[str, str]
+    masks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def survey(
     seen = _look(classifier, inputs.images, um_per_pixel, progress)
     if len(seen.paths) < LEAST_IMAGES:
         why = f" ({seen.unreadable[0]})" if seen.unreadable else ""
+        why += f"; {len(seen.masks)} look like segmentation masks" if seen.masks else ""
         raise ManifestError(
             f"{folder}: {len(seen.paths)} images can be read{why}; a survey needs {LEAST_IMAGES}"
         )
@@ -155,7 +159,6 @@ def _summarise(
     to_review = wilson(sum(one.review for one in uncertain), len(uncertain))
     expected = expect_accuracy(seen.views, classifier)
     drift = None if against is None else detect_drift(against.style, against.named, style, named)
-    counts = np.bincount(named, minlength=len(card.classes)).tolist()
     return Survey(
         folder=folder,
         model=card.name,
@@ -169,16 +172,17 @@ def _summarise(
         home=home,
         differences="" if home is None else style_differences(style, home),
         laboratories=_count([str(one.laboratory) for one in uncertain if one.laboratory]),
-        per_class=dict(zip(card.classes.names, counts, strict=True)),
+        per_class={name: int((named == k).sum()) for k, name in enumerate(card.classes.names)},
         to_review=to_review,
         reasons=_count([reason for one in uncertain for reason in one.review_reasons]),
         expected=expected,
-        advice=advise(expected, to_review, card.adaptation is not None),
+        advice=advise(expected, to_review, card, drift),
         to_label=_to_label(classifier, seen, named, label),
         drift=drift,
         measures=style,
         named=tuple(named.tolist()),
         provenance=provenance(),
+        masks=tuple(seen.masks),
     )
 
 
@@ -198,6 +202,7 @@ class _Seen:
     widths: list[float]
     diameters: list[float]
     unreadable: list[str]
+    masks: list[str]
 
     @property
     def style(self) -> FloatArray:
@@ -213,10 +218,13 @@ def _look(
     """Reads a random sample of the images and predicts each, some in all eight symmetries."""
     drawn = np.random.default_rng(0).permutation(len(paths))[:SAMPLE]
     chosen = [paths[index] for index in drawn]
-    seen, spec = _Seen([], [], [], [], [], [], []), classifier.card.input
+    seen, spec = _Seen([], [], [], [], [], [], [], []), classifier.card.input
     for done, path in enumerate(chosen, 1):
         try:
             picture = decode(path)
+            if is_mask(picture):
+                seen.masks.append(path)
+                continue
             seen.images.append(spec.apply(picture, um_per_pixel))
         except ImageError as error:
             seen.unreadable.append(f"{path}: {error}")
@@ -265,7 +273,9 @@ def expect_accuracy(
     )
 
 
-def advise(expected: ExpectedAccuracy, to_review: Proportion, is_adapted: bool) -> str:
+def advise(
+    expected: ExpectedAccuracy, to_review: Proportion, card: Card, drift: Drift | None = None
+) -> str:
     """What to do, in a sentence or two."""
     much = to_review.value is not None and to_review.value > 0.25
     if expected.value < POOR:
@@ -274,9 +284,14 @@ def advise(expected: ExpectedAccuracy, to_review: Proportion, is_adapted: bool) 
             "up they are seen. Check the scale and that each image shows one cell in its middle; "
             "then label cells and adapt, and measure the result with 'hemascope evaluate'."
         )
+    if expected.value >= FINE and not much and drift is not None and drift.alarm:
+        return (
+            "Cells are named alike whichever way up they are seen, but the images have changed: "
+            "find out why, and label some cells to be sure that the model still names them rightly."
+        )
     if expected.value >= FINE and not much:
         return "Fine as it is, as far as can be told without labels. Label some cells to be sure."
-    again = "Add cells and adapt again" if is_adapted else "Adapt first"
+    again = "Add cells and adapt again" if card.adaptation is not None else "Adapt first"
     return (
         f"{again}: label about ten cells of each class, such as those that --label 40 chooses, and "
         "run 'hemascope adapt'. Then survey again."

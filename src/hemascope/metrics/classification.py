@@ -138,10 +138,7 @@ def evaluate(
     scores, labels = _check_inputs(class_names, probabilities, targets, paths, subtypes)
     predicted = scores.argmax(axis=1)
     confusion = confusion_matrix(labels, predicted, len(class_names))
-    order = np.lexsort((*scores.T, labels))  # else the same resamples would be of other images
-    balanced, mean_f1, mean_auroc, calibration, *single = bootstrap(
-        partial(_resample_metrics, scores[order], labels[order]), labels.size
-    )
+    balanced, mean_f1, mean_auroc, calibration, *single = _bootstrap(scores, labels)
     f1s, aurocs = single[: len(class_names)], single[len(class_names) :]
     return Evaluation(
         name=name,
@@ -183,6 +180,13 @@ def _check_inputs(
     if n and labels.dtype.kind not in "iu":
         raise ValueError(f"targets must be class indices, not {labels.dtype}")
     return scores, labels.astype(np.int64)
+
+
+def _bootstrap(probabilities: FloatArray, targets: IntArray) -> list[Estimate]:
+    """The figures of _resample_metrics with their intervals, whatever the order of the images."""
+    order = np.lexsort((*probabilities.T, targets))  # else the same resamples are of other images
+    measure = partial(_resample_metrics, probabilities[order], targets[order])
+    return list(bootstrap(measure, targets.size))
 
 
 def _resample_metrics(

@@ -104,7 +104,7 @@ class RunFolder:
         """The folder of the bundle that the run was exported to."""
         return self.path / "bundle"
 
-    def write_metrics(self, records: list[EpochRecord]) -> None:
+    def write_metrics(self, records: Sequence[EpochRecord]) -> None:
         """Writes the records of all epochs so far."""
         names = [field.name for field in fields(EpochRecord)]
         with (

@@ -70,37 +70,40 @@ def fit(
     records = folder.read_metrics()[: done.epochs_done]
     for epoch in range(done.epochs_done, recipe.epochs):
         started = time.perf_counter()
-        loss, accuracy = run.train_epoch(epoch, on_step)
+        trained = run.train_epoch(epoch, on_step)
         seconds = time.perf_counter() - started
-        val_loss, val_accuracy = run.validate()
-        record = EpochRecord(
-            epoch=epoch + 1,
-            image_size=recipe.size_at(epoch),
-            learning_rate=learning_rate(recipe, epoch),
-            train_loss=loss,
-            train_accuracy=accuracy,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
-            seconds=seconds,
-            images_per_second=len(run.train_loader) * recipe.batch_size / seconds,
-            memory_mb=peak_memory() / 1e6,
-        )
+        record = record_of(recipe, epoch, trained, run.validate(), seconds, len(run.train_loader))
         records.append(record)
         done = replace(done, epochs_done=record.epoch)
         if run.accelerator.is_main_process:
-            if best_record(records) is record:
-                run.save_weights(folder.best)
-                run.save_auxiliary(folder.auxiliary)
-            cycle = recipe.cycle_ending(epoch)
-            if recipe.cycles > 1 and cycle is not None:
-                run.save_weights(folder.snapshot(cycle))
-            folder.write_metrics(records)
-            write_events(folder.events, record)
-            run.save(folder.last, done)
+            run.save_epoch(folder, records, done)
         run.accelerator.wait_for_everyone()
         if on_epoch is not None and run.accelerator.is_main_process:
             on_epoch(record)
     return done
+
+
+def record_of(
+    recipe: Recipe,
+    epoch: int,
+    trained: tuple[float, float],
+    validated: tuple[float | None, float | None],
+    seconds: float,
+    steps: int,
+) -> EpochRecord:
+    """The record of an epoch of so many steps: loss and accuracy in training and in validation."""
+    return EpochRecord(
+        epoch=epoch + 1,
+        image_size=recipe.size_at(epoch),
+        learning_rate=learning_rate(recipe, epoch),
+        train_loss=trained[0],
+        train_accuracy=trained[1],
+        val_loss=validated[0],
+        val_accuracy=validated[1],
+        seconds=seconds,
+        images_per_second=steps * recipe.batch_size / seconds,
+        memory_mb=peak_memory() / 1e6,
+    )
 
 
 class Run:
@@ -252,6 +255,21 @@ class Run:
             state = self.accelerator.scaler.state_dict()
             self.accelerator.scaler.load_state_dict(state | {"scale": progress.loss_scale})
         return progress
+
+    def save_epoch(self, folder: RunFolder, records: Sequence[EpochRecord], done: Progress) -> None:
+        """Writes what is kept of the last epoch: its weights if they are the best, and its state.
+
+        The state comes last: an epoch is done when all the rest of it is written.
+        """
+        if best_record(records) is records[-1]:
+            self.save_weights(folder.best)
+            self.save_auxiliary(folder.auxiliary)
+        cycle = self.recipe.cycle_ending(records[-1].epoch - 1)
+        if self.recipe.cycles > 1 and cycle is not None:
+            self.save_weights(folder.snapshot(cycle))
+        folder.write_metrics(records)
+        write_events(folder.events, records[-1])
+        self.save(folder.last, done)
 
     def save(self, path: Path, progress: Progress) -> None:
         """Writes a checkpoint."""

@@ -22,7 +22,6 @@ from hemascope.files import atomic_path, is_torn, remove_torn_below, write_atomi
 from hemascope.preprocess import View
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
-from hemascope.training.allocator import peak_memory
 from hemascope.training.checkpoint import (
     Progress,
     load_checkpoint,
@@ -32,9 +31,9 @@ from hemascope.training.checkpoint import (
 from hemascope.training.contrastive import METHODS
 from hemascope.training.curves import draw_curves
 from hemascope.training.events import write_events
-from hemascope.training.folder import EpochRecord, RunFolder
+from hemascope.training.folder import RunFolder
 from hemascope.training.images import place_of
-from hemascope.training.loop import OnEpoch, load_start, network_of
+from hemascope.training.loop import OnEpoch, load_start, network_of, record_of
 from hemascope.training.machine import (
     limit_threads,
     make_accelerator,
@@ -165,20 +164,9 @@ def fit_pretrain(
     records = folder.read_metrics()[: done.epochs_done]
     for epoch in range(done.epochs_done, recipe.epochs):
         started = time.perf_counter()
-        loss, accuracy = run.train_epoch(epoch, on_step)
+        trained = run.train_epoch(epoch, on_step)
         seconds = time.perf_counter() - started
-        record = EpochRecord(
-            epoch=epoch + 1,
-            image_size=recipe.image_size,
-            learning_rate=learning_rate(run.shared, epoch),
-            train_loss=loss,
-            train_accuracy=accuracy,
-            val_loss=None,
-            val_accuracy=None,
-            seconds=seconds,
-            images_per_second=len(run.loader) * recipe.batch_size / seconds,
-            memory_mb=peak_memory() / 1e6,
-        )
+        record = record_of(run.shared, epoch, trained, (None, None), seconds, len(run.loader))
         records.append(record)
         done = replace(done, epochs_done=record.epoch)
         run.save_weights(folder.best)

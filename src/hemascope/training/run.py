@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from hemascope.classes import ClassSet
 from hemascope.data.attributes import AttributeTable
 from hemascope.data.cache import default_cache
 from hemascope.data.manifest import Manifest
-from hemascope.errors import TrainingError
+from hemascope.errors import HemascopeWarning, TrainingError
 from hemascope.files import is_torn, remove_torn_below, write_atomic
 from hemascope.models.imagenet import BLOCKS, imagenet_state
 from hemascope.models.network import CellNetwork
@@ -31,6 +32,8 @@ from hemascope.training.images import NO_CLASS, TrainingData, prepare_data
 from hemascope.training.loop import OnEpoch, fit
 from hemascope.training.machine import limit_threads, settle_precision, warn_of_slow_precision
 from hemascope.training.recipe import Recipe, StartFrom, read_recipe
+
+FEW_STEPS = 50  # of the optimiser; fewer are warned of
 
 
 def train(
@@ -96,6 +99,11 @@ def train(
     ManifestError
         Before anything is written, for images that cannot be trained on.
 
+    Warns
+    -----
+    HemascopeWarning
+        For a run of fewer than 50 steps, and for a precision that this machine has to imitate.
+
     Examples
     --------
     In a folder where `hemascope data draw` has drawn the folder `cells`:
@@ -119,6 +127,8 @@ def train(
     folder_of_frames = Path(cache or default_cache())
     data = prepare_data(recipe, manifest, folder_of_frames, classes, on_read, attributes)
     _check_auxiliary(recipe, data, attributes)
+    if is_main:
+        warn_of_few_steps(recipe, len(data.targets))
     networks = _load_teachers([RunFolder(Path(run)) for run in teachers], recipe, data.classes)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     facts = RunFacts(
@@ -180,6 +190,20 @@ def _check_auxiliary(recipe: Recipe, data: TrainingData, attributes: AttributeTa
         raise TrainingError(
             "the recipe has an auxiliary_weight, but the manifest has no class of two or more "
             "subtypes and no attributes are given (--attributes); give some, or set it to 0"
+        )
+
+
+def warn_of_few_steps(recipe: Recipe, images: int) -> None:
+    """Warns of a run that ends before the network can have learnt anything."""
+    batch = min(recipe.batch_size, images)
+    steps = (recipe.images_per_epoch or images) // batch * recipe.epochs
+    if steps < FEW_STEPS:
+        warnings.warn(
+            f"{images} training images in batches of {batch} give {steps} steps in {recipe.epochs} "
+            "epochs, in which a network learns next to nothing: take more --epochs or a smaller "
+            "--batch-size",
+            HemascopeWarning,
+            stacklevel=3,
         )
 
 

@@ -140,7 +140,8 @@ def fit_uncertainty_model(
     if counts.min() < LEAST_PER_CLASS:
         raise ValueError(
             f"{counts.min()} readable images of class '{class_names[int(counts.argmin())]}'; "
-            f"calibration needs at least {LEAST_PER_CLASS} of each class, which training never saw"
+            f"calibration needs at least {LEAST_PER_CLASS} of each class, which training never "
+            "saw: label more of them, or train without that class and calibrate without its images"
         )
     chosen = _equally_many(outputs.targets, int(counts.min()))
     logits, targets = outputs.logits[chosen], outputs.targets[chosen]
