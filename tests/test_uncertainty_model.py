@@ -146,7 +146,7 @@ def test_directions_are_cosines() -> None:
 def test_unlike_cells_and_unlike_pictures_score_above_one() -> None:
     known, others = seen(2000), seen(2000, seed=1)
     unlike = fit_ood_detector(known, 0.01)
-    assert 0.004 < (unlike(known.features, known.style_statistics) > 1).mean() <= 0.01
+    assert 0.004 < (unlike(known.features, known.style_statistics) > 1).mean() < 0.012
     assert (unlike(others.features, others.style_statistics) > 1).mean() < 0.02
     strange = np.roll(others.features, 3, axis=1)  # classes that were never there
     assert (unlike(strange, others.style_statistics) > 1).mean() > 0.95
@@ -154,6 +154,20 @@ def test_unlike_cells_and_unlike_pictures_score_above_one() -> None:
     # a cell that is every bit like a class does not make up for another laboratory's image
     perfect = 3 * np.eye(6)[others.targets]
     assert (unlike(perfect, others.style_statistics + 6) > 1).mean() > 0.99
+
+
+def test_few_images_are_not_nearer_than_others() -> None:
+    """Though the style of forty images has as many directions as images."""
+    random = np.random.default_rng(0)
+
+    def draw(n: int) -> LabelledOutputs:
+        targets = np.arange(n) % 2
+        features = random.normal(size=(n, 64)) * 0.2 + 3 * np.eye(64)[targets]
+        return LabelledOutputs(np.zeros((n, 2)), features, random.normal(size=(n, 96)), targets)
+
+    detector, others = fit_ood_detector(draw(42), 0.01), draw(500)
+    assert (detector(others.features, others.style_statistics) > 1).mean() < 0.2
+    assert (detector(others.features, others.style_statistics + 3) > 1).mean() > 0.95
 
 
 def test_an_empty_set_is_not_called_a_choice_between_classes() -> None:

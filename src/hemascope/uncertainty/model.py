@@ -145,7 +145,7 @@ def fit_uncertainty_model(
         )
     chosen = _equally_many(outputs.targets, int(counts.min()))
     logits, targets = outputs.logits[chosen], outputs.targets[chosen]
-    temperature = fit_temperature(logits, targets)
+    temperature = fit_temperature(logits, targets, expected=1.0)  # few may all be right
     probabilities = softmax(logits, temperature)
     calibration = LabelledOutputs(
         logits, outputs.features[chosen], outputs.style_statistics[chosen], targets

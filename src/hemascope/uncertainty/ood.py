@@ -6,11 +6,13 @@ gives one score per image, (N,). Detectors that do not ship are in benchmarks/oo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from hemascope.arrays import AnyFloatArray, AnyIntArray, FloatArray
+
+FOLDS = 10
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,9 @@ class OODDetector:
     Two distances are measured: `directions` on the features, which show the cell, and `style` on
     the style statistics, which show the colours and grain of the image. The logarithm of each is
     standardised with its mean, in `centre` (2,), and its standard deviation, in `spread` (2,), over
-    the calibration images. The score is above 1 if the mean of both exceeds `mean_limit`, or if the
-    style alone exceeds `style_limit`: the second recognises another laboratory whose cells look
-    like known ones.
+    calibration images that it was not fitted to. The score is above 1 if the mean of both exceeds
+    `mean_limit`, or if the style alone exceeds `style_limit`: the second recognises another
+    laboratory whose cells look like known ones.
     """
 
     directions: Directions
@@ -131,26 +133,38 @@ class OODDetector:
 
 
 def fit_ood_detector(known: LabelledOutputs, share: float = 0.005) -> OODDetector:
-    """Fits a detector to images of the model's classes; at most `share` of them score above 1."""
-    directions = fit_directions(known.features, known.targets)
-    style = fit_mahalanobis(known.style_statistics, known.targets)
-    logs = np.log(np.maximum([directions(known.features), style(known.style_statistics)], 1e-12))
-    centre, spread = logs.mean(axis=1).tolist(), logs.std(axis=1).tolist()
-    detector = OODDetector(
-        directions,
-        style,
-        (centre[0], centre[1]),
-        (spread[0], spread[1]),
-        mean_limit=0.0,
-        style_limit=0.0,
-    )
-    means, styles = detector.components(known.features, known.style_statistics)
+    """Fits a detector to images of the model's classes; about `share` of others score above 1.
+
+    Each image's distances are measured with what is fitted to nine tenths of the images without it:
+    images are nearer to what was fitted to themselves, all the more the fewer there are.
+    """
+    logs = _held_out_logs(known)  # (2,N)
+    centre, spread = logs.mean(axis=1), logs.std(axis=1)
+    cells, styles = (logs - centre[:, None]) / spread[:, None]
     quantile = 1 - share / 2
-    return replace(
-        detector,
-        mean_limit=float(np.quantile(means, quantile)),
+    return OODDetector(
+        fit_directions(known.features, known.targets),
+        fit_mahalanobis(known.style_statistics, known.targets),
+        (float(centre[0]), float(centre[1])),
+        (float(spread[0]), float(spread[1])),
+        mean_limit=float(np.quantile((cells + styles) / 2, quantile)),
         style_limit=float(np.quantile(styles, quantile)),
     )
+
+
+def _held_out_logs(known: LabelledOutputs) -> FloatArray:
+    """The logarithms (2,N) of the distances of features and of style statistics."""
+    targets = np.asarray(known.targets)
+    distances = np.empty((2, len(targets)))
+    places = np.empty(len(targets), dtype=np.int64)
+    places[np.argsort(targets, kind="stable")] = np.arange(len(targets))
+    for fold in range(FOLDS):
+        out = places % FOLDS == fold  # every tenth, class by class
+        directions = fit_directions(known.features[~out], targets[~out])
+        style = fit_mahalanobis(known.style_statistics[~out], targets[~out])
+        distances[0, out] = directions(known.features[out])
+        distances[1, out] = style(known.style_statistics[out])
+    return np.asarray(np.log(np.maximum(distances, 1e-12)))
 
 
 def fit_cell_detector(features: AnyFloatArray, targets: AnyIntArray, limit: float) -> OODDetector:
