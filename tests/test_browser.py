@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from argon2 import PasswordHasher
 
 from drawn_smears import KnownLocator, draw_sample
 from hemascope import Classifier
 from hemascope.serve.counting import Counting
 from hemascope.serve.pages.station import Station
-from hemascope.serve.store import audit
+from hemascope.serve.store import audit, people
 from hemascope.serve.store.database import open_store
 from hemascope.serve.store.people import User, add_user
 from hemascope.serve.store.review import label_cells, list_cells
@@ -57,17 +58,36 @@ def classifier() -> Classifier:
     return Classifier(threads=1)
 
 
-@pytest.fixture
-def station(tmp_path: Path, classifier: Classifier, cheap_passwords: None) -> Iterator[Station]:
-    """A station with two people and a sample of drawn fields."""
-    locator = KnownLocator()
-    draw_sample(tmp_path / "slide", locator, FIELDS)
-    store = open_store(tmp_path / "store")
-    for name in ("Ada", "Bob"):
-        add_user(store, name, PASSWORD, "reviewer")
-    paths = sorted((tmp_path / "slide").iterdir())
+@pytest.fixture(scope="module")
+def prepared(
+    tmp_path_factory: pytest.TempPathFactory, classifier: Classifier
+) -> tuple[Path, KnownLocator]:
+    """A store with two people and a sample of drawn fields whose cells are named."""
+    folder, locator = tmp_path_factory.mktemp("prepared"), KnownLocator()
+    draw_sample(folder / "slide", locator, FIELDS)
+    store = open_store(folder / "store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(people, "HASHER", PasswordHasher(1, 8, 1))
+        for name in ("Ada", "Bob"):
+            add_user(store, name, PASSWORD, "reviewer")
+    paths = sorted((folder / "slide").iterdir())
     given = [NewField(path.name, path.read_bytes()) for path in paths]
-    add_sample(store, ADA, "slide 17", given)
+    sample = add_sample(store, ADA, "slide 17", given)
+    Station(store, Counting(classifier, locator, "1" * 64))._locate(sample)
+    store.close()
+    return folder / "store", locator
+
+
+@pytest.fixture
+def station(
+    tmp_path: Path,
+    classifier: Classifier,
+    prepared: tuple[Path, KnownLocator],
+    cheap_passwords: None,
+) -> Iterator[Station]:
+    """A station of its own with a copy of what was prepared."""
+    folder, locator = prepared
+    store = open_store(Path(shutil.copytree(folder, tmp_path / "store")))
     yield Station(store, Counting(classifier, locator, "1" * 64))
     store.close()
 

@@ -606,8 +606,8 @@ def test_a_run_is_taught_by_another_run(
     ("images", "changes", "steps"),
     [
         (46, {"epochs": 6, "batch_size": 64}, 6),
-        (46, {"epochs": 9, "batch_size": 10}, 36),
-        (1000, {"epochs": 2, "batch_size": 10, "images_per_epoch": 200}, 40),
+        (46, {"epochs": 4, "batch_size": 10}, 16),
+        (1000, {"epochs": 1, "batch_size": 20, "images_per_epoch": 200}, 10),
     ],
 )
 def test_a_run_of_too_few_steps_is_warned_of(

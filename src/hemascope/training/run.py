@@ -33,7 +33,7 @@ from hemascope.training.loop import OnEpoch, fit
 from hemascope.training.machine import limit_threads, settle_precision, warn_of_slow_precision
 from hemascope.training.recipe import Recipe, StartFrom, read_recipe
 
-FEW_STEPS = 50  # of the optimiser; fewer are warned of
+FEW_STEPS = 20  # of the optimiser; fewer are warned of
 
 
 def train(
@@ -102,7 +102,7 @@ def train(
     Warns
     -----
     HemascopeWarning
-        For a run of fewer than 50 steps, and for a precision that this machine has to imitate.
+        For a run of fewer than 20 steps, and for a precision that this machine has to imitate.
 
     Examples
     --------
