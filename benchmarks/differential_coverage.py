@@ -1,9 +1,10 @@
 """How often the intervals of a differential count cover the true shares.
 
-The cells of a split that the model was not trained on are named once. Then, for each sample, these
-cells are parted by chance into two halves: one measures the model's confusion, and of the other
-so many cells are drawn in known proportions and counted as `hemascope count` counts them. The
-temperature and the limits for review were fitted to cells of the same split, no weights were.
+The cells of split pool that the model was not trained on (`select_unseen`) are named once. Then,
+for each sample, these cells are parted by chance into two halves: one measures the model's
+confusion, and of the other so many cells are drawn in known proportions and counted as `hemascope
+count` counts them. The temperature and the limits for review were fitted to the same cells, no
+weights were.
 
     python benchmarks/differential_coverage.py pbc/splits.csv \\
         --out docs/evaluation/differential.json
@@ -24,7 +25,7 @@ from scipy.stats import binom
 from hemascope.arrays import BoolArray, FloatArray, IntArray
 from hemascope.bundle.card import Card, read_card, write_card
 from hemascope.classes import find_counted_class
-from hemascope.data.manifest import read_manifest
+from hemascope.data.manifest import Manifest, read_manifest
 from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import exact_interval, wilson
@@ -35,6 +36,7 @@ from hemascope.smear.counted import interval_of
 from hemascope.smear.shares import count_classes, nucleated_of
 from hemascope.uncertainty.confusion import Confusion, measure_confusion
 
+KEPT_ASIDE = 5  # hashes of images that no network was trained on are multiples of this
 CELLS = 200
 # Shares among all nucleated cells, in the order of CLASSES.
 CLASSES = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil", "ig", "erythroblast")
@@ -98,8 +100,16 @@ class Named:
     without: BoolArray
 
 
-def name_cells(classifier: Classifier, path: Path, split: str) -> Named:
-    manifest = read_manifest(path, classes=classifier.card.classes).select(split)
+def select_unseen(manifest: Manifest) -> Manifest:
+    """The fifth of split pool that leave_one_out.py keeps aside from all trainings."""
+    pool = manifest.select("pool")
+    return replace(
+        pool, rows=tuple(row for row in pool.rows if int(row.sha256[:8], 16) % KEPT_ASIDE == 0)
+    )
+
+
+def name_cells(classifier: Classifier, path: Path) -> Named:
+    manifest = select_unseen(read_manifest(path, classes=classifier.card.classes))
     classes = classifier.card.classes
     targets, named, without = [], [], []
     for row, prediction in zip(manifest.rows, classifier.stream(manifest.views()), strict=True):
@@ -213,14 +223,13 @@ def print_coverage(result: DifferentialCoverage) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("manifest", type=Path)
-    parser.add_argument("--split", default="pool")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--card", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     classifier = Classifier()
     card = classifier.card
-    cells = name_cells(classifier, given.manifest, given.split)
+    cells = name_cells(classifier, given.manifest)
     whole = measure_confusion(
         "" if card.uncertainty is None else card.uncertainty.calibrated_on,
         cells.targets,

@@ -1,10 +1,10 @@
 """How often the intervals of the shares of subtypes cover the true shares.
 
-The cells of split pool are parted by chance into two halves. The layers that tell subtypes are
-fitted to one half and split train, and the model's confusions are measured on that half. Of the
-other half, so many cells are drawn in known proportions and counted as `hemascope count` counts
-them; then the halves change places. The temperature and the limits for review of the bundle that
-ships were fitted to cells of the same split, no weights of the network were.
+The cells of split pool that no network was trained on are parted by chance into two halves. The
+layers that tell subtypes are fitted to one half and split train, and the model's confusions are
+measured on that half. Of the other half, so many cells are drawn in known proportions and counted
+as `hemascope count` counts them; then the halves change places. The temperature and the limits for
+review of the bundle that ships were fitted to the same cells, no weights of the network were.
 
     python benchmarks/subtype_coverage.py pbc/splits.csv --out docs/evaluation/subtype_coverage.json
 """
@@ -19,7 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from differential_coverage import ClassCoverage, Composition, Record, exact_coverage
+from differential_coverage import (
+    ClassCoverage,
+    Composition,
+    Record,
+    exact_coverage,
+    select_unseen,
+)
 from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.data.manifest import Manifest, ManifestRow, read_manifest
 from hemascope.files import write_atomic
@@ -180,7 +186,7 @@ def main() -> None:
     bundle = read_bundle()
     bundle = replace(bundle, fallback=None, card=replace(bundle.card, fallback_sha256=None))
     manifest = read_manifest(given.manifest, classes=bundle.card.classes)
-    pool, train = manifest.select("pool"), manifest.select("train").rows
+    pool, train = select_unseen(manifest), manifest.select("train").rows
     first = np.random.default_rng(0).random(len(pool.rows)) < 0.5
     halves = [
         replace(pool, rows=tuple(row for row, is_in in zip(pool.rows, part, strict=True) if is_in))
