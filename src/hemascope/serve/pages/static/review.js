@@ -13,19 +13,24 @@ let band = null;
 let hovering = 0;
 
 const buttons = () => [...review.querySelectorAll(".cell[data-id]")];
-const buttonOf = (id) => galleries.querySelector(`.cell[data-id="${id}"]`) ?? makeButton(id);
+const known = new Map([...galleries.querySelectorAll(".cell")].map((button) => [button.dataset.id, button]));
+const buttonOf = (id) => known.get(String(id)) ?? makeButton(id);
 
 function makeButton(id) {  // of a cell that somebody has added on a field
   const button = buttons()[0].cloneNode(true);
   button.dataset.id = id;
   button.querySelector("img").src = `/cells/${id}/small.png`;
+  known.set(String(id), button);
   return button;
 }
 
+// An attribute that is set anew costs the browser as much as another one.
+function setChanged(element, name, value) {
+  if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
+}
+
 function showSelected() {
-  for (const button of buttons()) {
-    button.setAttribute("aria-pressed", String(selected.has(button.dataset.id)));
-  }
+  for (const button of buttons()) setChanged(button, "aria-pressed", selected.has(button.dataset.id));
   const place = document.getElementById("selected");
   if (place) place.textContent = text("selected", { n: selected.size });
 }
@@ -43,8 +48,9 @@ function show() {
   for (const cell of state.cells) {
     const button = buttonOf(cell.id);
     button.classList.toggle("corrected", Boolean(cell.label));
-    button.setAttribute("aria-label", describe(cell));
-    button.title = describe(cell);
+    const description = describe(cell);
+    setChanged(button, "aria-label", description);
+    setChanged(button, "title", description);
   }
   document.querySelectorAll("#differential tbody tr").forEach((line, index) => {
     const row = state.rows[index];
