@@ -31,11 +31,9 @@ FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
 def show_thumbnail(call: Call) -> Response:
-    """A cell, small. To read a field takes longest, so its white cells are all drawn at once."""
-    sha256, field, cell = _find_named(call)
-    boxes = tuple(dict.fromkeys(c.located.box for c in field.cells if c.located.kind == "white"))
-    drawn = _draw_thumbnails(call.station.store, sha256, boxes)
-    return _png(drawn[boxes.index(cell.located.box)])
+    """A cell, small."""
+    sha256, box, _ = _find(call)
+    return _png(_draw_cell(call.station.store, sha256, box, THUMBNAIL))
 
 
 def show_large(call: Call) -> Response:
@@ -54,7 +52,7 @@ def show_map(call: Call) -> Response:
 
 def show_probabilities(call: Call) -> Response:
     """The three classes that the machine finds most probable, and what the cell looks like."""
-    made = _find_named(call)[2].prediction
+    made = _find_named(call)[1].prediction
     known = made.probabilities.items() if made else ()
     likely = sorted(known, key=lambda item: -item[1])[:MOST_LIKELY]
     shares = [(call.texts.label(name), share) for name, share in likely]
@@ -77,12 +75,11 @@ def show_field(call: Call) -> Response:
 
 def _find(call: Call) -> tuple[str, Box, float | None]:
     """The SHA-256 of a cell's field, its box, and the scale."""
-    sha256, field, cell = _find_named(call)
-    return sha256, cell.located.box, field.um_per_pixel
+    sha256, cell, width = _find_named(call)
+    return sha256, cell.located.box, width
 
 
-def _find_named(call: Call) -> tuple[str, NamedField, NamedCell]:
-    """The SHA-256 of a cell's field, what was located on that, and the cell."""
+def _find_named(call: Call) -> tuple[str, NamedCell, float | None]:
     store = call.station.store
     with store.reading() as connection:
         found = find_cell(connection, call.request.path_params["cell"])
@@ -96,7 +93,7 @@ def _find_named(call: Call) -> tuple[str, NamedField, NamedCell]:
     if cell.number >= len(field.cells):  # it was added since
         _fields.cache_clear()
         field = _fields(store, sample_id)[cell.field]
-    return sha256, field, field.cells[cell.number]
+    return sha256, field.cells[cell.number], field.um_per_pixel
 
 
 @lru_cache(maxsize=8)
@@ -106,22 +103,12 @@ def _fields(store: Store, sample_id: str) -> list[NamedField]:
         return read_fields(connection, sample_id)
 
 
-@lru_cache(maxsize=500)
-def _draw_thumbnails(store: Store, sha256: str, boxes: tuple[Box, ...]) -> tuple[bytes, ...]:
-    image = read_image(store, sha256)
-    return tuple(_draw_box(image, box, THUMBNAIL) for box in boxes)
-
-
-@lru_cache(maxsize=500)
+@lru_cache(maxsize=20_000)
 def _draw_cell(store: Store, sha256: str, box: Box, size: int) -> bytes:
-    return _draw_box(read_image(store, sha256), box, size)
-
-
-def _draw_box(image: Image.Image, box: Box, size: int) -> bytes:
-    """A box and what is around it, as PNG."""
     x0, y0, x1, y1 = box
     half = MARGIN * max(x1 - x0, y1 - y0) / 2
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    image = read_image(store, sha256)
     side = max(1, round(2 * half))
     part = Image.new("RGB", (side, side), BEYOND)
     part.paste(image, (round(half - x), round(half - y)))
