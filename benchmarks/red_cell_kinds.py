@@ -72,10 +72,10 @@ def draw(rows: list[ManifestRow], split: str, kinds: list[str], most: int, seed:
     return tuple(drawn)
 
 
-def named_by(data: Path, rows: Any, kinds: list[str], enlarged: float, most: int, seed: int) -> Any:
+def named_by(data: Path, rows: Any, kinds: list[str], enlarged: float, seed: int) -> Any:
     """The kinds of the measured cells, and what they were named after adapting to the others."""
     larger = [replace(row, um_per_pixel=(row.um_per_pixel or 1) / enlarged) for row in rows]
-    manifest = Manifest(data, draw(larger, "train", kinds, most, seed))
+    manifest = Manifest(data, draw(larger, "train", kinds, LABELLED, seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HemascopeWarning)  # of labels that contradict, and of scale
         bundle = adapt(read_bundle(), manifest, "Chula RBC-12", new_classes=kinds)
@@ -121,8 +121,7 @@ def main() -> None:
     ways: dict[str, Any] = {}
     for enlarged in ENLARGED:
         draws = [
-            named_by(options.data, rows, kinds, enlarged, LABELLED, seed)
-            for seed in range(options.draws)
+            named_by(options.data, rows, kinds, enlarged, seed) for seed in range(options.draws)
         ]
         found = [balanced(pairs, kinds) for pairs in draws]
         ways[f"{enlarged:g}"] = {

@@ -1,4 +1,4 @@
-"""Images to train on that are drawn in memory, of which only part is known."""
+"""A recipe that takes a second, and images to train on that are drawn in memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ import numpy as np
 from hemascope.classes import BLOOD_CELLS, ClassSet
 from hemascope.data.auxiliary import AuxiliaryColumn, AuxiliaryTargets
 from hemascope.training.images import TrainingData
+from hemascope.training.recipe import Recipe
+
+TINY = Recipe(
+    model="efficientnet_lite",
+    image_size=64,
+    epochs=2,
+    batch_size=8,
+    learning_rate=3e-3,
+    val_fraction=0.25,
+    precision="fp32",
+    ema_decay=0.9,
+)
 
 COLUMNS = (
     AuxiliaryColumn("shape", ("round", "band", "lobes")),

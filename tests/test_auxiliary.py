@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from drawn_training import TINY as TWO_EPOCHS
 from drawn_training import drawn_data
 from hemascope.attributes import ATTRIBUTES
 from hemascope.classes import BLOOD_CELLS, ClassSet
@@ -32,16 +33,7 @@ from hemascope.training.recipe import Recipe
 from hemascope.training.run import train
 from samples import two_classes
 
-TINY = Recipe(
-    model="efficientnet_lite",
-    image_size=64,
-    epochs=3,
-    batch_size=8,
-    learning_rate=3e-3,
-    val_fraction=0.25,
-    precision="fp32",
-    ema_decay=0.9,
-)
+TINY = replace(TWO_EPOCHS, epochs=3)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from drawn_training import TINY
 from hemascope.bundle.bundle import read_bundle
 from hemascope.classes import BLOOD_CELLS, ClassSet
 from hemascope.cli import app
@@ -45,17 +46,6 @@ from hemascope.training.optim import WeightAverage, learning_rate
 from hemascope.training.recipe import PAPER, Recipe, read_recipe
 from hemascope.training.run import train, warn_of_few_steps
 from samples import two_classes
-
-TINY = Recipe(
-    model="efficientnet_lite",
-    image_size=64,
-    epochs=2,
-    batch_size=8,
-    learning_rate=3e-3,
-    val_fraction=0.25,
-    precision="fp32",
-    ema_decay=0.9,
-)
 
 
 @pytest.fixture(scope="module")

@@ -11,29 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from drawn_training import drawn_data
+from drawn_training import TINY, drawn_data
 from hemascope.bundle import engine
 from hemascope.bundle.bundle import read_bundle
 from hemascope.data.manifest import manifest_from_folder
 from hemascope.serialization import to_json
 from hemascope.training.folder import RunFolder
 from hemascope.training.loop import Run
-from hemascope.training.recipe import Recipe
 from hemascope.training.run import train
 from samples import two_classes
 
 pytestmark = pytest.mark.slow
 
-TINY = Recipe(
-    model="efficientnet_lite",
-    image_size=64,
-    epochs=2,
-    batch_size=8,
-    learning_rate=3e-3,
-    val_fraction=0.25,
-    precision="fp32",
-    ema_decay=0.9,
-)
 PLAIN = replace(TINY, augmentation="none", drop_rate=0.0, drop_path_rate=0.0)
 
 # Trains twice without norms over the batch, which depend on how it is divided; then as its command

@@ -25,9 +25,9 @@ class CellMeasures:
     """What is kept of N labelled cells; no image of one.
 
     `features` (N,V,F) are of V views of each, the first as the model sees it, `style_statistics`
-    (N,T) and `style` (N,5), the measures of `measure_style`, of the first alone;
-    bundles of earlier versions have the first four. `targets` are
-    class indices, and `quality` (N,3) the measures of image quality.
+    (N,T) and `style` (N,5), the measures of `measure_style`, of the first alone; bundles of earlier
+    versions have the first four of these. `targets` are class indices, and `quality` (N,3) the
+    measures of image quality.
     """
 
     features: AnyFloatArray

@@ -107,7 +107,7 @@ def _check_adaptation(name: str, adaptation: Adaptation, num_classes: int) -> No
         "bias": (adaptation.bias, (members, num_classes)),
         "cells.features": (cells.features, (n, *cells.features.shape[1:2], width)),
         "cells.style_statistics": (cells.style_statistics, (n, *cells.style_statistics.shape[1:])),
-        "cells.style": (cells.style, (n, max(4, min(5, *cells.style.shape[1:])))),
+        "cells.style": (cells.style, (n, 4 if cells.style.shape[1:] == (4,) else 5)),
         "cells.quality": (cells.quality, (n, 3)),
     }
     for part, (array, shape) in shapes.items():

@@ -7,6 +7,7 @@ import secrets
 
 from PIL import Image
 
+from hemascope.data.synthetic import PNG_LEVEL
 from hemascope.data.synthetic_fields import draw_smear
 from hemascope.serve.store.database import Store
 from hemascope.serve.store.people import User, add_user
@@ -33,5 +34,5 @@ def fill_demo(store: Store) -> str:
 def _to_png(image: Image.Image) -> bytes:
     """Hardly compressed, which takes a third of the time."""
     content = io.BytesIO()
-    image.save(content, "PNG", compress_level=1)
+    image.save(content, "PNG", compress_level=PNG_LEVEL)
     return content.getvalue()
