@@ -19,6 +19,7 @@ from hemascope import BLOOD_CELLS, Classifier, InputSpec
 from hemascope.bundle.adaptation import CellMeasures
 from hemascope.bundle.bundle import Bundle, read_bundle, write_bundle
 from hemascope.bundle.card import Card
+from hemascope.bundle.card_check import check_card
 from hemascope.bundle.export import draw_sample, export
 from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
 from hemascope.cli import app
@@ -338,6 +339,15 @@ def test_cells_in_two_parts_give_the_same_as_all_at_once(
     assert both.card.name.endswith("adapted to first, second")
 
 
+def with_style(card: Card, columns: int) -> Card:
+    """A card of an adapted bundle with other measures of style; without columns, a flat array."""
+    assert card.adaptation is not None
+    n = len(card.adaptation.cells.targets)
+    style = np.ones((n, columns) if columns else n)
+    cells = replace(card.adaptation.cells, style=style)
+    return replace(card, adaptation=replace(card.adaptation, cells=cells))
+
+
 def test_a_new_class_is_named_and_the_old_ones_are_not_lost(
     tinted: Path, tmp_path: Path, home: Bundle
 ) -> None:
@@ -354,6 +364,10 @@ def test_a_new_class_is_named_and_the_old_ones_are_not_lost(
     cells = rows_of(folder)
     chosen = replace(cells, rows=tuple(row for row in cells.rows if "7.png" not in row.path))
     adapted = adapt(home, chosen, "squares", new_classes=["square"])
+    check_card(with_style(adapted.card, 4))  # as earlier versions wrote it
+    for columns in (0, 3, 6):
+        with pytest.raises(ValueError, match=r"cells.style must be of shape \(\d+, 5\)"):
+            check_card(with_style(adapted.card, columns))
     write_bundle(adapted, tmp_path / "bundle")
     bundle = read_bundle(tmp_path / "bundle")
     assert bundle.card.classes.names == (*BLOOD_CELLS.names, "square")
