@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from hemascope.batch.extra_columns import ExtraColumns, choose_columns
-from hemascope.batch.inputs import Inputs, check_some_exist, find_inputs, is_address
+from hemascope.batch.inputs import Inputs, Item, check_some_exist, find_inputs, is_address
 from hemascope.batch.local import classify_to
 from hemascope.batch.path_list import read_paths
 from hemascope.batch.style import describe_images
@@ -39,6 +40,7 @@ from hemascope.cli.terminal import (
     refuse_existing,
     share,
 )
+from hemascope.data.masks import note_masks
 from hemascope.files import write_atomic
 from hemascope.folders import PassedOver
 from hemascope.inference.classifier import Classifier
@@ -159,12 +161,12 @@ def _settle(
 
 @dataclass(frozen=True)
 class _Made:
-    """What `classify` has to report; `field_note` and `finder` only of a run on this machine."""
+    """What `classify` has to report; `finder` only of a run on this machine."""
 
     tally: Tally
     difference: str
     passed_over: PassedOver
-    field_note: str = ""
+    notes: tuple[str, ...] = ()
     finder: ScaleFinder | None = None
 
 
@@ -193,7 +195,8 @@ def _classify_on_cluster(images: list[str], settings: _Settings, workers: int | 
             workers=workers,
             progress=progress,
         )
-    return _Made(tally, tally.describe_difference(settings.scale), sources.passed_over)
+    difference = tally.describe_difference(settings.scale)
+    return _Made(tally, difference, sources.passed_over, (note_masks(_whole(sources.images)),))
 
 
 def _classify_here(
@@ -224,15 +227,20 @@ def _classify_here(
         if report is not None and gallery is not None:
             page = classification_page(gallery, tally, classifier, inputs.passed_over, difference)
             write_atomic(report, page)
-        whole = [item for item in inputs.items if isinstance(item, str)]
-        note = note_fields(whole, Locator.from_bundle) if whole else ""
-    return _Made(tally, difference, inputs.passed_over, note, finder)
+        whole = _whole(inputs.items)
+        notes = (note_masks(whole), note_fields(whole, Locator.from_bundle) if whole else "")
+    return _Made(tally, difference, inputs.passed_over, notes, finder)
+
+
+def _whole(items: Sequence[Item]) -> list[str]:
+    """The files of which all is one cell, unlike rows of a manifest with a place of their own."""
+    return [item for item in items if isinstance(item, str)]
 
 
 def _print_notes(made: _Made) -> None:
     """What the user should know beside the counts."""
-    if made.field_note:
-        print_warning(made.field_note)
+    for note in filter(None, made.notes):
+        print_warning(note)
     if made.finder is not None:
         out.print(escape(str(made.finder)), soft_wrap=True, highlight=False)
     if made.difference:

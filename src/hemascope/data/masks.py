@@ -8,6 +8,8 @@ from pathlib import PurePosixPath
 
 from PIL import Image
 
+from hemascope.wording import fill
+
 MASK_COLOURS = 8  # a mask has one colour for each thing that it marks; a photograph, hundreds
 NEAR_EXTREMES = 16  # grey levels from black and white that JPEG leaves around a mask's pixels
 MASK_NAME = re.compile(r"(?:^|[ _.-])(?:masks?|segmentations?|ground[ _-]?truth)$", re.IGNORECASE)
@@ -32,15 +34,19 @@ def note_masks(paths: Sequence[str]) -> str:
     ]
     if not named:
         return ""
-    return (
-        f"{len(named)} images are named like segmentation masks ({named[0]}) and count as cells; "
-        "move them out if they are masks"
+    return fill(
+        "{n} {n?image is|images are} named like segmentation masks ({first}) and {n?counts|count} "
+        "as cells; move them out if they are masks",
+        n=len(named),
+        first=named[0],
     )
 
 
 def describe_masks(paths: Sequence[str]) -> str:
     """What to say of images that look like masks and are left out for that."""
-    return (
-        f"{len(paths)} images look like segmentation masks, not cells, and are left out "
-        f"({paths[0]}); move them out of the cells' folder"
+    return fill(
+        "{n} {n?image looks|images look} like segmentation {n?mask|masks}, not cells, and "
+        "{n?is|are} left out ({first}); move them out of the cells' folder",
+        n=len(paths),
+        first=paths[0],
     )
