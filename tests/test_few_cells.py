@@ -11,12 +11,10 @@ from hemascope import Classifier
 from hemascope.bundle.adaptation import CellMeasures
 from hemascope.post_training.adapt import folds_of
 from hemascope.post_training.few_cells import (
-    PRIOR,
     General,
     fit_directions,
     fit_few_cells,
     fit_laboratory,
-    least_probability,
     shrink_threshold,
     widen_limits,
 )
@@ -73,18 +71,6 @@ def test_thresholds_lie_between_the_general_one_and_the_cells_own() -> None:
     assert shrink_threshold(of_targets, 0.9, 20) == pytest.approx((0.5 + 0.9) / 2)
     assert shrink_threshold(of_targets, None, 20) == 0.5
     assert shrink_threshold(of_targets[:0], 0.9, 20) == 0.9
-
-
-def test_the_least_probability_counts_cells_that_are_as_right_as_they_are_sure() -> None:
-    sure = np.array([0.999, 0.99, 0.95, 0.6])
-    probabilities = np.stack([sure, 1 - sure], axis=1)
-    targets = np.array([0, 0, 0, 1])
-    shares = [
-        ((targets[:k] == 0).sum() + PRIOR * sure[:k].mean()) / (k + PRIOR) for k in range(1, 5)
-    ]
-    assert shares[2] >= 0.97 > shares[3]
-    assert least_probability(probabilities, targets) == pytest.approx(0.95)
-    assert least_probability(probabilities, 1 - targets) == 1.0
 
 
 def cells_of(features: np.ndarray, targets: np.ndarray, seed: int = 0) -> CellMeasures:

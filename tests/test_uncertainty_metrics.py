@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -169,7 +170,13 @@ def test_calibrate_and_info_on_the_command_line(
     cells: Manifest, tmp_path: Path, calibrated: tuple[Path, str]
 ) -> None:
     out, printed = calibrated
-    assert "from 160 images of 160" in printed
+    said = re.search(
+        r"from 160 images of 160; ([\d.]+) % of them .* ([\d.]+) % of the others", printed
+    )
+    assert said is not None
+    confusion = Classifier(out).card.confusion
+    assert confusion is not None
+    assert float(said[1]) == pytest.approx(100 * sum(confusion.unidentified) / 160, abs=0.05)
     assert hemascope("info", out, "--out", tmp_path / "card.md") == 0
     assert "160 images, equally many of each class" in (tmp_path / "card.md").read_text()
     with pytest.raises(ValueError, match="--force"):

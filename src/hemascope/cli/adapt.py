@@ -82,9 +82,14 @@ def calibrate(
 
 def _print_calibrated(card: Card, images: int, folder: Path) -> None:
     assert card.uncertainty is not None
+    assert card.confusion is not None
+    named, review = card.confusion.counts, sum(card.confusion.unidentified)
+    sure = sum(map(sum, named))
+    right = share(sum(row[k] for k, row in enumerate(named)) / sure) if sure else "none"
     out.print(
-        f"temperature {card.temperature:.3f}, from {card.uncertainty.images} images of "
-        f"{images}; bundle written to {escape(str(folder))}. {RESEARCH_USE_ONLY}",
+        f"temperature {card.temperature:.3f}, from {card.uncertainty.images} images of {images}; "
+        f"{share(review / (sure + review))} of them are to be reviewed, {right} of the others are "
+        f"right; bundle written to {escape(str(folder))}. {RESEARCH_USE_ONLY}",
         soft_wrap=True,
     )
 

@@ -18,13 +18,12 @@ from hemascope.bundle.adaptation import CellMeasures
 from hemascope.uncertainty.image_quality import QualityLimits
 from hemascope.uncertainty.image_style import style_of
 from hemascope.uncertainty.laboratory import LaboratoryDetector, whitening
-from hemascope.uncertainty.model import MISSED, OOD_SHARE, UncertaintyModel
+from hemascope.uncertainty.model import MISSED, OOD_SHARE, UncertaintyModel, least_probability
 from hemascope.uncertainty.ood import Directions, OODDetector, mean_directions
 from hemascope.uncertainty.temperature import fit_temperature, softmax
 
 PRIOR = 20  # cells whose behaviour the general values stand for
 PRIOR_PER_CLASS = 5  # the same of one class
-RIGHT = 0.97  # of the cells that are not sent to review
 WITHIN = 0.99  # share of the laboratory's own images within its limit
 LEAST_PER_MEAN = 5  # cells of a class that has a mean of its own
 
@@ -63,7 +62,7 @@ def fit_few_cells(
             )
             for k in range(held_out.shape[1])
         ),
-        least_probability=least_probability(probabilities, targets),
+        least_probability=least_probability(probabilities, targets, PRIOR),
         ood_detector=fit_directions(cells, targets, folds, held_out.shape[1], model),
         quality=widen_limits(cells.quality, model),
         laboratories=fit_laboratory(cells.style_statistics, targets, folds, name),
@@ -79,21 +78,6 @@ def shrink_threshold(of_targets: FloatArray, general: float | None, prior: int) 
     own = float(np.quantile(of_targets, MISSED, method="lower"))
     share = len(of_targets) / (len(of_targets) + prior)
     return own if general is None else share * own + (1 - share) * general
-
-
-def least_probability(probabilities: FloatArray, targets: AnyIntArray) -> float:
-    """The least probability of a sure prediction: of those above, 97 % should be right.
-
-    That share is counted among these cells (N,C), and PRIOR more that are right as often as they
-    are sure. It is 1 where no limit would do.
-    """
-    order = np.argsort(-probabilities.max(axis=1), kind="stable")
-    sure = probabilities.max(axis=1)[order]
-    right = (probabilities.argmax(axis=1) == targets)[order]
-    numbers = np.arange(1, len(order) + 1)
-    means = np.cumsum(sure) / numbers
-    enough = np.flatnonzero((np.cumsum(right) + PRIOR * means) / (numbers + PRIOR) >= RIGHT)
-    return float(sure[enough[-1]]) if enough.size else 1.0
 
 
 def fit_directions(

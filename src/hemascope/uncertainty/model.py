@@ -29,10 +29,12 @@ NONE_LIKELY, SEVERAL_POSSIBLE = "no class is likely enough", "several classes po
 OUT_OF_DISTRIBUTION = "unlike the training cells"
 
 MISSED = 0.05  # share of images whose prediction set may lack the right class
-UNSURE_SHARE = 0.03  # share of calibration images that are sent to review as unsure
+UNSURE_SHARE = 0.03  # least share of calibration images that are sent to review as unsure
+RIGHT = 0.97  # of the images that are not sent to review as unsure
 OOD_SHARE = 0.005  # share of calibration images that count as unlike the training cells
 POOR_TAIL = 0.002  # share of calibration images beyond each limit of image quality
 LEAST_PER_CLASS = 20
+EXPECTED = 20  # images that are taken to be right as often as they are sure, beside those there are
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,28 @@ def fit_uncertainty_model(
         images=len(chosen),
         set_threshold=conformal_threshold(probabilities, targets, MISSED),
         class_thresholds=tuple(class_thresholds(probabilities, targets, MISSED).tolist()),
-        least_probability=float(np.quantile(probabilities.max(axis=1), UNSURE_SHARE)),
+        least_probability=max(
+            float(np.quantile(probabilities.max(axis=1), UNSURE_SHARE)),
+            least_probability(probabilities, targets, EXPECTED),
+        ),
         ood_detector=fit_ood_detector(calibration, OOD_SHARE),
         quality=fit_quality(measures, POOR_TAIL),
     )
+
+
+def least_probability(probabilities: FloatArray, targets: AnyIntArray, expected: int) -> float:
+    """The least probability of a sure prediction: of those above, 97 % should be right.
+
+    That share is counted among these images (N,C), and `expected` more that are right as often as
+    they are sure. It is 1 where no limit would do.
+    """
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    sure = probabilities.max(axis=1)[order]
+    right = (probabilities.argmax(axis=1) == targets)[order]
+    numbers = np.arange(1, len(order) + 1)
+    means = np.cumsum(sure) / numbers
+    enough = np.flatnonzero((np.cumsum(right) + expected * means) / (numbers + expected) >= RIGHT)
+    return float(sure[enough[-1]]) if enough.size else 1.0
 
 
 def _equally_many(targets: AnyIntArray, per_class: int) -> NDArray[np.intp]:
