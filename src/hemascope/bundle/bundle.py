@@ -156,6 +156,7 @@ def replace_model(bundle: Bundle, model: bytes) -> Bundle:
         adaptation=None,
         agreement_error=None,
         morphology=None,
+        known_features=None,
     )
     return Bundle(card, model)
 

@@ -1,8 +1,8 @@
 """Card: what a model is and how its outputs are read; written as card.json.
 
-The arrays of an UncertaintyModel and a MorphologyModel lie in `uncertainty.safetensors` beside
-card.json, so that people can read the card. Cards of format 1, which hold these arrays themselves,
-are read as well.
+The arrays of an UncertaintyModel, a MorphologyModel and KnownFeatures lie in the file
+`uncertainty.safetensors` beside card.json, so that people can read the card. Cards of format 1,
+which hold these arrays themselves, are read as well.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from hemascope.preprocess import InputSpec
 from hemascope.records import RESEARCH_USE_ONLY, Proportion
 from hemascope.serialization import from_json, split_arrays, to_json
 from hemascope.uncertainty.confusion import Confusion
+from hemascope.uncertainty.known_features import KnownFeatures
 from hemascope.uncertainty.model import UncertaintyModel
 from hemascope.uncertainty.morphology import MorphologyModel
 
@@ -62,7 +63,8 @@ class Card:
     `classes`, in order; None where the graph has no others. `adaptation` is what an adapted bundle
     keeps of its cells. `agreement_error` is how far the share of cells that are named alike in all
     symmetries of the image was from the accuracy, in the mean of laboratories that were left out.
-    `morphology` tells attributes and subtypes.
+    `morphology` tells attributes and subtypes. `known_features` are what cells of each class look
+    like to the network, for `adapt`.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Card:
     adaptation: Adaptation | None = None
     agreement_error: float | None = None
     morphology: MorphologyModel | None = None
+    known_features: KnownFeatures | None = None
     format: int = FORMAT
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from hemascope.arrays import FloatArray
 from hemascope.bundle.morphology_check import COUNT, check_confusion, check_morphology
+from hemascope.uncertainty.known_features import AXES, KnownFeatures
 from hemascope.uncertainty.laboratory import LaboratoryDetector
 from hemascope.uncertainty.model import UncertaintyModel
 from hemascope.uncertainty.ood import OODDetector
@@ -31,6 +32,7 @@ DENSITY = (-10.0, 10.0)  # optical densities of 8-bit images lie between -2.5 an
 LOGARITHM = (-1e3, 1e3)  # of a distance
 SPREAD = (1e-9, 1e3)  # scores are divided by it
 LIMIT = (0.0, 1e6)
+VARIANCE = (1e-12, 1e12)
 
 
 def check_nesting(text: bytes) -> None:
@@ -87,6 +89,22 @@ def check_card(card: Card) -> None:
         check_morphology(card.morphology, card.classes.names)
     if card.confusion is not None:
         check_confusion("confusion", card.confusion, len(card.classes))
+    if card.known_features is not None:
+        _check_known_features("known_features", card.known_features)
+
+
+def _check_known_features(name: str, known: KnownFeatures) -> None:
+    if not known.names or len(set(known.names)) != len(known.names) or not all(known.names):
+        raise ValueError(f"{name}.names must be different names, at least one")
+    if not known.widths or min(known.widths) < 1 or len(known.variances) != len(known.widths):
+        raise ValueError(f"{name} must have a width above 0 and a variance for each network")
+    width = sum(known.widths)
+    for part, rows in (("means", len(known.names)), ("axes", AXES)):
+        array = getattr(known, part)
+        if array.shape != (rows, width) or not np.isfinite(array).all():
+            raise ValueError(f"{name}.{part} must be finite numbers of shape {(rows, width)}")
+    for number, variance in enumerate(known.variances):
+        _check_range(f"{name}.variances.{number}", variance, VARIANCE)
 
 
 def _check_metric(name: str, metric: Metric) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +75,9 @@ def replace_heads(bundle: Bundle, heads: Heads) -> Bundle:
     logits, _, class_map, _, members = bundle.card.outputs
     sides = {logits: {1: num_classes}, class_map: {1: num_classes}, members: {2: num_classes}}
     grown = num_classes != len(values[layers[0].bias])
-    return replace_model(bundle, replace_tensors(bundle.model, new, sides if grown else {}))
+    made = replace_model(bundle, replace_tensors(bundle.model, new, sides if grown else {}))
+    card = replace(made.card, known_features=bundle.card.known_features)  # the same as before
+    return replace(made, card=card)
 
 
 def _find_layers(bundle: Bundle) -> tuple[dict[str, FloatArray], list[_LayerTensors]]:

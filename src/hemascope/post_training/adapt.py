@@ -18,13 +18,14 @@ from hemascope.bundle.card import Card, Metric
 from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
 from hemascope.classes import PALETTE, CellClass, ClassSet
 from hemascope.data.manifest import Manifest, ManifestRow, check_labels
-from hemascope.errors import HemascopeWarning, ManifestError
+from hemascope.errors import BundleError, HemascopeWarning, ManifestError
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
 from hemascope.post_training.check_cells import find_doubts, measure_cells
 from hemascope.post_training.few_cells import General, fit_few_cells
 from hemascope.post_training.fit_heads import fit_heads
 from hemascope.uncertainty.confusion import measure_confusion
+from hemascope.uncertainty.known_features import MemberFeatures
 from hemascope.wording import fill
 
 FOLDS = 5
@@ -105,7 +106,7 @@ def adapt(
     measured = measure_cells(Classifier(source), manifest, classes, progress)
     _check_counts(measured.rows, before, name, new_classes)
     cells = measured.measures if before is None else before.cells + measured.measures
-    fit = fit_cells(cells, heads_of(start))
+    fit = fit_cells(cells, heads_of(start), _known_members(source.card, classes, start.widths))
     found = find_doubts(measured, fit.held_out[-len(measured.rows) :], classes, LEAST_PER_CLASS)
     for doubt in found:
         if doubts is None:
@@ -131,7 +132,9 @@ class CellFit:
     folds: IntArray
 
 
-def fit_cells(cells: CellMeasures, old: Heads) -> CellFit:
+def fit_cells(
+    cells: CellMeasures, old: Heads, known: Sequence[MemberFeatures] | None = None
+) -> CellFit:
     """Fits the last layers to cells, and to four fifths of them in turn."""
     targets = np.array(cells.targets)
     folds, held_out = folds_of(targets), np.empty((len(targets), len(old.members[0].bias)))
@@ -139,14 +142,20 @@ def fit_cells(cells: CellMeasures, old: Heads) -> CellFit:
     with threadpool_limits(1):  # on busy processors two, waiting for one another, take minutes
         for fold in range(FOLDS):
             out = folds == fold
-            held_out[out] = fit_views(features[~out], targets[~out], old)(features[out, 0])
-        return CellFit(fit_views(features, targets, old), held_out, folds)
+            held_out[out] = fit_views(features[~out], targets[~out], old, known)(features[out, 0])
+        return CellFit(fit_views(features, targets, old, known), held_out, folds)
 
 
-def fit_views(features: AnyFloatArray, targets: AnyIntArray, old: Heads) -> Heads:
+def fit_views(
+    features: AnyFloatArray,
+    targets: AnyIntArray,
+    old: Heads,
+    known: Sequence[MemberFeatures] | None = None,
+) -> Heads:
     """The last layers, fitted to views (N,V,F) of cells of these classes (N,)."""
     n, views, width = features.shape
-    return fit_heads(features.reshape(n * views, width), targets.repeat(views), old, n)
+    flat = features.reshape(n * views, width)
+    return fit_heads(flat, targets.repeat(views), old, n, known)
 
 
 def folds_of(targets: AnyIntArray) -> IntArray:
@@ -204,6 +213,21 @@ def _start_of(source: Bundle, name: str, num_classes: int) -> Adaptation:
         weight=np.concatenate([head.weight for head in grown], axis=1),
         bias=np.stack([head.bias for head in grown]),
     )
+
+
+def _known_members(
+    card: Card, classes: ClassSet, widths: tuple[int, ...]
+) -> tuple[MemberFeatures, ...] | None:
+    """What the card says of the features of known cells. Raises BundleError for other networks'."""
+    known = card.known_features
+    if known is None:
+        return None
+    if known.widths != widths:
+        raise BundleError(
+            f"'{card.name}' has known_features of widths {known.widths}, and its networks have "
+            f"{widths}; calibrate the bundle again"
+        )
+    return known.members(classes.names)
 
 
 def _grow_head(head: Head, num_classes: int) -> Head:

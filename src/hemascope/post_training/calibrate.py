@@ -13,12 +13,14 @@ import numpy as np
 from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.bundle.bundle import Bundle, add_fallback
 from hemascope.bundle.engine import ModelOutputs
+from hemascope.bundle.heads import read_heads
 from hemascope.data.manifest import Manifest, ManifestRow, check_labels
-from hemascope.errors import ImageError, ManifestError
+from hemascope.errors import BundleError, ImageError, ManifestError
 from hemascope.inference.classifier import Classifier
 from hemascope.post_training.quantise import quantise
 from hemascope.uncertainty.confusion import Confusion, measure_confusion
 from hemascope.uncertainty.image_quality import QualityMeasures, measure_quality
+from hemascope.uncertainty.known_features import KnownFeatures, fit_known_features
 from hemascope.uncertainty.model import UncertaintyModel, assess_measured, fit_uncertainty_model
 from hemascope.uncertainty.ood import LabelledOutputs
 from hemascope.uncertainty.temperature import softmax
@@ -117,9 +119,19 @@ def _fit_uncertainty(
         temperature=temperature,
         uncertainty=uncertainty,
         confusion=_measure_confusion(uncertainty, temperature, outputs, measures),
+        known_features=_fit_known_features(bundle, outputs),
         fallback_sha256=None,
     )
     return Bundle(card, bundle.model)
+
+
+def _fit_known_features(bundle: Bundle, outputs: LabelledOutputs) -> KnownFeatures | None:
+    """For `adapt`; None for a graph whose last layers cannot be adapted."""
+    try:
+        widths = [head.weight.shape[1] for head in read_heads(bundle).members]
+    except BundleError:
+        return None
+    return fit_known_features(outputs.features, outputs.targets, bundle.card.classes.names, widths)
 
 
 def _measure_confusion(

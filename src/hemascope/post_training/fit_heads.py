@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hemascope.arrays import AnyFloatArray, AnyIntArray, FloatArray
 from hemascope.bundle.heads import Head, Heads
 from hemascope.post_training.minimise import minimise
+from hemascope.uncertainty.known_features import MemberFeatures
 from hemascope.uncertainty.temperature import log_sum_exp, softmax
 
 PULL = 0.3  # towards the old layer, in standard deviations of the features
-OFFSET_SPREAD = 1.25  # of the biases of classes, in logits, between laboratories
+OFFSET_SPREAD = 0.8  # of the biases of classes, in logits, between laboratories
+DISCRIMINANT = 0.03  # share of the linear discriminant, whose logits are far too large
 LEAST_CHANCE = 1e-12  # that a cell is of the classes with cells
 LEAST_SPREAD = 0.1  # of all features' spread, which a feature that hardly varies is taken to have
 TOLERANCE = 1e-6  # of the loss, relative: the steps after that change no prediction, and are most
 
 
 def fit_heads(
-    features: AnyFloatArray, targets: AnyIntArray, old: Heads, cells: int | None = None
+    features: AnyFloatArray,
+    targets: AnyIntArray,
+    old: Heads,
+    cells: int | None = None,
+    known: Sequence[MemberFeatures] | None = None,
 ) -> Heads:
     """Each member's layer, fitted to its own part of features (N,ΣF) by `fit_head`."""
-    pairs = zip(old.members, old.split_features(features), strict=True)
-    return Heads(tuple(fit_head(part, targets, head, cells) for head, part in pairs))
+    parts = old.split_features(features)
+    each = [None] * len(parts) if known is None else known
+    return Heads(
+        tuple(
+            fit_head(part, targets, head, cells, own)
+            for head, part, own in zip(old.members, parts, each, strict=True)
+        )
+    )
 
 
 def fit_head(
-    features: AnyFloatArray, targets: AnyIntArray, old: Head, cells: int | None = None
+    features: AnyFloatArray,
+    targets: AnyIntArray,
+    old: Head,
+    cells: int | None = None,
+    known: MemberFeatures | None = None,
 ) -> Head:
     """The layer that makes the labels of features (N,F) likely, and is not far from the old one.
 
@@ -35,20 +53,28 @@ def fit_head(
 
     A class without cells keeps its weights: what it was against the others together, it stays,
     but for an offset that lowers it where many of the `cells` would be named as it. Each of these
-    is in the features as often; by default once.
+    is in the features as often; by default once. Where the features of known cells are given, it
+    keeps what it was of features that have moved as those of the labelled classes have, and a
+    little of the linear discriminant of the classes that have moved so is added to all.
     """
     wide, present = np.asarray(features, dtype=np.float64), np.unique(targets)
     rows = np.searchsorted(present, targets)
     weights = 1 / np.sqrt(np.bincount(rows)[rows])
     weights /= weights.sum()
-    before = Head(old.weight[present], old.bias[present])
-    after = _fit_present(wide, rows, weights, before)
+    cells = cells or len(targets)
+    after = _fit_present(wide, rows, weights, Head(old.weight[present], old.bias[present]))
+    shift = 0.0 if known is None else known.shift(wide, targets)
+    new = Head(old.weight.copy(), old.bias - (old.weight * shift).sum(axis=1))
+    before = Head(new.weight[present], new.bias[present])
     level = np.median(log_sum_exp(after(wide)) - log_sum_exp(before(wide)))
-    new = Head(old.weight.copy(), old.bias.copy())
     new.weight[present], new.bias[present] = after.weight, after.bias - level
+    if known is not None:
+        counts = np.bincount(targets, minlength=len(old.bias)) * cells / len(targets)
+        weight, bias = known.discriminant(wide, targets, counts)
+        new = Head(new.weight + DISCRIMINANT * weight, new.bias + DISCRIMINANT * bias)
     absent = np.setdiff1d(np.arange(len(old.bias)), present)
     if absent.size:
-        new.bias[absent] += _fit_offsets(new(wide), absent, weights, cells or len(targets))
+        new.bias[absent] += _fit_offsets(new(wide), absent, weights, cells)
     return new
 
 
