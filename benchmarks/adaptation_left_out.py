@@ -36,6 +36,7 @@ from hemascope.provenance import provenance
 from hemascope.serialization import to_json
 from hemascope.uncertainty.image_quality import fit_quality, measure_quality
 from hemascope.uncertainty.image_style import measure_style
+from hemascope.uncertainty.known_features import KnownFeatures, fit_known_features
 from hemascope.uncertainty.model import UncertaintyModel, assess
 from hemascope.uncertainty.ood import OODDetector, fit_cell_detector
 from hemascope.uncertainty.temperature import softmax
@@ -59,6 +60,7 @@ class Site:
     turned: np.ndarray  # features in the eight symmetries (8,N,F)
     heads: Heads
     detector: OODDetector
+    known: KnownFeatures
 
     @property
     def shared(self) -> np.ndarray:
@@ -99,6 +101,9 @@ def read_site(cells: Cells, runs: Path, name: str, cache: Path) -> Site:
             known_targets=cells.targets[known],
         )
     kept = np.load(path)
+    heads = Heads(tuple(head_of(member) for member in network.networks))
+    widths = [head.weight.shape[1] for head in heads.members]
+    known = fit_known_features(kept["known"], kept["known_targets"], NAMES, widths)
     measures = CellMeasures(
         kept["features"],
         kept["style_statistics"],
@@ -113,8 +118,9 @@ def read_site(cells: Cells, runs: Path, name: str, cache: Path) -> Site:
         cells.targets[there],
         measures,
         kept["turned"],
-        Heads(tuple(head_of(member) for member in network.networks)),
+        heads,
         fit_cell_detector(kept["known"], kept["known_targets"], 0.0),
+        known,
     )
 
 
@@ -213,7 +219,7 @@ def ten_per_class(site: Site, general: General, old: Heads, draws: int, each: in
     found = []
     for seed in range(draws):
         rows = draw_each(site, each, np.random.default_rng(seed))
-        fit = fit_cells(site.choose(rows, site.targets), old)
+        fit = fit_cells(site.choose(rows, site.targets), old, site.known.members(NAMES))
         found.append(measure_fit(site, rows, general, fit))
     return over_draws(found)
 
@@ -225,7 +231,7 @@ def without_a_class(site: Site, old: Heads, draws: int) -> Any:
         for k in site.shared:
             rows = draw_each(site, 10, np.random.default_rng(seed))
             rows = rows[site.targets[rows] != k]
-            fit = fit_cells(site.choose(rows, site.targets), old)
+            fit = fit_cells(site.choose(rows, site.targets), old, site.known.members(NAMES))
             rest = np.isin(site.targets, site.shared)
             rest[rows] = False
             targets, features = site.targets[rest], site.measures.features[rest, 0]
@@ -254,7 +260,7 @@ def by_survey(site: Site, general: General, old: Heads, draws: int) -> Any:
             "random": np.random.default_rng(seed).permutation(known)[:BUDGET],
         }
         for way, rows in chosen.items():
-            fit = fit_cells(site.choose(rows, site.targets), old)
+            fit = fit_cells(site.choose(rows, site.targets), old, site.known.members(NAMES))
             found[way].append(measure_fit(site, rows, general, fit))
     gains = [
         {key: ours[key] - theirs[key] for key in ("one_look", "eight_looks")}
@@ -279,7 +285,9 @@ def new_class(site: Site, old: Heads, draws: int) -> Any:
         for seed in range(draws):
             random = np.random.default_rng(seed)
             rows = np.concatenate([draw_each(site, 10, random), random.permutation(blasts)[:count]])
-            fit = fit_cells(site.choose(rows, targets), grown)
+            fit = fit_cells(
+                site.choose(rows, targets), grown, site.known.members((*NAMES, "blast"))
+            )
             rest = np.isin(targets, [*site.shared, len(NAMES)])
             rest[rows] = False
             features, true = site.measures.features[rest, 0], targets[rest]

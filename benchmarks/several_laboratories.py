@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hemascope.arrays import AnyFloatArray
+from hemascope.arrays import AnyFloatArray, ImageArray
 from hemascope.bundle.bundle import Bundle, add_fallback, write_bundle
 from hemascope.bundle.card import Card, Metric
 from hemascope.bundle.engine import Engine
@@ -52,6 +52,7 @@ from hemascope.training.recipe import Recipe
 from hemascope.uncertainty.confusion import measure_confusion
 from hemascope.uncertainty.image_quality import QualityLimits, fit_quality, measure_quality
 from hemascope.uncertainty.image_style import fit_style
+from hemascope.uncertainty.known_features import KnownFeatures, fit_known_features
 from hemascope.uncertainty.laboratory import fit_laboratory_detector
 from hemascope.uncertainty.model import POOR_TAIL, UncertaintyModel
 from hemascope.uncertainty.ood import OODDetector, fit_cell_detector
@@ -255,7 +256,7 @@ def fit_laboratories(cells: Cells, bundle: Bundle) -> Any:
 
 def quantise_and_measure(
     cells: Cells, bundle: Bundle, fit: LeftOutFit
-) -> tuple[Bundle, OODDetector, QualityLimits]:
+) -> tuple[Bundle, OODDetector, KnownFeatures, QualityLimits]:
     """The bundle in eight bits with the prior in its last layers, and what it knows of images."""
     heads = (
         Head(head.weight, head.bias + np.array(fit.offsets)) for head in read_heads(bundle).members
@@ -265,10 +266,17 @@ def quantise_and_measure(
     images = images_of(cells, known)
     sample = images[np.random.default_rng(0).permutation(len(images))[:512]]
     bundle = quantise(bundle, sample, FALLBACK_AGREEMENT)
+    features, targets = features_of(bundle, images), cells.targets[known]
+    detector = fit_cell_detector(features, targets, fit.distance_limit)
+    widths = [head.weight.shape[1] for head in read_heads(bundle).members]
+    known_features = fit_known_features(features, targets, NAMES, widths)
+    return bundle, detector, known_features, fit_quality([measure_quality(images)], POOR_TAIL)
+
+
+def features_of(bundle: Bundle, images: ImageArray) -> AnyFloatArray:
     engine = Engine(bundle, 2)
     found = [engine.outputs(images[i : i + 32]).features for i in range(0, len(images), 32)]
-    detector = fit_cell_detector(np.concatenate(found), cells.targets[known], fit.distance_limit)
-    return bundle, detector, fit_quality([measure_quality(images)], POOR_TAIL)
+    return np.concatenate(found)
 
 
 def make_fallback(
@@ -279,7 +287,7 @@ def make_fallback(
     network, recipes = read_seeds(runs, "all")
     card = make_card("hemascope-laboratories-2", recipes, network)
     bundle = export(network, card, draw_sample(SPEC))
-    bundle, detector, quality = quantise_and_measure(cells, bundle, fit)
+    bundle, detector, known_features, quality = quantise_and_measure(cells, bundle, fit)
     model = UncertaintyModel(
         calibrated_on=LEFT_OUT,
         images=sum(result["cells"] for result in results.values()),
@@ -308,6 +316,7 @@ def make_fallback(
         confusion=confusion,
         metrics=metrics,
         agreement_error=agreement_error(cells, runs, results),
+        known_features=known_features,
     )
     return replace(bundle, card=card)
 

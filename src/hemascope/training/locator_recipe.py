@@ -43,6 +43,8 @@ class LocatorRecipe:
     too_near: float = 0.06
     """Share of the crops whose cells are three to six times too large; in these, nothing is to be
     found, so that parts of cells are not taken for cells."""
+    faded: float = 0.25
+    """Share of the crops whose white cells get paler cytoplasm."""
     drawn: int = 160
     """Drawn fields to train on, beside the real ones."""
     drawn_share: float = 0.15
@@ -76,6 +78,7 @@ class LocatorRecipe:
             "scales": (1, 4),
             "any_scale": (0, 1),
             "too_near": (0, 1),
+            "faded": (0, 1),
             "drawn": (0, 10_000),
             "drawn_share": (0, 1),
             "steps": (1, 10**7),
