@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import socket
@@ -18,9 +19,10 @@ import uvicorn
 from drawn_smears import KnownLocator
 from hemascope import Classifier
 from hemascope.cli.serve import CONNECTIONS
-from hemascope.serve.app import run
+from hemascope.serve.app import protocol
 from hemascope.serve.app.create import create_app
-from hemascope.serve.app.run import BACKLOG, Protocol
+from hemascope.serve.app.protocol import Protocol
+from hemascope.serve.app.run import BACKLOG
 from hemascope.serve.app.settings import Settings
 from hemascope.serve.counting import Counting
 from test_serve import CELLS
@@ -153,7 +155,7 @@ def test_two_thousand_open_connections_are_borne_and_ended(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of them send nothing, half the beginning of a request; none holds its place for ever."""
-    monkeypatch.setattr(run, "HEAD", 3.0)
+    monkeypatch.setattr(protocol, "HEAD", 3.0)
     connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(2000)]
     try:
         for connection in connections[::2]:
@@ -172,6 +174,53 @@ def test_two_thousand_open_connections_are_borne_and_ended(
 def test_headers_that_are_too_long_are_refused(port: int) -> None:
     answer = ask(port, f"GET /healthz HTTP/1.1\r\nHost: x\r\nA: {'a' * 1_000_000}\r\n\r\n".encode())
     assert status_of(answer) in (400, 431)
+
+
+def closed_after(connection: socket.socket, drip: bytes, most: float) -> float:
+    """After how many seconds of sending a part every 0.1 seconds the service ends a connection."""
+    connection.setblocking(False)
+    began = time.monotonic()
+    while time.monotonic() - began < most:
+        with contextlib.suppress(BlockingIOError):
+            if not connection.recv(65536):
+                break
+        try:
+            connection.sendall(drip)
+        except (BrokenPipeError, ConnectionResetError):
+            break
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("drip", [b"a", b"\r\n"], ids=["head", "lines"])
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"])
+def test_a_head_that_comes_byte_by_byte_is_given_up(
+    port: int, monkeypatch: pytest.MonkeyPatch, before: bytes, drip: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD", 1.0)
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(before)
+        time.sleep(0.2)
+        connection.sendall(b"GET /" if drip == b"a" else drip)
+        assert closed_after(connection, drip, 10) < 5
+
+
+def test_a_body_that_goes_on_after_its_answer_is_given_up(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD", 1.0)
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(f"{PNG}Content-Length: {10**12}\r\n\r\n".encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+        assert closed_after(connection, bytes(10), 10) < 5
+
+
+def test_an_answer_may_take_longer_than_a_head(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD", 0.2)
+    head = f"{PNG}Content-Length: 1000\r\n\r\n".encode()
+    began = time.monotonic()
+    assert status_of(ask(port, head + b"abc")) == 408  # of the body, after half a second
+    assert time.monotonic() - began > 0.4
 
 
 def test_problems_of_the_service_itself_say_nothing_of_it(port: int) -> None:

@@ -39,8 +39,8 @@ class Batcher:
     """Predicts images of any number of requests in batches, as many at once as there are workers.
 
     An image that comes while nothing is worked on is predicted at once. Otherwise a batch waits a
-    short window for more images; while all workers are busy, images gather in the queue. A batch
-    that is alone is worked on by all processors together, and of several each has one.
+    short window for more images; while all workers are busy, images gather in the queue. An image
+    that is alone is worked on by all processors together, and of several batches each has one.
     """
 
     def __init__(self, classifier: Classifier, settings: Settings, metrics: Metrics) -> None:
@@ -120,7 +120,9 @@ class Batcher:
         return batch
 
     async def _predict(self, batch: list[Waiting]) -> None:
-        alone = self._busy == 0 and len(self._queue) == 0
+        # The threads of the network for all processors wait busily for more after each batch, which
+        # takes from the other worker's batches once there are several.
+        alone = self._busy == 0 and len(batch) == 1 and not self._queue
         classifier = self.classifier if alone else self.classifier.on_one_processor
         views = [item.view for item in batch]
         self._busy += 1

@@ -2,51 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 from collections.abc import Iterator
 
-import h11
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from hemascope.serve.app.protocol import Protocol
 
 BACKLOG = 2048
 KEEP_ALIVE = 15  # seconds
-HEAD = 10.0  # seconds that the head of a request may take
-
-
-class Protocol(H11Protocol):
-    """uvicorn's protocol, which also ends connections that send no whole head of a request."""
-
-    _deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begins to wait for the first request."""
-        super().connection_made(transport)
-        self._wait()
-
-    def data_received(self, data: bytes) -> None:
-        """Waits on for a head that has begun, from when it began."""
-        super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._end_waiting()
-        elif self._deadline is None:
-            self._wait()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Waits no more."""
-        self._end_waiting()
-        super().connection_lost(exc)
-
-    def _end_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _wait(self) -> None:
-        self._deadline = self.loop.call_later(HEAD, self.transport.close)
 
 
 class Server(uvicorn.Server):
