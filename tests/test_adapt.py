@@ -30,7 +30,7 @@ from hemascope.models import create_model
 from hemascope.models.ensemble import Ensemble
 from hemascope.post_training import fit_heads as adaptation
 from hemascope.post_training.adapt import FOLDS, adapt, fit_cells, fit_views, folds_of
-from hemascope.post_training.check_cells import VIEWS, doubt_labels, measure_cells
+from hemascope.post_training.check_cells import VIEWS, doubt_labels, find_doubts, measure_cells
 from hemascope.post_training.fit_heads import fit_head, fit_heads
 from hemascope.preprocess import View
 from hemascope.uncertainty.temperature import log_sum_exp, softmax
@@ -186,6 +186,8 @@ def test_the_first_way_a_cell_is_seen_is_how_it_will_be(tinted: Path, shipped: B
     features = measured.measures.features
     assert measured.rows == (one, two)
     assert measured.measures.targets == (5, 5)
+    said = next(find_doubts(measured, np.zeros((2, 8)), BLOOD_CELLS, 0))
+    assert said == "1 of 3 images could not be read and is left out (none.png: no such file)"
     assert features.shape[:2] == (2, VIEWS)
     images = np.stack([classifier.card.input.load(row.view(root)) for row in measured.rows])
     assert features[:, 0] == pytest.approx(classifier.outputs(images).features, abs=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
@@ -16,8 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
+from hemascope.data.cache import open_cache
 from hemascope.data.check import NEAR_BITS, check, close_hashes, perceptual_hash
 from hemascope.data.manifest import Manifest, ManifestRow, manifest_from_folder
+from hemascope.data.splits import add_hashes
+from hemascope.errors import ImageError, ManifestError
+from hemascope.preprocess import InputSpec
 
 
 def cell(seed: int, size: int = 192) -> Image.Image:
@@ -79,6 +84,22 @@ def test_broken_files_are_reported_with_the_reason(tmp_path: Path) -> None:
     assert reasons["ig/empty.png"] == "empty file"
     assert reasons["ig/text.jpg"] == "not an image in a known format"
     assert reasons["ig/gone.png"] == "No such file or directory"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_a_pipe_or_a_device_is_never_opened(tmp_path: Path) -> None:
+    (tmp_path / "device.png").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe.png")  # to open it would wait for ever
+    names = ("device.png", "pipe.png")
+    manifest = Manifest(tmp_path, tuple(ManifestRow(name, "monocyte") for name in names))
+    why = "a pipe or a device, not a file"
+    assert check(manifest).unreadable == tuple((name, why) for name in names)
+    for row in manifest.rows:
+        alone = Manifest(tmp_path, (row,))
+        with pytest.raises(ManifestError, match=f"{row.path}: cannot be read: {why}"):
+            add_hashes(alone)
+        with pytest.raises(ImageError, match=f"{row.path}: {why}"):
+            open_cache(alone.views(), InputSpec(64), tmp_path / "cache")
 
 
 def test_copies_are_found_and_where_they_contradict(tmp_path: Path) -> None:

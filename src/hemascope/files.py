@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +81,16 @@ def _unlink(entries: Iterable[Path]) -> None:
 def _create(path: Path) -> None:
     """An empty new file, with the rights that the umask leaves."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+
+
+def read_regular(path: Path) -> bytes:
+    """A file's content.
+
+    Raises OSError as reading does, and for a pipe or a device, which might never end.
+    """
+    if not (stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+    return path.read_bytes()
 
 
 def sha256_of(content: bytes) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 
 from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.errors import ImageError
-from hemascope.files import atomic_path, sha256_of, torn_files
+from hemascope.files import atomic_path, read_regular, sha256_of, torn_files
 from hemascope.preprocess import InputSpec, View
 from hemascope.processors import count_processors
 from hemascope.serialization import from_json, to_json
@@ -207,6 +207,6 @@ def _checksum(images: ImageArray) -> str:
 
 def _hash_file(path: Path) -> str:
     try:
-        return sha256_of(path.read_bytes())
+        return sha256_of(read_regular(path))
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}") from None

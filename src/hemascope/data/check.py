@@ -17,7 +17,7 @@ from hemascope.arrays import ImageArray, ProgressCallback
 from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.data.masks import is_mask
 from hemascope.errors import ImageError
-from hemascope.files import sha256_of
+from hemascope.files import read_regular, sha256_of
 from hemascope.preprocess import decode
 from hemascope.processors import count_processors
 
@@ -164,7 +164,7 @@ def _paths(groups: Iterable[list[ManifestRow]]) -> tuple[tuple[str, ...], ...]:
 
 def _inspect(path: Path) -> _Inspection:
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except (OSError, ValueError) as error:
         return _Inspection(problem=getattr(error, "strerror", None) or "cannot be read")
     sha256 = sha256_of(content)

@@ -18,7 +18,7 @@ from itertools import accumulate
 from hemascope.classes import ClassSet
 from hemascope.data.manifest import SPLITS, Manifest, ManifestRow
 from hemascope.errors import LeakageError, ManifestError
-from hemascope.files import sha256_of
+from hemascope.files import read_regular, sha256_of
 from hemascope.processors import count_processors
 
 Rows = tuple[ManifestRow, ...]
@@ -33,7 +33,7 @@ def add_hashes(manifest: Manifest) -> Manifest:
             return row
         path = manifest.root / row.path
         try:
-            content = path.read_bytes()
+            content = read_regular(path)
         except OSError as error:
             raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
         return replace(row, sha256=sha256_of(content))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,9 @@ from hemascope.bundle.bundle import Bundle, add_fallback
 from hemascope.bundle.engine import ModelOutputs
 from hemascope.bundle.heads import read_heads
 from hemascope.data.manifest import Manifest, ManifestRow, check_labels
-from hemascope.errors import BundleError, ImageError, ManifestError
+from hemascope.errors import BundleError, HemascopeWarning, ImageError, ManifestError
 from hemascope.inference.classifier import Classifier
+from hemascope.post_training.check_cells import note_unreadable
 from hemascope.post_training.quantise import quantise
 from hemascope.uncertainty.confusion import Confusion, measure_confusion
 from hemascope.uncertainty.image_quality import QualityMeasures, measure_quality
@@ -199,12 +201,14 @@ def _check_splits(manifest: Manifest) -> None:
 def readable_batches(
     manifest: Manifest, classifier: Classifier
 ) -> Iterator[tuple[list[ManifestRow], ImageArray]]:
-    """Readable rows and their preprocessed images (N,S,S,3)."""
+    """Readable rows and their preprocessed images (N,S,S,3); warns at the end of the others."""
+    unreadable: list[str] = []
 
     def load(row: ManifestRow) -> Loaded:
         try:
             return classifier.card.input.load(row.view(manifest.root))
-        except ImageError:
+        except ImageError as error:
+            unreadable.append(f"{row.path}: {error}")
             return None
 
     with ThreadPoolExecutor(classifier.threads) as pool:
@@ -215,3 +219,6 @@ def readable_batches(
             if images:
                 read = [image is not None for image in loaded]
                 yield list(itertools.compress(rows, read)), np.stack(images)
+    if unreadable:
+        text = note_unreadable(sorted(unreadable), len(manifest.rows))
+        warnings.warn(text, HemascopeWarning, stacklevel=2)

@@ -34,6 +34,7 @@ class MeasuredCells:
     """The rows that can be read, what was measured of them, and the hashes of what is seen.
 
     `scale` is what red cells say of the pixels, and `given` the median width that was taken.
+    `unreadable` says of each other row why it could not be read.
     """
 
     rows: tuple[ManifestRow, ...]
@@ -41,6 +42,7 @@ class MeasuredCells:
     hashes: tuple[str, ...]
     scale: Scale
     given: float | None
+    unreadable: tuple[str, ...] = ()
 
 
 def measure_cells(
@@ -55,7 +57,7 @@ def measure_cells(
     """
     spec = classifier.card.input
     wide = _widen_spec(spec)
-    features, styles, images, rows, widths = [], [], [], [], []
+    features, styles, images, rows, widths, unreadable = [], [], [], [], [], []
     diameters: dict[str, list[float]] = {}
     for done, row in enumerate(manifest.rows, 1):
         view = row.view(manifest.root)
@@ -63,7 +65,8 @@ def measure_cells(
             picture = decode(view.image)
             image = spec.apply(picture, view.um_per_pixel, view.centre)
             frame = wide.apply(picture, view.um_per_pixel, view.centre)
-        except ImageError:
+        except ImageError as error:
+            unreadable.append(f"{row.path}: {error}")
             continue
         outputs = classifier.outputs(
             np.concatenate([image[None], draw_views(frame, VIEWS - 1, spec.size)])
@@ -80,14 +83,14 @@ def measure_cells(
     if not rows:
         nothing = np.empty(0)
         measures = CellMeasures(nothing, nothing, nothing, nothing, ())
-        return MeasuredCells((), measures, (), Scale(0), None)
+        return MeasuredCells((), measures, (), Scale(0), None, tuple(unreadable))
     measures = _join_measures(
         features, styles, images, tuple(classes.index(row.label) for row in rows)
     )
     hashes = tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in images)
     scale = estimate_scale([d for found in diameters.values() for d in found], len(diameters))
     given = float(np.median(widths)) if widths else None
-    return MeasuredCells(tuple(rows), measures, hashes, scale, given)
+    return MeasuredCells(tuple(rows), measures, hashes, scale, given, tuple(unreadable))
 
 
 def _join_measures(
@@ -113,13 +116,22 @@ def _widen_spec(spec: InputSpec) -> InputSpec:
     return InputSpec(round(spec.size * scale), spec.crop * scale, microns)
 
 
+def note_unreadable(unreadable: Sequence[str], images: int) -> str:
+    """How many of the images are left out, and why the first of them could not be read."""
+    shown = "; ".join(unreadable[:NAMED]) + "; …" * (len(unreadable) > NAMED)
+    text = "{n} of {images} images could not be read and {n?is|are} left out ({why})"
+    return fill(text, n=len(unreadable), images=images, why=shown)
+
+
 def find_doubts(
     measured: MeasuredCells, held_out: FloatArray, classes: ClassSet, least: int
 ) -> Iterator[str]:
-    """A sentence for classes with fewer than `least` cells, and for labels that contradict.
+    """A sentence for unreadable images, classes of fewer than `least` cells, contradicting labels.
 
     `held_out` (N,C) are the logits of each cell when the fit has not seen it.
     """
+    if measured.unreadable:
+        yield note_unreadable(measured.unreadable, len(measured.rows) + len(measured.unreadable))
     counts = Counter(row.label for row in measured.rows)
     few = [f"{count} of {label}" for label, count in sorted(counts.items()) if count < least]
     if few:
