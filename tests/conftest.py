@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -26,6 +26,21 @@ os.environ["OMP_NUM_THREADS"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the processors: each takes one
     os.cpu_count = lambda: 1
     os.sched_getaffinity = lambda _: {0}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The folder of drawn cells, which the workers inherit."""
+    from drawn import SHARED
+
+    if not hasattr(config, "workerinput"):
+        os.environ[SHARED] = tempfile.mkdtemp(prefix="hemascope-drawn-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    from drawn import SHARED
+
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ[SHARED], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,20 +72,11 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def drawn_cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty drawn cells per class, as `draw_folder` draws them; no test may change them.
+    """Twenty drawn cells per class, as `draw_folder` draws them; no test may change them."""
+    from drawn import draw_folder
 
-    To draw them takes seconds, so the workers share them: the first one that comes draws.
-    """
-    from hemascope.data.synthetic import draw_folder
-
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder, begun = shared / "drawn_cells", shared / "drawn_cells.begun"
-    with (shared / "drawn_cells.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            draw_folder(begun, per_class=20, overwrite=True)
-            begun.rename(folder)
+    folder = tmp_path_factory.mktemp("drawn") / "cells"
+    draw_folder(folder, per_class=20)
     return folder
 
 

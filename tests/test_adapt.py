@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from drawn import draw_cell
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
 from hemascope.bundle.adaptation import CellMeasures
 from hemascope.bundle.bundle import Bundle, read_bundle, write_bundle
@@ -24,7 +25,6 @@ from hemascope.bundle.export import draw_sample, export
 from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
 from hemascope.cli import app
 from hemascope.data.manifest import Manifest, ManifestRow
-from hemascope.data.synthetic import draw_cell
 from hemascope.errors import BundleError, HemascopeWarning
 from hemascope.models import create_model
 from hemascope.models.ensemble import Ensemble

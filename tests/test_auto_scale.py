@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from drawn import draw_cell
 from hemascope import Classifier
 from hemascope.batch.local import classify_to
 from hemascope.cli import app
-from hemascope.data.synthetic import draw_cell
 from hemascope.preprocess import View
 from hemascope.smear.locate import Locator
 

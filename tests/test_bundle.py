@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.numpy import load, save
 
 import hemascope.bundle.export as exporting
+from drawn import draw_cell
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
 from hemascope.bundle.bundle import Bundle, pretrained_folder, read_bundle, write_bundle
 from hemascope.bundle.card import OUTPUTS, OUTPUTS_OF_FORMAT_1, Card, read_card
@@ -20,7 +21,6 @@ from hemascope.bundle.engine import ModelOutputs
 from hemascope.bundle.export import draw_sample, export
 from hemascope.classes import ClassSet
 from hemascope.data.augment import to_images
-from hemascope.data.synthetic import draw_cell
 from hemascope.errors import BundleError
 from hemascope.files import sha256_of
 from hemascope.inference.explain import evidence, overlay

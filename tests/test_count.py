@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from drawn import draw_cell
 from drawn_smears import KnownLocator, cells_of, draw_sample
 from hemascope import Classifier, DifferentialCount, HemascopeError, count_smear
 from hemascope.cli import app
-from hemascope.data.synthetic import draw_cell
 from hemascope.data.synthetic_fields import WHITE_PER_FIELD, DrawnField
 from hemascope.preprocess import View
 from hemascope.reports.count_fields import CELLS, choose

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from drawn import draw_cell
 from hemascope import BLOOD_CELLS, Classifier, InputSpec
 from hemascope.bundle.bundle import Bundle
 from hemascope.bundle.card import Card
 from hemascope.bundle.export import draw_sample, export
 from hemascope.bundle.tta import average_maps, symmetries
-from hemascope.data.synthetic import draw_cell
 from hemascope.models import create_model
 from hemascope.models.ensemble import Ensemble
 from hemascope.uncertainty.ensemble import disagreement

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from drawn import draw_cell
 from hemascope.cli import app
-from hemascope.data.synthetic import draw_cell
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.explain import average_map, resize_map, search_map
 from hemascope.inference.mask_search import search_mask

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
+from drawn import draw_cell
 from hemascope import Classifier, Evaluation
 from hemascope.bundle.bundle import read_bundle
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
 from hemascope.data.external import SITES, read_site
 from hemascope.data.manifest import Manifest, ManifestRow
-from hemascope.data.synthetic import draw_cell
 from hemascope.errors import ImageError, ManifestError
 from hemascope.evaluation.appearance import compare_appearance, match_labels, quartiles
 from hemascope.metrics.class_subset import measure_choice, restrict, shared_classes

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from drawn import draw_cell
 from hemascope import Classifier
 from hemascope.bundle.bundle import (
     Bundle,
@@ -19,7 +20,6 @@ from hemascope.bundle.bundle import (
     write_bundle,
 )
 from hemascope.bundle.export import draw_sample, export
-from hemascope.data.synthetic import draw_cell
 from hemascope.errors import BundleError
 from hemascope.inference.explain import offset_of, resize_map
 from hemascope.inference.predict import is_out_of_distribution

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from drawn import draw_folder
 from hemascope.batch.cluster import _count_if_finished
 from hemascope.batch.local import classify_to
 from hemascope.batch.shards import Shards
 from hemascope.batch.storage import Folder
 from hemascope.batch.tally import tally_of
-from hemascope.data.synthetic import draw_folder
 from hemascope.inference.classifier import Classifier
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from drawn import draw_cell
 from hemascope import BLOOD_CELLS, InputSpec
-from hemascope.data.synthetic import draw_cell
 from hemascope.uncertainty.image_quality import (
     BLURRED,
     CUT_OFF,

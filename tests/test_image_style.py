@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from drawn import draw_cell, draw_folder
 from hemascope.bundle.bundle import read_bundle, write_bundle
-from hemascope.data.synthetic import draw_cell, draw_folder
 from hemascope.preprocess import InputSpec
 from hemascope.uncertainty.image_style import describe_style, fit_style, measure_style
 from hemascope.uncertainty.laboratory import LaboratoryDetector

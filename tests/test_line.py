@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from drawn import draw_folder
 from hemascope import BLOOD_CELLS, Classifier, Evaluation
 from hemascope.batch.inputs import find_images
 from hemascope.batch.local import classify_to
 from hemascope.bundle.bundle import read_bundle
 from hemascope.data.manifest import manifest_from_folder, read_manifest
-from hemascope.data.synthetic import draw_folder
 from hemascope.evaluation.evaluate import evaluate
 from hemascope.predictions import Prediction
 from hemascope.reports.pages import Gallery, classification_page

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from drawn import draw_cell
 from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.data.marked_fields import FIELD_SETS
-from hemascope.data.synthetic import draw_cell
 from hemascope.data.synthetic_fields import DrawnField, draw_field
 from hemascope.errors import ImageError
 from hemascope.metrics.detection import measure_detection

@@ -12,13 +12,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score, f1_score
 
+from drawn import draw_cell
 from hemascope import Classifier, fit_morphology
 from hemascope.attributes import ATTRIBUTES, describe, describe_cell
 from hemascope.bundle.bundle import Bundle, read_bundle, write_bundle
 from hemascope.cli import app
 from hemascope.data.attributes import read_attributes
 from hemascope.data.manifest import Manifest, ManifestRow
-from hemascope.data.synthetic import draw_cell
 from hemascope.errors import BundleError, ManifestError
 from hemascope.evaluation.morphology import measure_morphology
 from hemascope.metrics.morphology import measure_agreement, measure_maturation

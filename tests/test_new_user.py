@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from drawn import draw_cell, draw_folder
 from hemascope import Classifier
 from hemascope.batch.tally import Outcome, tally_of
 from hemascope.bundle.bundle import Bundle, read_bundle
@@ -24,7 +25,6 @@ from hemascope.cli.options import ImageOptions
 from hemascope.data.check import check
 from hemascope.data.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 from hemascope.data.open_manifest import open_manifest
-from hemascope.data.synthetic import draw_cell, draw_folder
 from hemascope.errors import ManifestError
 from hemascope.metrics.class_subset import measure_present
 from hemascope.uncertainty.model import OUT_OF_DISTRIBUTION

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hemascope.data.synthetic import draw_cell
+from drawn import draw_cell
 
 SOURCES = Path(__file__).parents[1] / "src" / "hemascope"
 WAIT = 8  # seconds; onnxruntime's telemetry asks for its host within these

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from drawn import draw_folder
 from hemascope.batch import table
 from hemascope.cli import app
 from hemascope.data import manifest
-from hemascope.data.synthetic import draw_folder
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))

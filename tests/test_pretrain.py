@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from drawn import draw_folder
 from hemascope.cli import app
 from hemascope.data.manifest import Manifest, ManifestRow, manifest_from_folder, write_manifest
-from hemascope.data.synthetic import draw_folder
 from hemascope.data.synthetic_fields import draw_field
 from hemascope.errors import ManifestError, TrainingError
 from hemascope.models import create_model

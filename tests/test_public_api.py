@@ -17,9 +17,9 @@ from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import accuracy_score, get_scorer, log_loss
 
 import hemascope
+from drawn import draw_cell
 from hemascope import BLOOD_CELLS, Classifier, list_models, to_frame
 from hemascope.batch.table import row
-from hemascope.data.synthetic import draw_cell
 from hemascope.errors import BundleError, ImageError
 from hemascope.models import MODELS
 from hemascope.serialization import to_json

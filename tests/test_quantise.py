@@ -12,13 +12,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from drawn import draw_cell
 from hemascope.bundle.bundle import Bundle, read_bundle, write_bundle
 from hemascope.bundle.card import Card
 from hemascope.bundle.export import draw_sample, export
 from hemascope.bundle.heads import read_heads
 from hemascope.classes import BLOOD_CELLS
 from hemascope.cli import app
-from hemascope.data.synthetic import draw_cell
 from hemascope.errors import BundleError
 from hemascope.inference.classifier import Classifier
 from hemascope.models import create_model

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drawn import draw_cell, draw_folder
 from hemascope import Classifier, restrict_classes
 from hemascope.bundle.bundle import Bundle, read_bundle, write_bundle
-from hemascope.data.synthetic import draw_cell, draw_folder
 from hemascope.errors import BundleError
 
 SOME = ("lymphocyte", "monocyte", "neutrophil")

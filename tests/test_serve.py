@@ -16,9 +16,9 @@ from openapi_spec_validator import validate
 from PIL import Image
 from starlette.testclient import TestClient
 
+from drawn import draw_cell
 from drawn_smears import KnownLocator, draw_sample
 from hemascope import Classifier
-from hemascope.data.synthetic import draw_cell
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.serve.app.create import create_app
 from hemascope.serve.app.settings import Settings

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hemascope.data.synthetic import draw_folder
+from drawn import draw_folder
 from samples import two_classes
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}

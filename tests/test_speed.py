@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from drawn import draw_folder
 from hemascope.cli import app
-from hemascope.data.synthetic import draw_folder
 from hemascope.evaluation import speed
 from hemascope.models import create_model, plain_pipeline
 

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import drawn
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.morphology import FORMS
 from hemascope.data.synthetic import draw_cell, draw_folder
@@ -176,3 +177,12 @@ def test_a_folder_that_cannot_be_drawn_is_not_begun(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seed must be"):
         draw_folder(tmp_path, per_class=1, seed=-1)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_cells_that_tests_share_are_those_of_the_library(tmp_path: Path) -> None:
+    for size in (360, 80):
+        ours = drawn.draw_folder(tmp_path / f"ours{size}", 1, seed=3, size=size)
+        theirs = draw_folder(tmp_path / f"theirs{size}", 1, seed=3, size=size)
+        assert [path.name for path in ours] == [path.name for path in theirs]
+        assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
+        assert drawn.draw_cell("ig", 3, size).tobytes() == draw_cell("ig", 3, size).tobytes()

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from drawn import draw_folder
 from hemascope import Classifier
 from hemascope.batch import local
 from hemascope.batch.local import classify_to, shard_folder
@@ -24,7 +25,6 @@ from hemascope.batch.tally import OUTCOME_COLUMNS, tally_of
 from hemascope.cli import main
 from hemascope.cli.terminal import escape
 from hemascope.data.manifest import Manifest, ManifestRow, read_manifest, write_manifest
-from hemascope.data.synthetic import draw_folder
 from hemascope.escaping import escape_controls, escape_formula, read_escaped
 from hemascope.predictions import Prediction
 from hemascope.records import Audit, LabelIssue

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from drawn import draw_cell
 from drawn_training import TINY
 from hemascope.bundle.bundle import read_bundle
 from hemascope.classes import BLOOD_CELLS, ClassSet
@@ -31,7 +32,6 @@ from hemascope.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from hemascope.data.synthetic import draw_cell
 from hemascope.errors import HemascopeWarning, LeakageError, ManifestError, TrainingError
 from hemascope.evaluation.evaluate import evaluate
 from hemascope.inference.classifier import Classifier

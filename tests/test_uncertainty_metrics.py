@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drawn import draw_cell
 from hemascope.batch.local import classify_to
 from hemascope.batch.table import COLUMNS
 from hemascope.bundle.bundle import read_bundle
 from hemascope.cli import app
 from hemascope.data.manifest import Manifest, manifest_from_folder, write_manifest
-from hemascope.data.synthetic import draw_cell
 from hemascope.errors import ManifestError
 from hemascope.evaluation.evaluate import evaluate
 from hemascope.evaluation.uncertainty import measure_calibration, measure_uncertainty, risk_coverage

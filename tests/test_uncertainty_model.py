@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, mahalanobis
 from sklearn.neighbors import NearestNeighbors
 
-from hemascope.data.synthetic import draw_cell
+from drawn import draw_cell
 from hemascope.inference.classifier import Classifier
 from hemascope.uncertainty.conformal import class_thresholds, conformal_threshold, prediction_sets
 from hemascope.uncertainty.image_quality import measure_quality

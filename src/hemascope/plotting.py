@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hemascope.arrays import IntArray
@@ -19,7 +20,8 @@ BLUE, ORANGE, PURPLE, GREEN, SKY = PALETTE[:5]
 def encode_png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.set_dpi(120)
+    FigureCanvasAgg(figure).print_png(buffer)  # savefig would draw everything twice
     return buffer.getvalue()
 
 

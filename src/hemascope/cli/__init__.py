@@ -10,22 +10,7 @@ from typing import Any
 from cyclopts import App
 
 from hemascope import __version__
-from hemascope.cli.adapt import adapt, calibrate
-from hemascope.cli.classify import classify
-from hemascope.cli.count import count
-from hemascope.cli.data import app as data_app
-from hemascope.cli.evaluate import evaluate
-from hemascope.cli.explain import explain
-from hemascope.cli.info import benchmark, info
-from hemascope.cli.locator import train_locator
-from hemascope.cli.morphology import fit_morphology
-from hemascope.cli.pretrain import pretrain
-from hemascope.cli.serve import serve
-from hemascope.cli.station import app as station_app
-from hemascope.cli.study import app as study_app
-from hemascope.cli.survey import survey
 from hemascope.cli.terminal import err, print_error, print_warning
-from hemascope.cli.train import export, train
 from hemascope.errors import HemascopeWarning
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.stopping import STOPPED, Stop
@@ -36,14 +21,27 @@ app = App(
     version=__version__,
     suppress_keyboard_interrupt=False,  # main() says what is left
 )
+# Each is imported when it is called, or when help on all of them is asked for.
 for command in (
-    *(classify, count, explain, survey, train, evaluate, calibrate, adapt, export, train_locator),
-    *(fit_morphology, pretrain, benchmark, info, serve),
+    "classify:classify",
+    "count:count",
+    "explain:explain",
+    "survey:survey",
+    "train:train",
+    "evaluate:evaluate",
+    "adapt:calibrate",
+    "adapt:adapt",
+    "train:export",
+    "locator:train_locator",
+    "morphology:fit_morphology",
+    "pretrain:pretrain",
+    "info:benchmark",
+    "info:info",
+    "serve:serve",
 ):
-    app.command(command)
-app.command(data_app)
-app.command(station_app)
-app.command(study_app)
+    app.command(f"hemascope.cli.{command}")
+for group in ("data", "station", "study"):
+    app.command(f"hemascope.cli.{group}:app", name=group)
 
 # Which extra brings a package that may be missing; `train` brings the others.
 EXTRAS = {
