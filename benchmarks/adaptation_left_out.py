@@ -215,11 +215,15 @@ def over_draws(found: list[dict[str, float]]) -> dict[str, Any]:
     return {"draws": count, **result}
 
 
+def fit_to(site: Site, rows: np.ndarray, old: Heads) -> CellFit:
+    return fit_cells(site.choose(rows, site.targets), old, site.known.members(NAMES))
+
+
 def ten_per_class(site: Site, general: General, old: Heads, draws: int, each: int) -> Any:
     found = []
     for seed in range(draws):
         rows = draw_each(site, each, np.random.default_rng(seed))
-        fit = fit_cells(site.choose(rows, site.targets), old, site.known.members(NAMES))
+        fit = fit_to(site, rows, old)
         found.append(measure_fit(site, rows, general, fit))
     return over_draws(found)
 
@@ -231,7 +235,7 @@ def without_a_class(site: Site, old: Heads, draws: int) -> Any:
         for k in site.shared:
             rows = draw_each(site, 10, np.random.default_rng(seed))
             rows = rows[site.targets[rows] != k]
-            fit = fit_cells(site.choose(rows, site.targets), old, site.known.members(NAMES))
+            fit = fit_to(site, rows, old)
             rest = np.isin(site.targets, site.shared)
             rest[rows] = False
             targets, features = site.targets[rest], site.measures.features[rest, 0]
@@ -260,7 +264,7 @@ def by_survey(site: Site, general: General, old: Heads, draws: int) -> Any:
             "random": np.random.default_rng(seed).permutation(known)[:BUDGET],
         }
         for way, rows in chosen.items():
-            fit = fit_cells(site.choose(rows, site.targets), old, site.known.members(NAMES))
+            fit = fit_to(site, rows, old)
             found[way].append(measure_fit(site, rows, general, fit))
     gains = [
         {key: ours[key] - theirs[key] for key in ("one_look", "eight_looks")}
@@ -293,13 +297,13 @@ def new_class(site: Site, old: Heads, draws: int) -> Any:
             features, true = site.measures.features[rest, 0], targets[rest]
             named = fit.heads(features).argmax(axis=1)
             others = true < len(NAMES)
-            every = np.arange(len(NAMES))
+            every, grown_names = np.arange(len(NAMES)), np.arange(len(NAMES) + 1)
             found.append(
                 {
                     "sensitivity": float((named[~others] == len(NAMES)).mean()),
                     "specificity": float((named[others] < len(NAMES)).mean()),
                     "balanced_of_old": balanced(
-                        fit.heads(features[others]), true[others], np.arange(len(NAMES) + 1)
+                        fit.heads(features[others]), true[others], grown_names
                     ),
                     "balanced_of_old_before": balanced(old(features[others]), true[others], every),
                 }
