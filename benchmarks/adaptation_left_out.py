@@ -102,8 +102,6 @@ def read_site(cells: Cells, runs: Path, name: str, cache: Path) -> Site:
         )
     kept = np.load(path)
     heads = Heads(tuple(head_of(member) for member in network.networks))
-    widths = [head.weight.shape[1] for head in heads.members]
-    known = fit_known_features(kept["known"], kept["known_targets"], NAMES, widths)
     measures = CellMeasures(
         kept["features"],
         kept["style_statistics"],
@@ -120,7 +118,7 @@ def read_site(cells: Cells, runs: Path, name: str, cache: Path) -> Site:
         kept["turned"],
         heads,
         fit_cell_detector(kept["known"], kept["known_targets"], 0.0),
-        known,
+        fit_known_features(kept["known"], kept["known_targets"], NAMES, heads.widths),
     )
 
 
@@ -220,12 +218,8 @@ def fit_to(site: Site, rows: np.ndarray, old: Heads) -> CellFit:
 
 
 def ten_per_class(site: Site, general: General, old: Heads, draws: int, each: int) -> Any:
-    found = []
-    for seed in range(draws):
-        rows = draw_each(site, each, np.random.default_rng(seed))
-        fit = fit_to(site, rows, old)
-        found.append(measure_fit(site, rows, general, fit))
-    return over_draws(found)
+    drawn = [draw_each(site, each, np.random.default_rng(seed)) for seed in range(draws)]
+    return over_draws([measure_fit(site, r, general, fit_to(site, r, old)) for r in drawn])
 
 
 def without_a_class(site: Site, old: Heads, draws: int) -> Any:
@@ -235,8 +229,7 @@ def without_a_class(site: Site, old: Heads, draws: int) -> Any:
         for k in site.shared:
             rows = draw_each(site, 10, np.random.default_rng(seed))
             rows = rows[site.targets[rows] != k]
-            fit = fit_to(site, rows, old)
-            rest = np.isin(site.targets, site.shared)
+            fit, rest = fit_to(site, rows, old), np.isin(site.targets, site.shared)
             rest[rows] = False
             targets, features = site.targets[rest], site.measures.features[rest, 0]
             named, before = (heads(features).argmax(axis=1) for heads in (fit.heads, old))
@@ -264,8 +257,7 @@ def by_survey(site: Site, general: General, old: Heads, draws: int) -> Any:
             "random": np.random.default_rng(seed).permutation(known)[:BUDGET],
         }
         for way, rows in chosen.items():
-            fit = fit_to(site, rows, old)
-            found[way].append(measure_fit(site, rows, general, fit))
+            found[way].append(measure_fit(site, rows, general, fit_to(site, rows, old)))
     gains = [
         {key: ours[key] - theirs[key] for key in ("one_look", "eight_looks")}
         for ours, theirs in zip(found["survey"], found["random"], strict=True)
@@ -283,29 +275,26 @@ def new_class(site: Site, old: Heads, draws: int) -> Any:
             for h in old.members
         )
     )
-    result = {}
+    result, known = {}, site.known.members((*NAMES, "blast"))
     for count in BLASTS if len(blasts) > max(BLASTS) else ():
         found = []
         for seed in range(draws):
             random = np.random.default_rng(seed)
             rows = np.concatenate([draw_each(site, 10, random), random.permutation(blasts)[:count]])
-            fit = fit_cells(
-                site.choose(rows, targets), grown, site.known.members((*NAMES, "blast"))
-            )
+            fit = fit_cells(site.choose(rows, targets), grown, known)
             rest = np.isin(targets, [*site.shared, len(NAMES)])
             rest[rows] = False
             features, true = site.measures.features[rest, 0], targets[rest]
-            named = fit.heads(features).argmax(axis=1)
-            others = true < len(NAMES)
-            every, grown_names = np.arange(len(NAMES)), np.arange(len(NAMES) + 1)
+            logits, others = fit.heads(features), true < len(NAMES)
+            named, every = logits.argmax(axis=1), np.arange(len(NAMES) + 1)
             found.append(
                 {
                     "sensitivity": float((named[~others] == len(NAMES)).mean()),
                     "specificity": float((named[others] < len(NAMES)).mean()),
-                    "balanced_of_old": balanced(
-                        fit.heads(features[others]), true[others], grown_names
+                    "balanced_of_old": balanced(logits[others], true[others], every),
+                    "balanced_of_old_before": balanced(
+                        old(features[others]), true[others], every[:-1]
                     ),
-                    "balanced_of_old_before": balanced(old(features[others]), true[others], every),
                 }
             )
         result[str(count)] = over_draws(found)

@@ -268,8 +268,7 @@ def quantise_and_measure(
     bundle = quantise(bundle, sample, FALLBACK_AGREEMENT)
     features, targets = features_of(bundle, images), cells.targets[known]
     detector = fit_cell_detector(features, targets, fit.distance_limit)
-    widths = [head.weight.shape[1] for head in read_heads(bundle).members]
-    known_features = fit_known_features(features, targets, NAMES, widths)
+    known_features = fit_known_features(features, targets, NAMES, read_heads(bundle).widths)
     return bundle, detector, known_features, fit_quality([measure_quality(images)], POOR_TAIL)
 
 

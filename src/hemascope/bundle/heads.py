@@ -31,10 +31,14 @@ class Heads:
 
     members: tuple[Head, ...]
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How many features each member has."""
+        return tuple(head.weight.shape[1] for head in self.members)
+
     def split_features(self, features: AnyFloatArray) -> list[AnyFloatArray]:
         """Features (N,ΣF) → the features (N,F) of each member."""
-        ends = np.cumsum([head.weight.shape[1] for head in self.members])
-        return np.split(features, ends[:-1], axis=1)
+        return np.split(features, np.cumsum(self.widths)[:-1], axis=1)
 
     def __call__(self, features: AnyFloatArray) -> FloatArray:
         pairs = zip(self.members, self.split_features(features), strict=True)

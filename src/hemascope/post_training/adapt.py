@@ -203,7 +203,7 @@ def _start_of(source: Bundle, name: str, num_classes: int) -> Adaptation:
             training_data=card.training_data,
             weight=nothing,
             bias=nothing,
-            widths=tuple(head.weight.shape[1] for head in heads.members),
+            widths=heads.widths,
             temperature=card.temperature,
             uncertainty=card.uncertainty,
         )

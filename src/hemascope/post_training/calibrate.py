@@ -130,7 +130,7 @@ def _fit_uncertainty(
 def _fit_known_features(bundle: Bundle, outputs: LabelledOutputs) -> KnownFeatures | None:
     """For `adapt`; None for a graph whose last layers cannot be adapted."""
     try:
-        widths = [head.weight.shape[1] for head in read_heads(bundle).members]
+        widths = read_heads(bundle).widths
     except BundleError:
         return None
     return fit_known_features(outputs.features, outputs.targets, bundle.card.classes.names, widths)
