@@ -235,6 +235,8 @@ def test_the_cards_arrays_lie_beside_it_and_come_back(tmp_path: Path) -> None:
         "uncertainty.ood_detector.style.whiten": (48, 48),
         "uncertainty.laboratories.means": (len(laboratories.laboratory_of), 48),
         "uncertainty.laboratories.whiten": (48, 48),
+        "known_features.means": (8, 320),
+        "known_features.axes": (16, 320),
     }
 
 
