@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import warnings
+from contextlib import suppress
 from typing import Any
 
 from cyclopts import App
@@ -24,7 +25,7 @@ from hemascope.cli.serve import serve
 from hemascope.cli.station import app as station_app
 from hemascope.cli.study import app as study_app
 from hemascope.cli.survey import survey
-from hemascope.cli.terminal import err, print_error, print_warning
+from hemascope.cli.terminal import BROKEN_PIPE, err, print_error, print_warning
 from hemascope.cli.train import export, train
 from hemascope.errors import HemascopeWarning
 from hemascope.records import RESEARCH_USE_ONLY
@@ -77,7 +78,8 @@ def main() -> None:
         # A signal in the middle of an import may end in an error of any kind.
         if stop.status is None and not isinstance(error, KeyboardInterrupt):
             raise
-        err.print(STOPPED)
+        with suppress(OSError):  # the terminal may be gone
+            err.print(STOPPED)
         code = stop.status or 130
     sys.exit(code)
 
@@ -88,7 +90,7 @@ def _run() -> int:
     try:
         code = app(result_action="return_value")
     except BrokenPipeError:
-        code = 141
+        code = BROKEN_PIPE
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(error.name or "", "train")
         print_error(f"{error.name} is not installed; pip install 'hemascope[{extra}]'")

@@ -25,8 +25,21 @@ from hemascope.files import remove_torn
 from hemascope.folders import PassedOver
 from hemascope.records import RESEARCH_USE_ONLY
 
-out = Console()
-err = Console(stderr=True)
+BROKEN_PIPE = 141  # the exit status of a program that SIGPIPE ended
+
+
+class PipeConsole(Console):
+    """Ends the command as other programs end whose output nobody reads any more, as by `head`."""
+
+    def on_broken_pipe(self) -> None:
+        try:
+            super().on_broken_pipe()  # which lets no later output fail, and exits with 1
+        except SystemExit:
+            raise SystemExit(BROKEN_PIPE) from None
+
+
+out = PipeConsole()
+err = PipeConsole(stderr=True)
 
 
 @contextmanager

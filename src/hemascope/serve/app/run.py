@@ -12,6 +12,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from hemascope.stopping import SIGNALS
+
 BACKLOG = 2048
 KEEP_ALIVE = 15  # seconds
 HEAD = 10.0  # seconds that the head of a request may take
@@ -55,7 +57,8 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stops gracefully at the first signal, and at once at a second one."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        ignored = signal.SIG_IGN  # such as SIGHUP by nohup, which stays so
+        numbers = [number for number in SIGNALS if signal.getsignal(number) is not ignored]
         before = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:
             yield
