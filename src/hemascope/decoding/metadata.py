@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from hemascope.decoding import jpeg
 from hemascope.decoding.colour import MAX_PROFILE
@@ -11,7 +11,7 @@ from hemascope.decoding.colour import MAX_PROFILE
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 WEBP_KEPT = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH")
-JPEG_KEPT = (0xE0, 0xEE)  # JFIF, and Adobe's, which says what the colours are
+JPEG_KEPT = {0xE0: 14, 0xEE: 12}  # JFIF, and Adobe's, which says what the colours are: their bytes
 ICC_PROFILE, EXIF, XMP = 0x20, 0x08, 0x04  # WebP's flags of what it holds
 
 
@@ -26,12 +26,17 @@ def _strip_png(content: bytes) -> tuple[bytes, bytes | None]:
     while at + 12 <= len(content):
         length = int.from_bytes(content[at : at + 4], "big")
         name, end = content[at + 4 : at + 8], at + 12 + length
-        if name in PNG_KEPT:
+        if name in PNG_KEPT and (name != b"tRNS" or length in _tones_of(content)):
             kept.append(content[at:end])
         elif name == b"iCCP":
             profile = _inflate(content[at + 8 : end - 4].partition(b"\0")[2][1:])
         at = end
     return b"".join(kept), profile
+
+
+def _tones_of(png: bytes) -> Collection[int]:
+    """How many bytes a PNG's tRNS has, by its type of colour; others are passed over."""
+    return {0: (2,), 2: (6,), 3: range(1, 257)}.get(png[25], ())
 
 
 def _inflate(data: bytes) -> bytes | None:
@@ -73,7 +78,8 @@ def _strip_jpeg(content: bytes) -> tuple[bytes, bytes | None] | None:
             at += 1
             continue
         end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or marker in JPEG_KEPT:
+        is_whole = end - at - 4 >= JPEG_KEPT.get(marker, len(content))
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or is_whole:
             kept.append(content[at:end])
         elif marker == 0xE2 and content[at + 4 : at + 16] == b"ICC_PROFILE\0":
             profile.append(content[at + 16 : end])

@@ -97,6 +97,8 @@ def _decode(source: PlainSource, reserve: Reserve) -> Decoded:
             return _from_opened(source, reserve)
         if isinstance(source, bytes):
             return _from_file(io.BytesIO(source), reserve)
+        if "\0" in str(source):
+            raise ImageError("no such file: a path cannot hold a zero byte")
         if not stat.S_ISREG(os.stat(source).st_mode):
             what = "a folder" if os.path.isdir(source) else "a pipe or a device"
             raise ImageError(f"{what}, not an image")
