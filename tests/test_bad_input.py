@@ -271,6 +271,7 @@ def test_existing_tables_are_not_replaced_unasked(classify: Command, tmp_path: P
     assert classify(good, "--out", out).refused("out.csv", "exists already", "--force")
     new = tmp_path / "new.csv"
     assert classify(good, "--out", new, "--report", page).refused("page.html", "--force")
+    assert classify(good, "--out", new, "--report", new).refused("new.csv", "name a file for each")
     assert (out.read_text(), page.read_text()) == ("mine", "mine")
     assert not new.exists()
     assert classify(good, "--out", out, "--report", page, "--force").code == 0

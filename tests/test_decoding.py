@@ -176,6 +176,7 @@ def test_a_png_with_much_text_keeps_its_pixels() -> None:
     assert np.array_equal(pixels(with_png_chunk(png, b"iCCP", profile)), NOISE)
     for broken in (b"iCCP", b"zTXt", b"iTXt", b"pHYs", b"gAMA", b"cHRM", b"eXIf", b"acTL", b"tIME"):
         assert np.array_equal(pixels(with_png_chunk(png, broken, b"\0\1")), NOISE), broken
+    assert np.array_equal(pixels(with_png_chunk(png, b"tRNS", b"\0\1")), NOISE)
     wrong_sum = with_png_chunk(png, b"tEXt", b"a\0b")[:44] + b"????" + png[33:]
     assert np.array_equal(pixels(wrong_sum), NOISE)
 
@@ -230,6 +231,8 @@ def test_a_jpeg_with_a_broken_segment_keeps_its_pixels() -> None:
     for marker, body in (
         (0xED, b"Photoshop 3.0\x008BIM\x04\xff"),
         (0xE2, b"MPF\0nonsense"),
+        (0xE0, b"JFIF"),
+        (0xEE, b"Adobe"),
     ):
         segment = bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
         assert np.array_equal(pixels(jpeg[:2] + segment + jpeg[2:]), pixels(jpeg))

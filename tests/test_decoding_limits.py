@@ -275,3 +275,19 @@ def test_the_table_says_which_page_was_read(tiny_bundle: Path, tmp_path: Path) -
     assert [row["notice"] for row in rows] == ["", "page 2 of 2 was read", ""]
     assert [row["status"] for row in rows][:2] == ["ok", "ok"]
     assert rows[0]["probability"] == rows[1]["probability"]
+
+
+def test_a_file_of_very_many_pieces_is_refused() -> None:
+    for kind, start, piece in (
+        ("PNG", 33, b"\0\0\0\3tEXta\0b\xcc\xb8\xf4\x2a"),
+        ("JPEG", 2, b"\xff\xe1\0\2"),
+        ("JPEG", 2, b"\xff"),
+    ):
+        file = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(file, kind)
+        whole = file.getvalue()
+        many = whole[:start] + piece * 300_000 + whole[start:]
+        with pytest.raises(ImageError, match="more than 65,536 pieces"):
+            decode(many)
+        few = whole[:start] + piece * 9 + whole[start:] + bytes(300_000)
+        assert decode(few).size == (8, 8)

@@ -123,6 +123,9 @@ SCALED = "path,label,x,y,um_per_pixel\n"
         ("path,label\na\0b.png,ig\n", "lies outside"),
         ("path,label,sha256\na.png,ig,abc\n", "line 2: 'abc' is no SHA-256"),
         ('path,label\n"a.png,ig\n', "not valid CSV"),
+        ("path,label\na,b.png,ig\n", "line 2: more fields than the first line has columns"),
+        ("path,label,label\na.png,ig,ig\n", "two columns 'label'; keep one"),
+        ("path,path,label\na.png,b.png,ig\n", "two columns 'path'"),
         (f"{SCALED}a.png,ig,,,wide\n", r"line 2: um_per_pixel must be .* 0\.02 to 2, not 'wide'"),
         (f"{SCALED}a.png,ig,,,160\n", r"line 2: um_per_pixel must be .* not '160'"),
         (f"{SCALED}a.png,ig,,,nan\n", r"line 2: um_per_pixel must be .* not 'nan'"),
@@ -134,6 +137,11 @@ SCALED = "path,label,x,y,um_per_pixel\n"
 def test_bad_tables_are_explained(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(ManifestError, match=complaint):
         read_manifest(table(tmp_path, text), classes=BLOOD_CELLS)
+
+
+def test_commas_without_fields_are_no_fault(tmp_path: Path) -> None:
+    text = "path,label,,\na.png,ig,,,,\n\nb.png,ig,\n"
+    assert [row.path for row in read_manifest(table(tmp_path, text)).rows] == ["a.png", "b.png"]
 
 
 def test_files_that_are_no_tables(tmp_path: Path) -> None:

@@ -93,6 +93,8 @@ def test_a_classifier_uses_what_is_allowed(of_64: Path, monkeypatch: pytest.Monk
     assert Classifier(threads=1).threads == 1
     with pytest.raises(ValueError, match="threads must be at least 1, not 0"):
         Classifier(threads=0)
+    with pytest.raises(ValueError, match="threads must be 1024 at most, not 100000"):
+        Classifier(threads=100_000)
 
 
 def test_nothing_else_counts_processors() -> None:

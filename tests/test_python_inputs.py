@@ -195,6 +195,10 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing value": (lambda path: pd.Series([str(path), None]), "image 1: (NoneType|float) is"),
     "range": (lambda _: range(3), "image 0: int is no image"),
     "text file": (lambda path: path.with_suffix(".txt").open("w+"), r"binary mode \('rb'\)"),
+    "image opened as text": (lambda path: path.open(), r"binary mode \('rb'\)"),
+    "file to be written": (lambda path: path.with_suffix(".w").open("wb"), "no image file"),
+    "tensor without data": (lambda _: torch.zeros(3, 8, 8, device="meta"), "as an array: "),
+    "sparse tensor": (lambda _: torch.zeros(8, 8).to_sparse(), "as an array: .*to_dense"),
     "StringIO": (lambda _: io.StringIO("x"), r"binary mode \('rb'\)"),
     "archive": (lambda path: zipfile.ZipFile(path.with_suffix(".zip"), "w"), "no image file"),
     "vector": (lambda _: np.zeros(5), r"shape \(5,\) and type float64 holds no images"),
@@ -230,4 +234,6 @@ def test_images_of_a_wrong_shape_cost_one_row(path: Path, classifier: Classifier
 
 def test_no_images_are_no_rows(classifier: Classifier) -> None:
     for nothing in ([], (), iter(()), np.zeros((0, 8, 8, 3), np.uint8), pd.Series([], dtype=str)):
+        assert classifier.predict(nothing) == []
+    for nothing in (np.zeros(0), torch.zeros(0), pd.DataFrame({"path": []}), pd.Series([])):
         assert classifier.predict(nothing) == []

@@ -190,3 +190,34 @@ def test_an_unknown_kind_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown kind of table; use \.csv"):
         classify_to(tmp_path / "p.xlsx", Classifier(tiny_bundle), ["no.png"])
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "p.csv").mkdir()
+    (tmp_path / "p").touch()
+    for name, why in (("p.csv", "is a folder; name the table's file"), ("p", "no folder")):
+        with pytest.raises(ValueError, match=why):
+            classify_to(tmp_path / name, Classifier(tiny_bundle), ["no.png"], force=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"p.csv", "p"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("content", [b"", b"mine", b"[1]\n", b"\xff\xfe\0"])
+def test_another_file_of_that_name_is_no_finished_table(
+    tiny_bundle: Path, tmp_path: Path, suffix: str, content: bytes
+) -> None:
+    out = tmp_path / f"p{suffix}"
+    out.write_bytes(content)
+    with pytest.raises(ValueError, match=r"p\.\w+: exists already; use --force"):
+        classify_to(out, Classifier(tiny_bundle), ["no.png"], resume=True)
+    assert out.read_bytes() == content
+
+
+def test_a_table_that_was_cut_short_is_no_finished_one(tiny_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.jsonl"
+    classify_to(out, Classifier(tiny_bundle), ["a.png", "b.png"])
+    out.write_bytes(out.read_bytes()[:-30])
+    with pytest.raises(ValueError, match="exists already"):
+        classify_to(out, Classifier(tiny_bundle), ["a.png", "b.png"], resume=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from drawn import draw_folder
+from hemascope.stopping import SIGNALS, Stop
 from samples import two_classes
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -142,3 +143,20 @@ def test_a_study_ends_its_runs(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     assert hidden(study) == []
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGXCPU"])
+def test_a_closed_terminal_and_a_used_up_limit_stop_it_too(name: str) -> None:
+    number = getattr(signal, name)
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    stop = Stop()
+    try:
+        signal.signal(number, signal.SIG_DFL)
+        stop.raise_on_signals()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        assert stop.status == 128 + number
+        os.kill(os.getpid(), number)  # while things are tidied up
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 PROC = Path("/proc/self")  # what Linux tells a process about itself
+MOST_THREADS = 1024  # each takes memory, and a hundred thousand of them minutes to start
 V1_CONTROLLER, V2_TYPE = "cpu", "cgroup2"
+
+
+def choose_threads(asked: int | None) -> int:
+    """As many threads as are asked for, or as processors may be used; ValueError out of range."""
+    if asked is not None and not 1 <= asked <= MOST_THREADS:
+        limit = f"at least 1, not {asked}" if asked < 1 else f"{MOST_THREADS} at most, not {asked}"
+        raise ValueError(f"threads must be {limit}")
+    return asked or count_processors()
 
 
 def count_processors() -> int:

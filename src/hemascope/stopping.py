@@ -1,6 +1,6 @@
-"""How a command ends that is stopped: by Ctrl-C, or by SIGTERM as job queues and containers do.
+"""How a command ends that is stopped: by Ctrl-C, by a job queue or container, or with its terminal.
 
-Both raise KeyboardInterrupt where the command is, so that nothing half-written is left. Only
+All raise KeyboardInterrupt where the command is, so that nothing half-written is left. Only
 commands call this; a program that imports Hemascope keeps its own signal handlers.
 """
 
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
 STOPPED = "stopped; no half-written file is left; --resume continues long work"
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Ctrl-C; job queues and containers; a terminal or a connection that closes; a used-up time limit.
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU")
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))  # not on Windows
 
 
 class Stop:
@@ -29,7 +32,9 @@ class Stop:
 
     def _raise(self, number: int, frame: FrameType | None) -> NoReturn:
         self.status = 128 + number
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the tidying up
+        for later in SIGNALS:  # a second one must not stop the tidying up; a second Ctrl-C may
+            if later != signal.SIGINT:
+                signal.signal(later, signal.SIG_IGN)
         raise KeyboardInterrupt
 
 
@@ -41,5 +46,6 @@ def leave_on_signals() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    os.write(2, f"{STOPPED}\n".encode())
+    with suppress(OSError):  # the terminal may be gone
+        os.write(2, f"{STOPPED}\n".encode())
     os._exit(128 + number)

@@ -142,14 +142,20 @@ def _is_finished(
         return False
     ends = classifier.predict(list(map(view, ends_of(items))))
     rows = (values for path in tables for values in read_rows(path, kind, COMPARED))
-    return is_whole(rows, items, ends, classifier.card.classes.names, kind)
+    try:
+        return is_whole(rows, items, ends, classifier.card.classes.names, kind)
+    except (ValueError, TypeError, KeyError):  # a table that was cut short, or changed by hand
+        return False
 
 
 def _have_columns(shards: Shards, out: Path, classifier: Classifier, extra: ExtraColumns) -> bool:
     """Whether the files of a table have the columns that are asked for."""
     names, kind = classifier.card.classes.names, shard_folder(out)[1]
     files = (path for path in _tables(shards, out) if path.is_file())
-    return all(has_columns(path, kind, names, extra) for path in files)
+    try:
+        return all(has_columns(path, kind, names, extra) for path in files)
+    except (ValueError, TypeError, AttributeError):  # another file of that name
+        return False
 
 
 def _clear(folder: Path, out: Path) -> None:
@@ -162,11 +168,17 @@ def _clear(folder: Path, out: Path) -> None:
 def shard_folder(out: Path) -> tuple[Path, str]:
     """Where the shards of a table lie, and their suffix: in `out` itself, or hidden beside it.
 
-    Raises ValueError for a suffix that no kind of table has.
+    Raises ValueError for a suffix that no kind of table has, and for a folder in place of a file.
     """
     kind = out.suffix.lower()
     if not kind:
+        if out.exists() and not out.is_dir():
+            raise ValueError(
+                f"{out}: no folder; a table in one file is named .csv, .jsonl, .parquet"
+            )
         return out, ".parquet"
+    if out.is_dir():
+        raise ValueError(f"{out}: is a folder; name the table's file, such as {out / 'table.csv'}")
     if kind not in KINDS:
         raise ValueError(
             f"{out}: unknown kind of table; use .csv, .jsonl or .parquet, or a name without a "

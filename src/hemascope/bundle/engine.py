@@ -13,7 +13,7 @@ from hemascope.bundle.graph_check import check_graph
 from hemascope.bundle.session import Session
 from hemascope.bundle.tta import average_maps, symmetries
 from hemascope.errors import BundleError
-from hemascope.processors import count_processors
+from hemascope.processors import choose_threads
 
 GPUS = {"TensorrtExecutionProvider", "CUDAExecutionProvider", "ROCMExecutionProvider"}
 
@@ -39,9 +39,7 @@ class Engine:
 
     def __init__(self, bundle: Bundle, threads: int | None = None, tta: bool = False) -> None:
         self.card, self.tta = bundle.card, tta
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads must be at least 1, not {threads}")
-        self.threads = threads or count_processors()
+        self.threads = choose_threads(threads)
         check_graph(bundle.model, self.card.input.size)
         try:
             self._session = Session(bundle.model, self.threads)

@@ -20,7 +20,7 @@ from hemascope.bundle.graph_check import check_graph
 from hemascope.bundle.session import Session
 from hemascope.errors import BundleError
 from hemascope.files import write_atomic
-from hemascope.processors import count_processors
+from hemascope.processors import choose_threads
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.serialization import from_json, to_json
 
@@ -126,9 +126,7 @@ class LocatorEngine:
     """
 
     def __init__(self, bundle: LocatorBundle, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads must be at least 1, not {threads}")
-        self.card, self.threads = bundle.card, threads or count_processors()
+        self.card, self.threads = bundle.card, choose_threads(threads)
         check_graph(bundle.model, CHECKED_SIZE)
         try:
             self._session = Session(bundle.model, self.threads)

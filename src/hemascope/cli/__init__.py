@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import sys
 import warnings
+from contextlib import suppress
 from typing import Any
 
 from cyclopts import App
 
 from hemascope import __version__
-from hemascope.cli.terminal import err, print_error, print_warning
+from hemascope.cli.terminal import BROKEN_PIPE, err, print_error, print_warning
 from hemascope.errors import HemascopeWarning
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.stopping import STOPPED, Stop
@@ -75,7 +76,8 @@ def main() -> None:
         # A signal in the middle of an import may end in an error of any kind.
         if stop.status is None and not isinstance(error, KeyboardInterrupt):
             raise
-        err.print(STOPPED)
+        with suppress(OSError):  # the terminal may be gone
+            err.print(STOPPED)
         code = stop.status or 130
     sys.exit(code)
 
@@ -86,7 +88,7 @@ def _run() -> int:
     try:
         code = app(result_action="return_value")
     except BrokenPipeError:
-        code = 141
+        code = BROKEN_PIPE
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(error.name or "", "train")
         print_error(f"{error.name} is not installed; pip install 'hemascope[{extra}]'")

@@ -38,6 +38,7 @@ from hemascope.cli.terminal import (
     print_warning,
     progress_bar,
     refuse_existing,
+    refuse_shared,
     share,
 )
 from hemascope.data.masks import note_masks
@@ -147,6 +148,7 @@ def _settle(
     if model.um_per_pixel == "auto" and machines.cluster:
         raise ValueError("--um-per-pixel auto is for this machine alone; give a --cluster a number")
     refuse_existing(table.force, report, summary)
+    refuse_shared(None if table.out is None else Path(table.out), report, summary)
     bundle = open_bundle(model.bundle, model.classes)
     return _Settings(
         table.out or ("predictions" if machines.cluster else "predictions.csv"),

@@ -30,6 +30,7 @@ from hemascope.cli.terminal import (
     print_warning,
     progress_bar,
     refuse_existing,
+    refuse_shared,
 )
 from hemascope.inference.classifier import Classifier
 from hemascope.records import Interval
@@ -129,6 +130,7 @@ def count(
     machines = machines or Machines()
     found = find_samples(fields, blood.wbc)
     outputs = tables.files(found.samples)
+    refuse_shared(tables.out, tables.cells, *outputs.files)
     classifier = Classifier(bundle_folder(bundle), machines.threads)
     manual = _read_manual(compare, classifier)
     finder = Locator.from_bundle(locator, threads=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,21 @@ from hemascope.files import remove_torn
 from hemascope.folders import PassedOver
 from hemascope.records import RESEARCH_USE_ONLY
 
-out = Console()
-err = Console(stderr=True)
+BROKEN_PIPE = 141  # the exit status of a program that SIGPIPE ended
+
+
+class PipeConsole(Console):
+    """Ends the command as other programs end whose output nobody reads any more, as by `head`."""
+
+    def on_broken_pipe(self) -> None:
+        try:
+            super().on_broken_pipe()  # which lets no later output fail, and exits with 1
+        except SystemExit:
+            raise SystemExit(BROKEN_PIPE) from None
+
+
+out = PipeConsole()
+err = PipeConsole(stderr=True)
 
 
 @contextmanager
@@ -69,6 +83,14 @@ def refuse_existing(force: bool, *paths: Path | None) -> None:
             if path.exists() and not force:
                 raise ValueError(f"{path}: exists already; use --force to replace it")
             remove_torn(path)
+
+
+def refuse_shared(*paths: Path | None) -> None:
+    """Raises ValueError for a file that two results would be written to."""
+    files = [os.path.abspath(path) for path in paths if path is not None]
+    for file in files:
+        if files.count(file) > 1:
+            raise ValueError(f"{file}: two results would be written to it; name a file for each")
 
 
 def print_last_line(done: str, passed_over: PassedOver, written: str) -> None:

@@ -156,6 +156,9 @@ def read_manifest(
                 f"{path}: no column '{missing[0]}'; the first line must name the columns, path "
                 f"and label at least, with commas between them: {','.join(COLUMNS)}"
             )
+        twice = [name for name, count in Counter(reader.fieldnames).items() if count > 1]
+        if named := [name for name in twice if name in COLUMNS]:
+            raise ManifestError(f"{path}: two columns '{named[0]}'; keep one of them")
         for values in reader:
             row = _row(values, f"{path}, line {reader.line_num}", root, classes)
             if (row.path, row.centre) in rows:
@@ -172,6 +175,11 @@ def read_manifest(
 def _row(
     values: dict[str, str | None], where: str, root: Path, classes: ClassSet | None
 ) -> ManifestRow:
+    if any(values.pop(None, ())):  # type: ignore[call-overload]
+        raise ManifestError(
+            f"{where}: more fields than the first line has columns; put a field with a comma in it "
+            "in quotes"
+        )
     texts = {name: read_escaped(values.get(name) or "").strip() for name in COLUMNS}
     path = find_spelling(read_escaped(values.get("path") or ""), str(root))
     label, sha256 = texts["label"], texts["sha256"].lower()

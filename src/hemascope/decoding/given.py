@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -65,24 +66,34 @@ def pixels_of(image: Any) -> NDArray[np.generic]:
     """An array, or a tensor as one: brought to the processor, with the channels last."""
     if isinstance(image, (np.ndarray, memoryview)):
         return np.asarray(image)
-    for step in ("detach", "cpu"):  # torch's, which is not imported for this
-        image = getattr(image, step)() if hasattr(image, step) else image
-    if "bfloat16" in str(getattr(image, "dtype", "")) and hasattr(image, "float"):
-        image = image.float()  # numpy has no such type
-    pixels = np.asarray(image)
+    try:
+        for step in ("detach", "cpu"):  # torch's, which is not imported for this
+            image = getattr(image, step)() if hasattr(image, step) else image
+        if "bfloat16" in str(getattr(image, "dtype", "")) and hasattr(image, "float"):
+            image = image.float()  # numpy has no such type
+        pixels = np.asarray(image)
+    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        what = f"{type(image).__name__} ({getattr(image, 'dtype', 'no pixels')})"
+        raise TypeError(f"{what} cannot be read as an array: {error}") from None
     channels_first = pixels.ndim in (3, 4) and pixels.shape[-3] in CHANNELS
     return np.moveaxis(pixels, -3, -1) if channels_first else pixels
 
 
 def _content_of(file: Any) -> bytes:
     """All that is in an open file, wherever it stands."""
+    if isinstance(file, io.TextIOBase):
+        raise TypeError(_no_image_file(file, "; open it in binary mode ('rb')"))
     try:
         if hasattr(file, "seekable") and file.seekable():
             file.seek(0)
         content = file.read()
-    except TypeError:  # an archive's `read` asks for a name
+    except (TypeError, io.UnsupportedOperation):  # an archive's `read`; a file to be written
         content = None
     if isinstance(content, bytes):
         return content
     hint = "; open it in binary mode ('rb')" if isinstance(content, str) else ""
-    raise TypeError(f"{type(file).__name__} is no image file{hint}; taken are: {TAKEN}")
+    raise TypeError(_no_image_file(file, hint))
+
+
+def _no_image_file(file: Any, hint: str) -> str:
+    return f"{type(file).__name__} is no image file{hint}; taken are: {TAKEN}"

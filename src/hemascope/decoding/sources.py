@@ -28,7 +28,7 @@ from hemascope.decoding.colour import orientation_of, to_rgb
 from hemascope.decoding.given import ImageSource, PlainSource, as_source
 from hemascope.decoding.kinds import identify
 from hemascope.decoding.limits import Reserve, check_cost, check_size, share_memory
-from hemascope.decoding.metadata import without_metadata
+from hemascope.decoding.metadata import check_pieces, without_metadata
 from hemascope.decoding.pixels import image_from, refuse_dark
 from hemascope.decoding.tiff_pages import read_tiff
 from hemascope.errors import ImageError
@@ -97,6 +97,8 @@ def _decode(source: PlainSource, reserve: Reserve) -> Decoded:
             return _from_opened(source, reserve)
         if isinstance(source, bytes):
             return _from_file(io.BytesIO(source), reserve)
+        if "\0" in str(source):
+            raise ImageError("no such file: a path cannot hold a zero byte")
         if not stat.S_ISREG(os.stat(source).st_mode):
             what = "a folder" if os.path.isdir(source) else "a pipe or a device"
             raise ImageError(f"{what}, not an image")
@@ -134,6 +136,8 @@ def _from_file(file: IO[bytes], reserve: Reserve) -> Decoded:
         return Decoded(to_rgb(optional.read_heif(file, reserve)))
     if kind not in DECODERS:
         raise ImageError(f"this version of Pillow has no decoder for {kind}")
+    check_pieces(file, kind)
+    file.seek(0)
     bits = _bits_said(file, kind)
     try:
         if kind == "JPEG2000" and bits is not None and not _is_grey(file):

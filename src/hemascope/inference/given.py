@@ -46,6 +46,8 @@ def _is_iterable(images: object) -> bool:
 
 def _split(pixels: NDArray[Any]) -> Iterable[Any]:
     """The images in an array: itself, each of (N,H,W,C), or the paths or objects that it holds."""
+    if pixels.shape == (0,):  # an empty list, of whatever type
+        return []
     if pixels.dtype.kind == "S":
         return [os.fsdecode(path) for path in pixels.ravel().tolist()]
     if pixels.dtype.kind in "OUT":

@@ -10,6 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from hemascope.serve.app.protocol import Protocol
+from hemascope.stopping import SIGNALS
 
 BACKLOG = 2048
 KEEP_ALIVE = 15  # seconds
@@ -21,7 +22,8 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stops gracefully at the first signal, and at once at a second one."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        ignored = signal.SIG_IGN  # such as SIGHUP by nohup, which stays so
+        numbers = [number for number in SIGNALS if signal.getsignal(number) is not ignored]
         before = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:
             yield
