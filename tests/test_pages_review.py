@@ -155,7 +155,7 @@ def test_the_whole_way_from_import_to_amended_report(
     page = browser.get(f"/samples/{sample}").text
     assert RESEARCH_USE_ONLY in page
     state = browser.state(sample)
-    assert page.count('data-id="') == len(state["cells"]) > 0
+    assert page.count('"group":') == len(state["cells"]) > 0
     assert any(cell["group"] == UNIDENTIFIED for cell in state["cells"])
     assert "preliminary" in browser.get(f"/samples/{sample}/count.fhir.json").text
     refused = browser.submit(
