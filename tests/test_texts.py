@@ -39,7 +39,7 @@ SAYING = (
 )
 REFUSING = (
     *(f"serve/pages/{path.name}" for path in (SOURCE / "serve/pages").glob("*.py")),
-    *(f"serve/store/{name}.py" for name in ("added", "review", "signing", "samples")),
+    *(f"serve/store/{name}.py" for name in ("added", "people", "review", "signing", "samples")),
     *(f"serve/store/{name}.py" for name in ("proficiency", "bundles")),
     *(f"serve/app/{name}.py" for name in ("archives", "bodies")),
 )
@@ -70,7 +70,7 @@ def test_all_texts_are_used() -> None:
     source = "".join(path.read_text() for path in sources)
     for key in own_keys("en"):
         name = key.removeprefix("js.")
-        is_made = key.startswith(("status.", "bundle."))
+        is_made = key.startswith(("status.", "bundle.", "account."))
         assert is_made or re.search(rf"\bt(ext)?\([\"']{name}[\"']", source), key
 
 
