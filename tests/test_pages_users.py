@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hemascope.serve.pages import users
 from hemascope.serve.pages.station import Station
 from hemascope.serve.store.audit import read_entries, verify
 from hemascope.serve.store.people import FAILURES, Account, find_session, list_accounts, log_in
@@ -108,6 +109,24 @@ def test_what_cannot_be_is_refused(
     assert (answer.status_code, said in answer.json()["detail"]) == (status, True)
     with station.store.reading() as connection:
         assert list_accounts(connection) == before
+
+
+def test_a_failure_is_told_in_the_language_of_the_pages(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("a secret of the station")
+
+    browser.log_in("administrator")
+    monkeypatch.setattr(users, "list_accounts", fail)
+    for kind, start in (("text/html", "<!DOCTYPE html>"), ("*/*", "{")):
+        answer = browser.get("/users", headers={"Accept-Language": "de", "Accept": kind})
+        assert answer.status_code == 500
+        assert answer.text.startswith(start)
+        assert "die Station hat versagt; ihr Protokoll sagt, warum" in answer.text
+        assert "secret" not in answer.text
+    assert "GET /users failed" in caplog.text
+    assert "a secret of the station" in caplog.text
 
 
 def test_markup_in_a_name_stays_text(browser: Browser) -> None:
