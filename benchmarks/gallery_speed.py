@@ -37,10 +37,14 @@ from review_speed import MIX, PASSWORD, browser, log_in
 from served import served
 
 SIZES, FIELDS, WIDTH, HEIGHT, BOX, VISITS = (500, 5000), 50, 960, 720, 90, 5
-SEEN = """() => [...document.querySelectorAll(".cell img")].filter((image) => {
-  const place = image.getBoundingClientRect();
-  return place.top < innerHeight && place.bottom > 0;
-}).every((image) => image.complete && image.naturalWidth)"""
+SEEN = """() => {
+  const seen = [...document.querySelectorAll(".cell")].filter((cell) => {
+    const place = cell.getBoundingClientRect();
+    return place.top < innerHeight && place.bottom > 0;
+  });
+  const images = seen.map((cell) => cell.querySelector("img"));
+  return images.length > 0 && images.every((image) => image?.complete && image.naturalWidth);
+}"""
 SCROLL = """() => new Promise((done) => {
   const frames = [];
   let before = performance.now();

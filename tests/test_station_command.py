@@ -261,4 +261,4 @@ def look_for_sample(address: str, password: str) -> None:
             time.sleep(0.1)
         found = re.search(r'href="(/samples/[^"/]+)"', page)
         assert found
-        assert client.get(found[1]).text.count('data-id="') > 10
+        assert client.get(found[1]).text.count('"group":') > 10

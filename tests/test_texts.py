@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ import pytest
 import hemascope
 from hemascope.attributes import ATTRIBUTES
 from hemascope.classes import COUNTED_CLASSES
+from hemascope.data.synthetic import draw_cell
+from hemascope.decoding import decode
+from hemascope.decoding.kinds import UNKNOWN
+from hemascope.errors import ImageError
 from hemascope.serve.pages.sentences import KINDS, SAY
 from hemascope.serve.pages.texts import FOLDER, LANGUAGES, Texts, read_texts
 from hemascope.serve.store.people import ROLES
@@ -39,10 +44,11 @@ SAYING = (
 )
 REFUSING = (
     *(f"serve/pages/{path.name}" for path in (SOURCE / "serve/pages").glob("*.py")),
-    *(f"serve/store/{name}.py" for name in ("added", "review", "signing", "samples")),
+    *(f"serve/store/{name}.py" for name in ("added", "people", "review", "signing", "samples")),
     *(f"serve/store/{name}.py" for name in ("proficiency", "bundles")),
     *(f"serve/app/{name}.py" for name in ("archives", "bodies")),
 )
+DECODING = [f"decoding/{path.name}" for path in (SOURCE / "decoding").glob("*.py")]
 REFUSALS = ("ProblemError", "ConflictError", "RefusedError", "ValueError")
 PLURAL = re.compile(r"(?<!to )(?<!bis )\b1 (cells|fields|samples|Zellen|Felder|Proben)\b")
 
@@ -70,7 +76,7 @@ def test_all_texts_are_used() -> None:
     source = "".join(path.read_text() for path in sources)
     for key in own_keys("en"):
         name = key.removeprefix("js.")
-        is_made = key.startswith(("status.", "bundle."))
+        is_made = key.startswith(("status.", "bundle.", "account."))
         assert is_made or re.search(rf"\bt(ext)?\([\"']{name}[\"']", source), key
 
 
@@ -115,12 +121,39 @@ def test_each_refusal_is_translated(language: str) -> None:
     known = {PLACE.sub("{}", key[len(SAY) :]) for key in read_texts(language).texts if SAY in key}
     refusals = {
         text
-        for call in calls(REFUSALS, *REFUSING)
+        for call in (*calls(REFUSALS, *REFUSING), *calls(("ImageError",), *DECODING))
         for argument in call.args
         for text in literals(argument)
     }
-    assert len(refusals) > 50
+    assert len(refusals) > 100
     assert refusals - known == set()
+
+
+@pytest.mark.parametrize("kind", UNKNOWN.values())
+def test_a_file_of_another_kind_is_refused_in_german(kind: str) -> None:
+    said = read_texts("de").say(f"slide.png: {kind}; save the image as PNG, TIFF or JPEG")
+    assert said.startswith("slide.png: ein")
+    assert said.endswith("; bitte das Bild als PNG, TIFF oder JPEG speichern")
+    assert kind not in said
+
+
+def test_what_is_wrong_with_an_image_is_said_in_german() -> None:
+    with pytest.raises(ImageError) as caught:
+        decode(cut_jpeg())
+    template = "none of its {n} {n?field|fields} could be read; {why}"
+    said = read_texts("de").say(fill(template, n=1, why=f"slide.jpg: {caught.value}"))
+    assert said == (
+        "keines der Felder (n = 1) konnte gelesen werden; "
+        "slide.jpg: beschädigtes Bild: der untere Teil fehlt"
+    )
+
+
+def cut_jpeg() -> bytes:
+    """A JPEG whose end mark stands where half of its lines have come."""
+    file = io.BytesIO()
+    draw_cell("monocyte", 1).save(file, "JPEG")
+    content = file.getvalue()
+    return content[: len(content) * 2 // 3] + b"\xff\xd9"
 
 
 def test_each_word_is_translated() -> None:

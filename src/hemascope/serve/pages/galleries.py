@@ -50,15 +50,12 @@ def show_review(call: Call) -> Response:
         signatures = list_signatures(connection, sample.id)
     if may_change(call, sample) and not sample.opened:
         mark_opened(call.station.store, sample.id)
-    labels = labels_with_keys(call)
     return render(
         "review.html.j2",
         call.texts,
         user=call.user,
         sample=sample,
-        labels=labels,
-        cells={label: [c for c in cells if c.counts_as == label] for label, _ in labels},
-        rows=_rows(call, cells),
+        labels=labels_with_keys(call),
         fields=fields,
         signatures=signatures,
         may_change=may_change(call, sample),
@@ -151,7 +148,9 @@ def as_json(value: object) -> Response:
 
 def state_of(call: Call, sample: StoredSample, cells: list[ReviewedCell]) -> dict[str, Any]:
     """The state of a sample: its cells by their numbers, and the differential."""
-    texts = call.texts
+    texts, labels = call.texts, {"": ""}
+    for label in {cell.machine for cell in cells} | {cell.label for cell in cells}:
+        labels[label] = label and texts.label(label)
     return {
         "changes": sample.changes,
         "state": sample.shown_state,
@@ -162,10 +161,10 @@ def state_of(call: Call, sample: StoredSample, cells: list[ReviewedCell]) -> dic
                 "version": cell.version,
                 "field": cell.field,
                 "group": cell.counts_as,
-                "machine": texts.label(cell.machine) if cell.machine else "",
+                "machine": labels[cell.machine],
                 "probability": cell.probability,
                 "reason": texts.known("reason", cell.reason),
-                "label": cell.label and texts.label(cell.label),
+                "label": labels[cell.label],
                 "by": cell.labelled_by,
                 "added": cell.added_by,
                 "comment": cell.comment,

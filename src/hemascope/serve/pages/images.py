@@ -15,6 +15,7 @@ from hemascope.preprocess import View
 from hemascope.serve.app.pictures import to_png
 from hemascope.serve.app.problems import ProblemError
 from hemascope.serve.pages.access import Call
+from hemascope.serve.pages.small import draw_cell
 from hemascope.serve.pages.station import Station, read_image
 from hemascope.serve.store.database import Store
 from hemascope.serve.store.proficiency import list_hidden
@@ -23,36 +24,35 @@ from hemascope.serve.store.samples import list_images, read_fields
 from hemascope.smear.counted import NamedCell, NamedField
 from hemascope.smear.records import Box
 
-THUMBNAIL, LARGE, MARGIN = 96, 480, 1.5
+LARGE = 480
 MOST_LIKELY = 3
 NAMED = ("map.png", "probabilities")  # what tells of the label of a cell
-BEYOND = (160, 160, 160)  # the border of the field
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
 def show_thumbnail(call: Call) -> Response:
     """A cell, small."""
-    sha256, box, _ = _find(call)
-    return _png(_draw_cell(call.station.store, sha256, box, THUMBNAIL))
+    sha256, field, cell = _find_named(call)
+    return _png(call.station.small.draw(sha256, field, cell.located.box))
 
 
 def show_large(call: Call) -> Response:
     """A cell, large."""
-    sha256, box, _ = _find(call)
-    return _png(_draw_cell(call.station.store, sha256, box, LARGE))
+    sha256, _, cell = _find_named(call)
+    return _png(_draw_large(call.station.store, sha256, cell.located.box))
 
 
 def show_map(call: Call) -> Response:
     """Where the image of a cell supports its most probable class."""
-    sha256, box, width = _find(call)
-    if width is None:
+    sha256, field, cell = _find_named(call)
+    if field.um_per_pixel is None:
         raise ProblemError(404, "the scale is not known, so that the cell has no class map")
-    return _png(_draw_map(call.station, sha256, box, width))
+    return _png(_draw_map(call.station, sha256, cell.located.box, field.um_per_pixel))
 
 
 def show_probabilities(call: Call) -> Response:
     """The three classes that the machine finds most probable, and what the cell looks like."""
-    made = _find_named(call)[1].prediction
+    made = _find_named(call)[2].prediction
     known = made.probabilities.items() if made else ()
     likely = sorted(known, key=lambda item: -item[1])[:MOST_LIKELY]
     shares = [(call.texts.label(name), share) for name, share in likely]
@@ -73,13 +73,8 @@ def show_field(call: Call) -> Response:
     return _png(to_png(read_image(store, images[number][1])))
 
 
-def _find(call: Call) -> tuple[str, Box, float | None]:
-    """The SHA-256 of a cell's field, its box, and the scale."""
-    sha256, cell, width = _find_named(call)
-    return sha256, cell.located.box, width
-
-
-def _find_named(call: Call) -> tuple[str, NamedCell, float | None]:
+def _find_named(call: Call) -> tuple[str, NamedField, NamedCell]:
+    """The SHA-256 of a cell's field, the field, and the cell."""
     store = call.station.store
     with store.reading() as connection:
         found = find_cell(connection, call.request.path_params["cell"])
@@ -93,7 +88,7 @@ def _find_named(call: Call) -> tuple[str, NamedCell, float | None]:
     if cell.number >= len(field.cells):  # it was added since
         _fields.cache_clear()
         field = _fields(store, sample_id)[cell.field]
-    return sha256, field.cells[cell.number], field.um_per_pixel
+    return sha256, field, field.cells[cell.number]
 
 
 @lru_cache(maxsize=8)
@@ -103,16 +98,9 @@ def _fields(store: Store, sample_id: str) -> list[NamedField]:
         return read_fields(connection, sample_id)
 
 
-@lru_cache(maxsize=20_000)
-def _draw_cell(store: Store, sha256: str, box: Box, size: int) -> bytes:
-    x0, y0, x1, y1 = box
-    half = MARGIN * max(x1 - x0, y1 - y0) / 2
-    x, y = (x0 + x1) / 2, (y0 + y1) / 2
-    image = read_image(store, sha256)
-    side = max(1, round(2 * half))
-    part = Image.new("RGB", (side, side), BEYOND)
-    part.paste(image, (round(half - x), round(half - y)))
-    return to_png(part.resize((size, size), Image.Resampling.BICUBIC))
+@lru_cache(maxsize=500)
+def _draw_large(store: Store, sha256: str, box: Box) -> bytes:
+    return to_png(draw_cell(read_image(store, sha256), box, LARGE))
 
 
 @lru_cache(maxsize=500)

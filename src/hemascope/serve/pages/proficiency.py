@@ -41,19 +41,13 @@ def show_test(call: Call) -> Response:
         wrong = [answer for answer in test.answers if answer[1] != answer[2]]
         values: dict[str, Any] = {"score": test.score, "classes": classes, "wrong": wrong}
         return render("scored.html.j2", call.texts, user=call.user, test=test, **values)
-    labels = labels_with_keys(call)
-    cells: dict[str, list[dict[str, Any]]] = {label: [] for label, _ in labels}
-    state = _state(test)
-    for cell in state["cells"]:
-        cells[cell["group"]].append(cell)
     return render(
         "test.html.j2",
         call.texts,
         user=call.user,
         test=test,
-        labels=labels,
-        cells=cells,
-        state=state,
+        labels=labels_with_keys(call),
+        state=_state(test),
     )
 
 

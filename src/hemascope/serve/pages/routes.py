@@ -18,6 +18,7 @@ from hemascope.serve.pages import (
     quality,
     reports,
     samples,
+    users,
 )
 from hemascope.serve.pages.access import Endpoint, Handler, changing, reading
 from hemascope.serve.pages.refusals import speaking
@@ -26,7 +27,10 @@ from hemascope.serve.store.people import Role
 
 
 def make_pages(station: Station, limits: Settings) -> list[BaseRoute]:
-    """The routes. Looking needs a viewer, changing a technologist, and amending a reviewer."""
+    """The routes. Looking needs a viewer, changing a technologist, and amending a reviewer.
+
+    Users are an administrator's.
+    """
     return [
         Mount("/static", StaticFiles(directory=reports.STATIC), name="static"),
         *(
@@ -47,6 +51,7 @@ def _endpoints(station: Station, limits: Settings) -> Iterator[tuple[str, str, E
 
 
 SAMPLE, FIELD = "/samples/{id}", "/samples/{id}/fields/{number:int}"
+USER = "/users/{user:int}"
 SHOWN: tuple[tuple[str, Handler, Role], ...] = (
     ("/", samples.show_samples, "viewer"),
     (SAMPLE, galleries.show_review, "viewer"),
@@ -60,6 +65,7 @@ SHOWN: tuple[tuple[str, Handler, Role], ...] = (
     ("/quality", quality.show_quality, "viewer"),
     ("/quality/drift", quality.show_drift, "viewer"),
     ("/learn", learn.show_learn, "reviewer"),
+    ("/users", users.show_users, "administrator"),
     ("/tests/{id}", proficiency.show_test, "viewer"),
     ("/tests/{id}/state", proficiency.show_state, "viewer"),
     ("/cells/{cell:int}/small.png", images.show_thumbnail, "viewer"),
@@ -84,4 +90,9 @@ CHANGED: tuple[tuple[str, Handler, Role], ...] = (
     ("/learn", learn.start, "reviewer"),
     ("/learn/switch", learn.switch, "administrator"),
     ("/learn/{id}/compare", learn.compare, "reviewer"),
+    ("/users", users.add, "administrator"),
+    (f"{USER}/role", users.change_role, "administrator"),
+    (f"{USER}/state", users.change_state, "administrator"),
+    (f"{USER}/password", users.change_password, "administrator"),
+    (f"{USER}/unlock", users.unlock, "administrator"),
 )

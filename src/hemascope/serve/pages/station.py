@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from PIL import Image
@@ -18,6 +18,7 @@ from hemascope.decoding import decode
 from hemascope.errors import HemascopeError
 from hemascope.serve.counting import CancelledError, Counting
 from hemascope.serve.pages.learning import Learning
+from hemascope.serve.pages.small import SmallImages
 from hemascope.serve.pages.texts import Language
 from hemascope.serve.store.added import locate_by_hand
 from hemascope.serve.store.bundles import fail_unfinished
@@ -39,7 +40,7 @@ from hemascope.smear.naming import name_cells
 from hemascope.smear.records import Box
 from hemascope.smear.samples import Sample
 
-DECODED = 24  # fields that are kept decoded
+DECODED = 8  # fields that are kept decoded
 logger = logging.getLogger("hemascope.serve")
 
 
@@ -60,11 +61,13 @@ class Station:
     language: Language | None = None
     progress: dict[str, tuple[int, int]] = field(default_factory=dict)
     learning: Learning = field(init=False)
+    small: SmallImages = field(init=False)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "import"))
     _stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learning", Learning(self.store, self.counting.classifier))
+        object.__setattr__(self, "small", SmallImages(partial(read_image, self.store)))
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -80,6 +83,7 @@ class Station:
             self._stopping.set()
             self._pool.shutdown(cancel_futures=True)
             self.learning.close()
+            self.small.close()
 
     def locate(self, sample_id: str) -> None:
         """Lets the cells of a sample be located and named when it is its turn."""

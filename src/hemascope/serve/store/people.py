@@ -44,6 +44,23 @@ class User:
         return ROLES.index(self.role) >= ROLES.index(role)
 
 
+@dataclass(frozen=True)
+class Account:
+    """A user as administrators see it; nobody is let in before `locked_until`."""
+
+    id: int
+    name: str
+    role: Role
+    disabled: bool
+    locked_until: float
+
+
+def list_accounts(connection: Connection) -> list[Account]:
+    """All users by their names."""
+    columns = (users.c.id, users.c.name, users.c.role, users.c.disabled, users.c.locked_until)
+    return [Account(*row) for row in connection.execute(select(*columns).order_by(users.c.name))]
+
+
 def add_user(store: Store, name: str, password: str, role: Role, by: str = "command line") -> None:
     """Adds a user. Raises ValueError for a name that is taken, or a short password."""
     name = name.strip()
@@ -67,14 +84,20 @@ def change_user(
     password: str | None = None,
     role: Role | None = None,
     disabled: bool | None = None,
+    unlocked: bool = False,
 ) -> None:
-    """Changes a user, and ends the user's sessions. Raises ValueError for an unknown name."""
+    """Changes a user, and ends the user's sessions. Raises ValueError for an unknown name.
+
+    A new password, or `unlocked`, ends a lock-out.
+    """
     if role is not None and role not in ROLES:
         raise ValueError(f"unknown role '{role}'; the roles are {', '.join(ROLES)}")
     changes: dict[str, object] = {"role": role, "disabled": disabled}
     changes = {key: value for key, value in changes.items() if value is not None}
     if password is not None:
-        changes |= {"password": _hash_password(password), "failures": 0, "locked_until": 0.0}
+        changes["password"] = _hash_password(password)
+    if password is not None or unlocked:
+        changes |= {"failures": 0, "locked_until": 0.0}
     if not changes:
         raise ValueError("nothing was given to change")
     with store.changing() as connection:
@@ -84,7 +107,8 @@ def change_user(
         connection.execute(update(users).where(users.c.id == row.id).values(**changes))
         connection.execute(delete(sessions).where(sessions.c.user_id == row.id))
         shown = {key: value for key, value in changes.items() if key in ("role", "disabled")}
-        audit.append(connection, by, "change user", name, password=password is not None, **shown)
+        shown |= {"password": password is not None} | ({"unlocked": True} if unlocked else {})
+        audit.append(connection, by, "change user", name, **shown)
 
 
 def has_users(store: Store) -> bool:

@@ -88,13 +88,16 @@ def describe_review(cells: Sequence[ReviewedCell]) -> str:
 
 def live_classes(cells: Iterable[ReviewedCell], card: Card) -> tuple[ClassCount, ...]:
     """The rows of the differential as the labels are now, with exact intervals."""
-    counts = Counter(cell.counts_as for cell in cells)
-    return count_classes(nucleated_of(counts, replace(card, confusion=None)))
+    return _count_labels((cell.counts_as for cell in cells), card)
 
 
 def machine_classes(cells: Iterable[ReviewedCell], card: Card) -> tuple[ClassCount, ...]:
     """The rows as the machine alone counts."""
-    return live_classes([replace(cell, label="") for cell in cells], card)
+    return _count_labels((effective(cell.machine, cell.reason, "") for cell in cells), card)
+
+
+def _count_labels(labels: Iterable[str], card: Card) -> tuple[ClassCount, ...]:
+    return count_classes(nucleated_of(Counter(labels), replace(card, confusion=None)))
 
 
 def _rename(

@@ -7,22 +7,61 @@ const review = document.getElementById("review");
 const galleries = document.getElementById("galleries");
 const menu = document.getElementById("menu");
 const closer = document.getElementById("closer");
+const SIDE = 108;  // pixels from one cell to the next, as in the style sheet
+const HEAD = 56;  // about the height of a gallery without its cells
+const AHEAD = 400;  // how far beyond what is seen the small images are fetched
 const selected = new Set();
+const known = new Map();  // the button of each cell
+const order = new Map();  // the cells of each gallery as it shows them
 let anchor = null;
 let band = null;
 let hovering = 0;
 
 const buttons = () => [...review.querySelectorAll(".cell[data-id]")];
-const known = new Map([...galleries.querySelectorAll(".cell")].map((button) => [button.dataset.id, button]));
 const buttonOf = (id) => known.get(String(id)) ?? makeButton(id);
 
-function makeButton(id) {  // of a cell that somebody has added on a field
-  const button = buttons()[0].cloneNode(true);
+function makeButton(id) {
+  const button = document.createElement("button");
+  button.className = "cell";
+  button.draggable = mayChange;
   button.dataset.id = id;
-  button.querySelector("img").src = `/cells/${id}/small.png`;
   known.set(String(id), button);
   return button;
 }
+
+// Only cells near what is seen have an image; in a large sample the others would cost seconds.
+function addImages() {
+  for (const gallery of galleries.querySelectorAll(".gallery")) {
+    const box = gallery.getBoundingClientRect();
+    if (box.bottom < -AHEAD || box.top > innerHeight + AHEAD) continue;
+    const { top, width } = gallery.querySelector(".cells").getBoundingClientRect();
+    const columns = columnsOf(width);
+    const first = columns * Math.max(0, Math.floor((-AHEAD - top) / SIDE));
+    const last = columns * Math.max(0, Math.ceil((innerHeight + AHEAD - top) / SIDE));
+    for (const button of order.get(gallery).slice(first, last).map(buttonOf)) {
+      if (!button.firstChild) button.append(makeImage(button.dataset.id));
+    }
+  }
+}
+
+function makeImage(id) {
+  const image = new Image(96, 96);
+  image.alt = "";
+  image.draggable = false;
+  image.src = `/cells/${id}/small.png`;
+  return image;
+}
+
+const columnsOf = (width) => Math.max(1, Math.floor((width + 4) / SIDE));
+
+let isWaiting = false;
+function addImagesSoon() {
+  if (isWaiting) return;
+  isWaiting = true;
+  requestAnimationFrame(() => { isWaiting = false; addImages(); });
+}
+addEventListener("scroll", addImagesSoon, { passive: true });
+addEventListener("resize", addImagesSoon);
 
 // An attribute that is set anew costs the browser as much as another one.
 function setChanged(element, name, value) {
@@ -36,12 +75,19 @@ function showSelected() {
 }
 
 function show() {
+  const groups = new Map();
+  for (const cell of state.cells) {
+    if (!groups.has(cell.group)) groups.set(cell.group, []);
+    groups.get(cell.group).push(cell.id);
+  }
+  const columns = columnsOf(galleries.clientWidth);
   for (const gallery of galleries.querySelectorAll(".gallery")) {
-    const place = gallery.querySelector(".cells");
-    const group = state.cells.filter((cell) => cell.group === gallery.dataset.group);
-    const now = [...place.children].map((button) => button.dataset.id).join();
-    if (now !== group.map((cell) => cell.id).join()) {
-      place.append(...group.map((cell) => buttonOf(cell.id)));
+    const group = groups.get(gallery.dataset.group) ?? [];
+    if (order.get(gallery)?.join() !== group.join()) {
+      order.set(gallery, group);
+      gallery.querySelector(".cells").append(...group.map(buttonOf));
+      const height = HEAD + SIDE * Math.ceil(group.length / columns);
+      gallery.style.containIntrinsicHeight = `auto ${height}px`;
     }
     gallery.querySelector(".count").textContent = group.length;
   }
@@ -63,6 +109,7 @@ function show() {
   const changes = document.getElementById("changes");
   if (changes) changes.value = state.changes;
   showSelected();
+  addImages();
 }
 
 async function move(name) {
