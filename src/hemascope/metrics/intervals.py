@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import exp, lgamma, log, log1p
 from typing import TypeAlias
 
@@ -57,6 +58,7 @@ def exact_interval(successes: int, n: int) -> Proportion:
     return Proportion(successes, n, successes / n, low, high)
 
 
+@lru_cache(maxsize=10_000)  # the samples of a run have many counts in common
 def _beta_quantile(share: float, a: float, b: float) -> float:
     """Below which a beta distribution has this share, by halving; scipy is not needed for it."""
     low, high = 0.0, 1.0
