@@ -134,6 +134,7 @@ def test_present_classes_have_figures_of_their_own() -> None:
     assert measure_present(names, scores, np.array([1, 1, 1, 1])) is None  # no choice is left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("present", [("monocyte", "neutrophil", "platelet"), ("platelet",)])
 def test_evaluate_leads_with_the_classes_that_are_there(
     tmp_path: Path, present: tuple[str, ...], hemascope: Command
@@ -237,6 +238,7 @@ def test_split_sets_images_aside_for_calibration(tmp_path: Path, hemascope: Comm
     assert counts == {(c, s): n for c in ("mine", "yours") for s, n in wanted.items()}
 
 
+@pytest.mark.slow
 def test_calibration_sees_cells_at_the_scale_that_is_given(
     drawn_cells: Path, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def export_network(network: CellNetwork | Ensemble, model: str = "efficientnet_m
     return export(network, card, draw_sample(SPEC))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["upscaled", "stain normalised", "light normalised", "an ensemble of both"]
 )
@@ -101,6 +102,7 @@ def quantised(mini: Bundle, cells: np.ndarray) -> Bundle:
     return quantise(mini, cells)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["efficientnet_mini", "deep_efficientnet", "resnet18"])
 def test_eight_bits_say_nearly_the_same(model: str, cells: np.ndarray, mini: Bundle) -> None:
     whole = mini if model == "efficientnet_mini" else export_run(model)
