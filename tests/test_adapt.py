@@ -133,6 +133,7 @@ def two_scales() -> Bundle:
     return export(both, Card("two", BLOOD_CELLS, spec, "", 1, "", ""), draw_sample(spec), True)
 
 
+@pytest.mark.slow
 def test_the_graph_takes_other_layers(shipped: Bundle, two_scales: Bundle) -> None:
     for bundle, digits in ((shipped, 1e-4), (shipped.fallback, 2e-2), (two_scales, 2e-2)):
         assert bundle is not None
@@ -177,6 +178,7 @@ def test_every_member_is_fitted_by_itself() -> None:
     assert found(features) == pytest.approx((logits[0] + logits[1]) / 2)
 
 
+@pytest.mark.slow
 def test_the_first_way_a_cell_is_seen_is_how_it_will_be(tinted: Path, shipped: Bundle) -> None:
     assert shipped.fallback is not None
     classifier = Classifier(shipped.fallback)
@@ -297,6 +299,7 @@ def test_cells_in_other_dyes(
         hemascope("adapt", tinted / "cells", "--out", out)
 
 
+@pytest.mark.slow
 def test_too_few_cells_are_refused(tinted: Path, tmp_path: Path) -> None:
     few = tmp_path / "few"
     for name in NAMES:
@@ -321,6 +324,7 @@ def home(shipped: Bundle) -> Bundle:
     return Bundle(card, shipped.model)
 
 
+@pytest.mark.slow
 def test_cells_in_two_parts_give_the_same_as_all_at_once(
     tinted: Path, tmp_path: Path, home: Bundle
 ) -> None:
@@ -350,6 +354,7 @@ def with_style(card: Card, columns: int) -> Card:
     return replace(card, adaptation=replace(card.adaptation, cells=cells))
 
 
+@pytest.mark.slow
 def test_a_new_class_is_named_and_the_old_ones_are_not_lost(
     tinted: Path, tmp_path: Path, home: Bundle
 ) -> None:
@@ -382,6 +387,7 @@ def test_a_new_class_is_named_and_the_old_ones_are_not_lost(
         adapt(home, cells, "squares")
 
 
+@pytest.mark.slow
 def test_contradictions_are_told_without_a_warning_where_asked(
     tinted: Path, tmp_path: Path, home: Bundle
 ) -> None:
@@ -405,6 +411,7 @@ def test_contradictions_are_told_without_a_warning_where_asked(
     ]
 
 
+@pytest.mark.slow
 def test_a_plain_install_adapts(tinted: Path, tmp_path: Path) -> None:
     """Neither torch nor scipy nor onnx is imported."""
     code = (

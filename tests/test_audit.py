@@ -44,6 +44,7 @@ def mislabelled(tmp_path_factory: pytest.TempPathFactory, drawn_cells: Path) -> 
     return folder
 
 
+@pytest.mark.slow
 def test_the_wrong_labels_are_found(
     mislabelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +118,7 @@ def test_networks_are_trained_in_turn_and_not_again(tmp_path: Path) -> None:
     assert (out / "fold0" / "best.safetensors").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_a_model_is_not_asked_about_what_it_was_trained_on(
     mislabelled: Path, tmp_path: Path
 ) -> None:

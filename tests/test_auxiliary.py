@@ -127,6 +127,7 @@ def test_mixed_images_have_no_auxiliary_targets() -> None:
     assert torch.equal(unmixed._with_targets(torch.rand(2, 3, 64, 64), known)[2], known[:, 1:])
 
 
+@pytest.mark.slow
 def test_what_is_learnt_besides_is_learnt() -> None:
     """The first column says the class, so its loss falls with it."""
     recipe = replace(
@@ -244,6 +245,7 @@ def test_a_weight_and_something_to_weigh_go_together(cells: Path, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_command_line_learns_attributes(cells: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.json"
     recipe.write_bytes(to_json(replace(TINY, epochs=1, auxiliary_weight=0.5, val_fraction=0.0)))

@@ -59,12 +59,18 @@ def classifier() -> Classifier:
 
 
 @pytest.fixture(scope="module")
+def fields() -> int:
+    """How many fields the sample has that is shown."""
+    return FIELDS
+
+
+@pytest.fixture(scope="module")
 def prepared(
-    tmp_path_factory: pytest.TempPathFactory, classifier: Classifier
+    tmp_path_factory: pytest.TempPathFactory, classifier: Classifier, fields: int
 ) -> tuple[Path, KnownLocator]:
     """A store with two people and a sample of drawn fields whose cells are named."""
     folder, locator = tmp_path_factory.mktemp("prepared"), KnownLocator()
-    draw_sample(folder / "slide", locator, FIELDS)
+    draw_sample(folder / "slide", locator, fields)
     store = open_store(folder / "store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(people, "HASHER", PasswordHasher(1, 8, 1))

@@ -278,6 +278,7 @@ def test_a_scale_that_contradicts_the_red_cells_is_refused(slide: list[DrawnFiel
         call("slide", "--um-per-pixel", "500", "--force")
 
 
+@pytest.mark.slow
 def test_a_thousand_white_cells_on_one_field(
     tmp_path: Path, locator: KnownLocator, classifier: Classifier
 ) -> None:
@@ -351,6 +352,7 @@ def test_files_that_exist_are_not_replaced(slide: list[DrawnField]) -> None:
     assert Path("counts.csv").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_comparison_is_printed_and_written(
     tmp_path: Path, locator: KnownLocator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -456,6 +458,7 @@ def test_the_page_keeps_the_least_certain_cells_of_each_class() -> None:
     assert len(kept["basophil"]) == 3
 
 
+@pytest.mark.slow
 def test_a_drawn_smear_is_counted_by_what_ships(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

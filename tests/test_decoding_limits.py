@@ -85,6 +85,7 @@ def strips(path: Path, count: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures as Linux does")
 def test_no_file_costs_more_than_the_limit(tmp_path: Path) -> None:
     side = 9990

@@ -77,6 +77,7 @@ def test_a_turned_picture_gets_the_same_answer() -> None:
     assert plain.disagreement is None
 
 
+@pytest.mark.slow
 def test_an_ensemble_answers_with_the_mean(three: Bundle) -> None:
     images = draw_sample(SPEC)
     found = Classifier(three).outputs(images)

@@ -366,6 +366,7 @@ def test_a_difference_is_in_the_references_own_spread() -> None:
 # --- the command ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_site_is_evaluated_with_one_command(tmp_path: Path) -> None:
     """Drawn cells in fields, at PBC's scale as their red cells' boxes say."""
     side = round(7.2 / PBC_UM)

@@ -170,6 +170,7 @@ def centre(weights: np.ndarray) -> tuple[float, float]:
     return weights.sum(axis=1) @ indices / total, weights.sum(axis=0) @ indices / total
 
 
+@pytest.mark.slow
 def test_maps_lie_over_what_they_show(shipped: Bundle) -> None:
     """Of images and their mirror images no side is before another, nor is it of their maps."""
     assert shipped.fallback is not None

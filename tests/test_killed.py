@@ -50,6 +50,7 @@ def run_killed_at(change: int, folder: Path, work: Callable[[], object]) -> bool
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == KILLED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["p.csv", "p.jsonl", "p.parquet", "p"])
 def test_classify(
     tiny_bundle: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch

@@ -109,6 +109,7 @@ def test_a_page_without_cells_has_none(locator: Locator, colour: str) -> None:
     assert located.scale_note.startswith("the scale cannot be told: ")
 
 
+@pytest.mark.slow
 def test_a_thousand_cells_on_a_field(locator: Locator) -> None:
     drawn = draw_field(5, 1700, 1300, 36, white=2, crowding=0.9, plain=True)
     assert len(drawn.select("red")) > 1000

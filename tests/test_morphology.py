@@ -202,6 +202,7 @@ def fitted(cells: Manifest) -> Bundle:
     return fit_morphology(bundle, cells, "drawn", table)
 
 
+@pytest.mark.slow
 def test_a_fitted_bundle_tells_both_and_its_classes_stay(cells: Manifest, fitted: Bundle) -> None:
     model = fitted.card.morphology
     assert model is not None
@@ -234,6 +235,7 @@ def test_a_fitted_bundle_tells_both_and_its_classes_stay(cells: Manifest, fitted
         assert kinds == pytest.approx(prediction.probabilities["neutrophil"])
 
 
+@pytest.mark.slow
 def test_the_confusion_of_subtypes_is_of_cells_that_nothing_was_fitted_on(
     cells: Manifest, fitted: Bundle
 ) -> None:
@@ -269,6 +271,7 @@ def test_the_confusion_of_subtypes_is_of_cells_that_nothing_was_fitted_on(
     assert np.trace(counts) > 0.9 * counts.sum() > 10
 
 
+@pytest.mark.slow
 def test_a_bundle_is_read_as_it_was_written_and_checked(fitted: Bundle, tmp_path: Path) -> None:
     write_bundle(fitted, tmp_path / "bundle")
     found = read_bundle(tmp_path / "bundle").card.morphology
@@ -322,6 +325,7 @@ def test_a_card_with_a_bad_field_is_not_written(
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.slow
 def test_tables_have_the_columns_that_are_asked_for(
     cells: Manifest, fitted: Bundle, tiny_bundle: Path, tmp_path: Path
 ) -> None:
@@ -350,6 +354,7 @@ def test_tables_have_the_columns_that_are_asked_for(
         app([*words, str(table), "--attributes"], exit_on_error=False)
 
 
+@pytest.mark.slow
 def test_figures_of_attributes_and_subtypes(cells: Manifest, fitted: Bundle) -> None:
     table = read_attributes(cells.root / "seen.csv")
     second = {name: (1 - values[0], *values[1:]) for name, values in table.items()}
@@ -374,6 +379,7 @@ def test_figures_of_attributes_and_subtypes(cells: Manifest, fitted: Bundle) -> 
         measure_morphology(Classifier(bare), cells, table)
 
 
+@pytest.mark.slow
 def test_pages_say_what_a_cell_looks_like(cells: Manifest, fitted: Bundle) -> None:
     classifier = Classifier(fitted)
     made = classifier.predict([cells.root / row.path for row in cells.rows[:6]])
@@ -383,6 +389,7 @@ def test_pages_say_what_a_cell_looks_like(cells: Manifest, fitted: Bundle) -> No
     assert all(said in page for said in words)
 
 
+@pytest.mark.slow
 def test_nothing_is_fitted_on_test_or_on_classes_alone(cells: Manifest) -> None:
     bundle = Classifier().bundle
     with pytest.raises(ManifestError, match="all rows are of split test"):
@@ -392,6 +399,7 @@ def test_nothing_is_fitted_on_test_or_on_classes_alone(cells: Manifest) -> None:
         fit_morphology(bundle, bare, "drawn")
 
 
+@pytest.mark.slow
 def test_a_count_has_a_row_for_each_subtype(fitted: Bundle) -> None:
     def white(label: str, subtype: str | None) -> NamedCell:
         made = Prediction(None, label, 1.0, {}, subtype=subtype)
@@ -421,6 +429,7 @@ def test_a_count_has_a_row_for_each_subtype(fitted: Bundle) -> None:
     assert row["n_band neutrophil"] == 2
 
 
+@pytest.mark.slow
 def test_looks_that_contradict_the_class_are_for_review(cells: Manifest, fitted: Bundle) -> None:
     model = fitted.card.morphology
     assert model is not None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import sys
+import warnings
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from hemascope import Classifier
 from hemascope.batch.tally import Outcome, tally_of
 from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.classes import ClassSet
-from hemascope.cli import app
+from hemascope.cli import app, main
 from hemascope.cli.options import ImageOptions
 from hemascope.data.check import check
 from hemascope.data.manifest import Manifest, ManifestRow, read_manifest, write_manifest
@@ -34,9 +35,34 @@ ROOT = Path(__file__).parents[1]
 PRETRAINED = ROOT / "src" / "hemascope" / "pretrained"
 
 
-def hemascope(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hemascope", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Done]
+
+# Only main() reads sys.argv, which is what is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked")
+
+
+@pytest.fixture
+def hemascope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line, called in this process."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["hemascope", *map(str, arguments)])
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main() sets its own
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Done(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
 
 
 def outcomes(unlike: int, alike: int) -> Counter[Outcome]:
@@ -72,7 +98,7 @@ def test_the_advice_knows_which_scale_was_given_and_whether_one_can_be() -> None
     assert "--um-per-pixel" not in tally_of(outcomes(9, 0), without).describe_difference()
 
 
-def test_another_laboratorys_bitmaps_are_said_to_differ(tmp_path: Path) -> None:
+def test_another_laboratorys_bitmaps_are_said_to_differ(tmp_path: Path, hemascope: Command) -> None:
     rng = np.random.default_rng(0)
     for number in range(3):
         noise = rng.integers(0, 256, (300, 300, 3), dtype=np.uint8)
@@ -86,7 +112,7 @@ def test_another_laboratorys_bitmaps_are_said_to_differ(tmp_path: Path) -> None:
     assert said in page.read_text(encoding="utf-8")
 
 
-def test_drawn_cells_are_not_said_to_differ(tmp_path: Path) -> None:
+def test_drawn_cells_are_not_said_to_differ(tmp_path: Path, hemascope: Command) -> None:
     draw_folder(tmp_path / "cells", per_class=1)
     page = tmp_path / "p.html"
     done = hemascope("classify", tmp_path / "cells", "--out", tmp_path / "p.csv", "--report", page)
@@ -108,9 +134,10 @@ def test_present_classes_have_figures_of_their_own() -> None:
     assert measure_present(names, scores, np.array([1, 1, 1, 1])) is None  # no choice is left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("present", [("monocyte", "neutrophil", "platelet"), ("platelet",)])
 def test_evaluate_leads_with_the_classes_that_are_there(
-    tmp_path: Path, present: tuple[str, ...]
+    tmp_path: Path, present: tuple[str, ...], hemascope: Command
 ) -> None:
     draw_folder(tmp_path / "all", per_class=2)
     (tmp_path / "some").mkdir()
@@ -129,7 +156,9 @@ def test_evaluate_leads_with_the_classes_that_are_there(
     assert (written["among_present"] is None) == (len(present) == 1)
 
 
-def test_evaluate_of_all_classes_says_nothing_of_present_ones(tmp_path: Path) -> None:
+def test_evaluate_of_all_classes_says_nothing_of_present_ones(
+    tmp_path: Path, hemascope: Command
+) -> None:
     draw_folder(tmp_path / "all", per_class=1)
     done = hemascope("evaluate", tmp_path / "all", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
@@ -148,7 +177,7 @@ def test_masks_beside_cells_are_found(tmp_path: Path, kind: str, suffix: str) ->
     assert check(open_manifest(tmp_path)).masks == (f"monocyte/monocyte_0_mask.{suffix}",)
 
 
-def test_masks_are_named_by_data_check(tmp_path: Path) -> None:
+def test_masks_are_named_by_data_check(tmp_path: Path, hemascope: Command) -> None:
     draw_folder(tmp_path, per_class=1)
     mask_of("grey").save(tmp_path / "monocyte" / "mask.png")
     done = hemascope("data", "check", tmp_path)
@@ -195,7 +224,7 @@ def test_a_bundle_works_with_onnxruntime_alone(
     assert found["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-5)
 
 
-def test_split_sets_images_aside_for_calibration(tmp_path: Path) -> None:
+def test_split_sets_images_aside_for_calibration(tmp_path: Path, hemascope: Command) -> None:
     for label in ("mine", "yours"):
         (tmp_path / label).mkdir()
         for number in range(100):
@@ -209,6 +238,7 @@ def test_split_sets_images_aside_for_calibration(tmp_path: Path) -> None:
     assert counts == {(c, s): n for c in ("mine", "yours") for s, n in wanted.items()}
 
 
+@pytest.mark.slow
 def test_calibration_sees_cells_at_the_scale_that_is_given(
     drawn_cells: Path, tmp_path: Path
 ) -> None:
@@ -255,7 +285,7 @@ def test_classify_says_that_masks_are_among_the_cells(drawn_cells: Path, tmp_pat
     assert said.replace(" ", "") in "".join(done.stderr.split())
 
 
-def test_split_warns_of_classes_too_small_to_calibrate(tmp_path: Path) -> None:
+def test_split_warns_of_classes_too_small_to_calibrate(tmp_path: Path, hemascope: Command) -> None:
     draw_folder(tmp_path / "cells", per_class=6)
     out = tmp_path / "cells" / "splits.csv"
     done = hemascope("data", "split", tmp_path / "cells", "--out", out, "--pool", 0.5)
@@ -280,7 +310,7 @@ def outlier_manifest(folder: Path) -> Path:
 
 @pytest.mark.parametrize("command", ["evaluate", "calibrate", "adapt", "fit-morphology"])
 def test_a_label_of_no_class_is_an_error_that_names_the_way_out(
-    tmp_path: Path, command: str
+    tmp_path: Path, command: str, hemascope: Command
 ) -> None:
     done = hemascope(command, outlier_manifest(tmp_path), "--out", tmp_path / "out")
     assert done.returncode == 1
@@ -290,7 +320,7 @@ def test_a_label_of_no_class_is_an_error_that_names_the_way_out(
 
 
 def test_outliers_of_training_are_left_out_and_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], hemascope: Command
 ) -> None:
     manifest = outlier_manifest(tmp_path)
     done = hemascope("evaluate", manifest, "--skip-outliers", "--out", tmp_path / "out")

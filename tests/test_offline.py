@@ -95,6 +95,7 @@ def ended(strace: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tu
     return ends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_no_file_in_the_home_and_no_connection(
     ended: dict[str, tuple[Path, str]], way: str

@@ -27,6 +27,7 @@ from hemascope.serialization import to_json
 FUNCTIONS = sorted(
     name for name in hemascope.__all__ if inspect.isfunction(getattr(hemascope, name))
 )
+LONG = {"calibrate", "fit_morphology", "train"}  # functions whose examples take seconds
 CLASSES = sorted(name for name in hemascope.__all__ if inspect.isclass(getattr(hemascope, name)))
 
 
@@ -48,7 +49,13 @@ def labelled(cells: Path) -> tuple[list[str], list[str]]:
     return [str(path) for path in paths], [path.parent.name for path in paths]
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+        for name in (*FUNCTIONS, *CLASSES)
+    ],
+)
 def test_the_examples_of_public_names_run(
     name: str, cells: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

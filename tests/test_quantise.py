@@ -67,21 +67,23 @@ def export_network(network: CellNetwork | Ensemble, model: str = "efficientnet_m
     return export(network, card, draw_sample(SPEC))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["upscaled", "stain normalised", "light normalised", "an ensemble of both"]
 )
 def test_every_normalisation_is_kept_apart(kind: str, cells: np.ndarray) -> None:
-    upscaled = make_network("efficientnet_mini", input_upscale=1.5)
-    stained = make_network("efficientnet_mini", seed=1, normalise_stain=True)
-    with torch.no_grad():
-        stained.head.bias.normal_()  # the exporter keeps equal tensors once
-    networks: dict[str, CellNetwork | Ensemble] = {
-        "upscaled": upscaled,
-        "stain normalised": stained,
-        "light normalised": make_network("efficientnet_mini", normalise_light=True),
-        "an ensemble of both": Ensemble([upscaled, stained]),
-    }
-    bundle = export_network(networks[kind])
+    network: CellNetwork | Ensemble
+    if kind == "light normalised":
+        network = make_network("efficientnet_mini", normalise_light=True)
+    elif kind == "upscaled":
+        network = make_network("efficientnet_mini", input_upscale=1.5)
+    else:
+        network = make_network("efficientnet_mini", seed=1, normalise_stain=True)
+        with torch.no_grad():
+            network.head.bias.normal_()  # the exporter keeps equal tensors once
+        if kind == "an ensemble of both":
+            network = Ensemble([make_network("efficientnet_mini", input_upscale=1.5), network])
+    bundle = export_network(network)
     before = Classifier(bundle).outputs(cells).logits
     quantised = quantise(bundle, cells, least_agreement=0.0)  # untrained logits hardly differ
     for ours, theirs in zip(read_heads(quantised).members, read_heads(bundle).members, strict=True):
@@ -95,9 +97,15 @@ def mini() -> Bundle:
     return export_run("efficientnet_mini")
 
 
+@pytest.fixture(scope="module")
+def quantised(mini: Bundle, cells: np.ndarray) -> Bundle:
+    return quantise(mini, cells)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["efficientnet_mini", "deep_efficientnet", "resnet18"])
-def test_eight_bits_say_nearly_the_same(model: str, cells: np.ndarray) -> None:
-    whole = export_run(model)
+def test_eight_bits_say_nearly_the_same(model: str, cells: np.ndarray, mini: Bundle) -> None:
+    whole = mini if model == "efficientnet_mini" else export_run(model)
     found = quantise(whole, cells, least_agreement=0.0)  # one that has learnt nothing is never sure
     assert (found.card.precision, whole.card.precision) == ("int8", "fp32")
     assert found.card.temperature == 1.0
@@ -111,8 +119,8 @@ def test_eight_bits_say_nearly_the_same(model: str, cells: np.ndarray) -> None:
     assert bias == pytest.approx(np.broadcast_to(bias[0], bias.shape), abs=1e-4)
 
 
-def test_it_computes_in_integers_and_is_smaller(mini: Bundle, cells: np.ndarray) -> None:
-    found = quantise(mini, cells)
+def test_it_computes_in_integers_and_is_smaller(mini: Bundle, quantised: Bundle) -> None:
+    found = quantised
     assert len(found.model) < 0.45 * len(mini.model)
     graph = onnx.load_from_string(found.model).graph
     weights = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
@@ -126,9 +134,9 @@ def mini_weights(mini: Bundle) -> int:
     return sum(int(np.prod(t.dims)) for t in graph.initializer if len(t.dims) == 4)
 
 
-def test_no_two_neighbours_overflow(mini: Bundle, cells: np.ndarray) -> None:
+def test_no_two_neighbours_overflow(quantised: Bundle) -> None:
     """255 times the sum of any two that are added up in sixteen bits stays within them."""
-    graph = onnx.load_from_string(quantise(mini, cells).model).graph
+    graph = onnx.load_from_string(quantised.model).graph
     checked = 0
     for tensor in graph.initializer:
         if tensor.data_type != onnx.TensorProto.INT8 or len(tensor.dims) != 4:

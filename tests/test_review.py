@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -392,9 +393,10 @@ def test_a_search_takes_signs_as_they_are(store: Store, ada: User) -> None:
             assert [row.name for row in list_samples(connection, search)] == names
 
 
-# Labels, additions, removals and imports without end, each printed once it is done.
+# Labels, additions, removals and imports without end, each printed once it is done. They are made
+# by a child for each number that is read, since to start Python anew takes most of a second.
 CHANGES = """
-import sys
+import os, sys
 from pathlib import Path
 from hemascope.serve.store.added import add_cell, locate_by_hand
 from hemascope.serve.store.database import open_store
@@ -404,8 +406,18 @@ from hemascope.serve.store.samples import NewField, add_sample, fill_sample
 from hemascope.smear.counted import NamedCell
 from named_fields import fields_of, prediction_of
 
+sample, drawn = sys.argv[2], fields_of({'neutrophil': 3})
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        break
+    os.waitpid(child, 0)
+    print('ended', flush=True)
+else:
+    sys.exit()
+number = int(line)
+print(os.getpid(), flush=True)
 store, user = open_store(Path(sys.argv[1])), User(1, 'Ada', 'technologist')
-sample, number, drawn = sys.argv[2], int(sys.argv[3]), fields_of({'neutrophil': 3})
 
 def answer(*words):
     print(*words, 'done', flush=True)
@@ -434,18 +446,31 @@ while True:
 """
 
 
-def change_until_killed(folder: Path, sample: str, number: int, seconds: float) -> list[list[str]]:
-    """What a process answered before it was killed in the middle of its changes."""
+@contextmanager
+def changing(folder: Path, sample: str) -> Iterator[subprocess.Popen[str]]:
+    """A process whose children make changes, one for each number that it is given."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(HERE)])}
-    words = [sys.executable, "-c", CHANGES, str(folder), sample, str(number)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+    words = [sys.executable, "-c", CHANGES, str(folder), sample]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        yield process
+
+
+def change_until_killed(
+    process: subprocess.Popen[str], number: int, seconds: float
+) -> list[list[str]]:
+    """What a child answered before it was killed in the middle of its changes."""
+    assert process.stdin is not None
     assert process.stdout is not None
-    first = [process.stdout.readline() for _ in range(5)]  # one change of each kind
+    process.stdin.write(f"{number}\n")
+    process.stdin.flush()
+    child = int(process.stdout.readline())
+    lines = [process.stdout.readline() for _ in range(5)]  # one change of each kind
     time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    lines = "".join([*first, process.stdout.read()]).splitlines()
-    process.wait()
-    return [line.split(maxsplit=3) for line in lines if line.endswith(" done")]
+    os.kill(child, signal.SIGKILL)
+    lines += iter(process.stdout.readline, "ended\n")
+    return [line[:-1].split(maxsplit=3) for line in lines if line.endswith(" done\n")]
 
 
 def check_labels(store: Store, sample: str, answers: list[list[str]]) -> None:
@@ -509,8 +534,9 @@ def test_what_was_answered_survives_a_kill(
     store = open_store(folder)
     sample = fill(store, person(store, "Ada"), fields_of({"neutrophil": 40}))
     random, answers = Random(0), []
-    for turn in range(20):
-        answers += change_until_killed(folder, sample, 8 * turn, random.uniform(0.0, 0.15))
+    with changing(folder, sample) as process:
+        for turn in range(20):
+            answers += change_until_killed(process, 8 * turn, random.uniform(0.0, 0.15))
     check_labels(store, sample, answers)
     check_added(store, sample, answers)
     check_imported(store, answers)

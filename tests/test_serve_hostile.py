@@ -151,6 +151,7 @@ def test_a_client_that_goes_away_leaves_nothing(port: int) -> None:
     assert b"hemascope_queue_images 0\n" in text
 
 
+@pytest.mark.slow
 def test_two_thousand_open_connections_are_borne_and_ended(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

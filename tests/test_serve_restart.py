@@ -34,6 +34,7 @@ class HeldLocator:
         return self.known.locate(image, um_per_pixel, path)
 
 
+@pytest.mark.slow
 def test_what_a_stop_left_is_counted_after_the_start(
     classifier: Classifier,
     locator: KnownLocator,

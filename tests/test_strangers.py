@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -321,17 +322,28 @@ def test_a_field_that_comes_twice_is_read_twice(tiny: Bundle) -> None:
         check_graph(joined, S)
 
 
+@cache
+def plain(name: str) -> bytes:
+    torch.manual_seed(0)
+    return _onnx(create_model(name), S)
+
+
+@cache
+def with_other_settings(name: str) -> bytes:
+    torch.manual_seed(0)
+    settings = {"squeeze_excite": False, "normalise_stain": True, "input_upscale": 1.5}
+    return _onnx(create_model(name, **settings), S)
+
+
 def exported() -> dict[str, Callable[[], bytes]]:
     """What export and calibrate write: every model, its settings, ensembles, half and int8."""
     found: dict[str, Callable[[], bytes]] = {}
     for name in MODELS:
-        found[name] = lambda name=name: _onnx(create_model(name), S)
+        found[name] = lambda name=name: plain(name)
         found[f"{name}, int8"] = lambda name=name: _quantise_graph(
-            _onnx(create_model(name), S), draw_sample(InputSpec(S))
+            plain(name), draw_sample(InputSpec(S))
         )
-        found[f"{name}, other settings"] = lambda name=name: _onnx(
-            create_model(name, squeeze_excite=False, normalise_stain=True, input_upscale=1.5), S
-        )
+        found[f"{name}, other settings"] = lambda name=name: with_other_settings(name)
     found["ensemble, half"] = lambda: _store_in_half_precision(
         _onnx(
             Ensemble(
@@ -346,6 +358,7 @@ def exported() -> dict[str, Callable[[], bytes]]:
 EXPORTED = exported()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTED)
 def test_what_we_write_is_accepted_and_its_shapes_are_right(name: str) -> None:
     """Against the sides of what onnxruntime makes: of the outputs, and of tensors in between."""
@@ -369,9 +382,10 @@ def test_what_we_write_is_accepted_and_its_shapes_are_right(name: str) -> None:
     }
 
 
+@pytest.mark.slow
 def test_only_what_we_write_is_allowed() -> None:
     """Each operator on the list is in a shipped graph or in an export."""
-    models = [_onnx(create_model(name, normalise_stain=True), S) for name in MODELS]
+    models = [write(name) for write in (plain, with_other_settings) for name in MODELS]
     shipped = read_bundle()
     assert shipped.fallback is not None
     models += [shipped.model, shipped.fallback.model]

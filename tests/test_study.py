@@ -317,6 +317,7 @@ def test_the_papers_figures_stand_beside_ours(
     }
 
 
+@pytest.mark.slow
 def test_jobs_side_by_side_stop_when_the_time_is_up(cells: Manifest, tmp_path: Path) -> None:
     """Those that work are ended, and all that is not finished is named."""
     runs = plan(
@@ -368,6 +369,7 @@ def test_the_command_line(
     assert "numbers with commas" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_committed_page_is_made_from_the_committed_results() -> None:
     studies = read_studies(ROOT / "docs" / "study")
     assert render_markdown(studies) == (ROOT / "docs" / "STUDY.md").read_text(encoding="utf-8")

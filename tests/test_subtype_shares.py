@@ -134,6 +134,7 @@ def test_nothing_is_corrected_that_was_not_measured(confusion: Confusion | None)
     assert rows_of(whole, {BAND: 30, SEGMENTED: 90})[BAND].corrected is None
 
 
+@pytest.mark.slow
 def test_corrected_intervals_cover_known_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     """On cells drawn with known shares, by a confusion that is measured on 200 cells of each."""
     monkeypatch.setattr(confusion, "DRAWS", 400)

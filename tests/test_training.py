@@ -471,6 +471,7 @@ SCALED = replace(TINY, crop=0.6, microns=21.6)
 CLASSES = ClassSet.from_names(("lymphocyte", "neutrophil"))
 
 
+@pytest.mark.slow
 def test_cells_of_two_scales_are_as_large_in_their_frames(
     laboratories: Manifest, cache: Path
 ) -> None:
@@ -494,6 +495,7 @@ def test_cells_of_two_scales_are_as_large_in_their_frames(
     assert sizes["one"] == pytest.approx(sizes["two"], rel=0.2)  # pixels are four times as many
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_two_laboratories_and_from_outliers(
     laboratories: Manifest, cache: Path, tmp_path: Path
 ) -> None:
@@ -526,6 +528,7 @@ def test_a_run_learns_from_two_laboratories_and_from_outliers(
     assert "two/0.png (300, 100)" in mistakes
 
 
+@pytest.mark.slow
 def test_a_scale_needs_a_recipe_that_knows_its_own(laboratories: Manifest, cache: Path) -> None:
     with pytest.raises(ManifestError, match=r"\d+\.png: its um_per_pixel is given, but"):
         prepare_data(TINY, laboratories, cache, CLASSES)
@@ -542,6 +545,7 @@ def test_the_target_of_no_class_is_all_classes_alike() -> None:
     assert ours.item() == pytest.approx(library.item(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_command_line_says_which_labels_are_outliers(
     laboratories: Manifest, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -575,6 +579,7 @@ def test_the_command_line_says_which_labels_are_outliers(
     assert [replace(row, split="", sha256="") for row in rows] == list(laboratories.rows)
 
 
+@pytest.mark.slow
 def test_a_run_is_taught_by_another_run(
     cells: Path, cache: Path, tmp_path: Path, trained: RunFolder
 ) -> None:

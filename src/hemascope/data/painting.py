@@ -7,6 +7,7 @@ the outline, negative outside. The density (H,W,3) that is painted on may be of 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import cos, pi, radians, sin, sqrt
 from typing import TypeAlias
 
@@ -188,18 +189,28 @@ def _noise(rng: Rng, shape: tuple[int, ...], grain: float) -> Float32Array:
     """Smooth noise (h,w) of mean 0 and spread 1; `grain` is the width of its blobs in pixels."""
     step = max(1.0, grain / 5)  # coarse noise is made small and enlarged, which is far quicker
     rows, columns = (int(side / step) + 2 for side in shape)
-    squared = (
-        np.square(np.fft.fftfreq(rows))[:, None] + np.square(np.fft.rfftfreq(columns))[None, :]
-    )
-    white = rng.standard_normal((2, *squared.shape), np.float32)
-    # A Gaussian blur, done on the spectrum; 0.3 makes the blobs' full width at half maximum 1.
-    low_pass = np.exp(-2 * np.square(pi * 0.3 * grain / step) * squared).astype(np.float32)
+    low_pass = _low_pass(rows, columns, grain, step)
+    white = rng.standard_normal((2, *low_pass.shape), np.float32)
     blobs = np.fft.irfft2((white[0] + 1j * white[1]) * low_pass, (rows, columns))
     smooth: Float32Array = ((blobs - blobs.mean()) / blobs.std()).astype(np.float32)
     if step > 1:
         image = Image.fromarray(smooth).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
         return np.asarray(image, np.float32)
     return smooth[: shape[0], : shape[1]]
+
+
+def _low_pass(rows: int, columns: int, grain: float, step: float) -> Float32Array:
+    """A Gaussian blur, as a factor on the spectrum (rows, columns//2+1) of noise."""
+    # 0.3 makes the blobs' full width at half maximum 1.
+    return _low_pass_of(rows, columns, float(-2 * np.square(pi * 0.3 * grain / step)))
+
+
+@lru_cache(maxsize=256)  # most noise is of as many blobs
+def _low_pass_of(rows: int, columns: int, exponent: float) -> Float32Array:
+    squared = (
+        np.square(np.fft.fftfreq(rows))[:, None] + np.square(np.fft.rfftfreq(columns))[None, :]
+    )
+    return np.exp(exponent * squared).astype(np.float32)
 
 
 def _cover(depth: Float32Array, blur: float = 1.5) -> Float32Array:

@@ -117,9 +117,13 @@ def _photograph(density: Float32Array, rng: Rng) -> Image.Image:
     slope_x, slope_y = rng.uniform(-0.012, 0.012, 2).astype(np.float32)
     ramp = np.linspace(-1, 1, FIELD, dtype=np.float32)
     light = 1 + slope_x * ramp + slope_y * ramp[:, None]  # (h,w)
-    pixels = light[..., None] * ground * np.exp(density * np.float32(-np.log(10)))
-    pixels += 3 * rng.standard_normal(pixels.shape, np.float32)
-    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    density *= np.float32(-np.log(10))
+    pixels = np.exp(density, out=density)
+    pixels *= light[..., None] * ground
+    noise = rng.standard_normal(pixels.shape, np.float32)
+    noise *= 3
+    pixels += noise
+    image = Image.fromarray(np.clip(pixels, 0, 255, out=pixels).astype(np.uint8))
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.35, 0.65)))
     encoded = io.BytesIO()
     image.save(encoded, "JPEG", quality=75, subsampling=0)  # as PBC's images are

@@ -58,7 +58,7 @@ def exact_interval(successes: int, n: int) -> Proportion:
     return Proportion(successes, n, successes / n, low, high)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=8192)  # the samples of a run have many counts in common
 def _beta_quantile(share: float, a: float, b: float) -> float:
     """Below which a beta distribution has this share, by halving; scipy is not needed for it."""
     low, high = 0.0, 1.0
