@@ -11,6 +11,7 @@ import os
 import struct
 import sys
 import time
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -604,3 +605,13 @@ def test_settings_that_cannot_be(hemascope: Command, tmp_path: Path) -> None:
     done = hemascope("train", folder, "--out", out, "--recipe", recipe)
     assert done.refused("recipe.json", "epochs")
     assert not out.exists()
+
+
+def test_odd_metadata_says_nothing_on_the_terminal(classify: Command, tmp_path: Path) -> None:
+    # EXIF with one tag, the orientation, in two numbers instead of one.
+    exif = b"Exif\0\0II*\0\x08\0\0\0\1\0" + struct.pack("<HHIHHI", 274, 3, 2, 6, 6, 0)
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "cell.jpg", exif=exif)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        assert classify(tmp_path / "cell.jpg", "--out", tmp_path / "p.csv").code == 0
+    assert not [warning for warning in shown if "PIL" in warning.filename]

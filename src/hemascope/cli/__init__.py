@@ -104,7 +104,11 @@ def _run() -> int:
 
 
 def _print_our_warnings() -> None:
-    """Warnings of Hemascope's own are one line; those of other packages are shown as ever."""
+    """Warnings of Hemascope's own are one line; those of other packages are shown as ever.
+
+    But not Pillow's, of metadata that costs no pixel: there may be several for each image.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     show = warnings.showwarning
 
     def show_in_one_line(
