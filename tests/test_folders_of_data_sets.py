@@ -268,3 +268,27 @@ def test_backslashes_do_not_lead_out(tmp_path: Path) -> None:
     table.write_text("path,label\n..\\secret.png,ig\n")
     with pytest.raises(ManifestError, match="lies outside"):
         read_manifest(table)
+
+
+@pytest.mark.parametrize(
+    ("inner", "kind"),
+    [(("TRAIN", "TEST"), "splits"), (("neutrophil", "Monocytes"), "classes")],
+    ids=["splits", "classes"],
+)
+def test_a_folder_above_the_data_set_is_told(
+    tmp_path: Path, inner: tuple[str, ...], kind: str
+) -> None:
+    for name in inner:
+        folder = tmp_path / "dataset" / name / ("ig" if kind == "splits" else "")
+        folder.mkdir(parents=True)
+        (folder / "1.png").touch()
+    with pytest.raises(ManifestError, match=f"folders are {kind}; give .*dataset"):
+        manifest_from_folder(tmp_path)
+    assert len(manifest_from_folder(tmp_path / "dataset").rows) == 2
+
+
+def test_one_class_with_subtypes_is_no_folder_above_a_data_set(tmp_path: Path) -> None:
+    for subtype in ("band", "segmented"):
+        (tmp_path / "neutrophil" / subtype).mkdir(parents=True)
+        (tmp_path / "neutrophil" / subtype / "1.png").touch()
+    assert {row.label for row in manifest_from_folder(tmp_path).rows} == {"neutrophil"}

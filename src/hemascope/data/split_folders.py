@@ -56,12 +56,13 @@ def find_split_folders(folder: Path, images: Iterable[PurePosixPath]) -> SplitFo
     """The split folders in a folder, by the paths of the images in it, relative to it.
 
     They are known by their names, or by holding the same classes each. Raises ManifestError where
-    a folder beside split folders is none.
+    a folder beside split folders is none, and where a lone folder holds splits or classes.
     """
     inside: dict[str, set[str]] = defaultdict(set)  # the folders in each of the uppermost folders
     for path in images:
         if len(path.parts) > 1:
             inside[path.parts[0]].update(path.parts[1:2] if len(path.parts) > 2 else ())
+    _check_depth(folder, inside)
     named = {name: split for name in inside if (split := _split_of(name))}
     if len(named) == len(inside):
         return SplitFolders(named)
@@ -72,6 +73,21 @@ def find_split_folders(folder: Path, images: Iterable[PurePosixPath]) -> SplitFo
             "give these a split's name too (train, val, test, external or pool), or move them out"
         )
     return SplitFolders(dict.fromkeys(inside, "") if _are_parts(inside) else {})
+
+
+def _check_depth(folder: Path, inside: Mapping[str, Collection[str]]) -> None:
+    """Raises ManifestError where all images lie in one folder, whose folders are no subtypes."""
+    if len(inside) != 1:
+        return
+    ((name, names),) = inside.items()
+    if name in BLOOD_CELLS or _split_of(name) or len(names) < 2:
+        return
+    for kind, are in (("splits", _split_of), ("classes", BLOOD_CELLS.find)):
+        if all(are(inner) for inner in names):
+            raise ManifestError(
+                f"{folder}: all images lie in {name}, which would be their only class, and whose "
+                f"folders are {kind}; give {folder / name}"
+            )
 
 
 def _split_of(name: str) -> str | None:
