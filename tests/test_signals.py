@@ -160,3 +160,18 @@ def test_a_closed_terminal_and_a_used_up_limit_stop_it_too(name: str) -> None:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("words", ["--help", "info"])
+def test_a_closed_pipe_ends_a_command_quietly(words: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "hemascope", words],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

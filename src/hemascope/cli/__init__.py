@@ -11,7 +11,7 @@ from typing import Any
 from cyclopts import App
 
 from hemascope import __version__
-from hemascope.cli.terminal import BROKEN_PIPE, err, print_error, print_warning
+from hemascope.cli.terminal import BROKEN_PIPE, err, out, print_error, print_warning
 from hemascope.errors import HemascopeWarning
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.stopping import STOPPED, Stop
@@ -20,6 +20,8 @@ app = App(
     name="hemascope",
     help=f"Classifies single blood cells in microscope images. {RESEARCH_USE_ONLY}",
     version=__version__,
+    console=out,
+    error_console=err,
     suppress_keyboard_interrupt=False,  # main() says what is left
 )
 # Each is imported when it is called, or when help on all of them is asked for.
