@@ -156,7 +156,7 @@ def test_two_thousand_open_connections_are_borne_and_ended(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of them send nothing, half the beginning of a request; none holds its place for ever."""
-    monkeypatch.setattr(protocol, "HEAD", 3.0)
+    monkeypatch.setattr(protocol, "HEAD", 6.0)
     connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(2000)]
     try:
         for connection in connections[::2]:

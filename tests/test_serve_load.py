@@ -38,12 +38,14 @@ class Network:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.batches: list[list[bytes]] = []
+        self.classifiers: list[object] = []
         self.may_go_on = threading.Event()
         self.may_go_on.set()
         monkeypatch.setattr(batching, "predict_images", self)
         monkeypatch.setattr(batching, "_warm", lambda _: None)
 
-    def __call__(self, _: object, views: Sequence[View], *__: object) -> list[Prediction]:
+    def __call__(self, used: object, views: Sequence[View], *_: object) -> list[Prediction]:
+        self.classifiers.append(used)
         self.batches.append([view.image for view in views])  # type: ignore[misc]
         assert self.may_go_on.wait(10)
         if any(view.image == b"fail" for view in views):
@@ -86,6 +88,16 @@ def test_images_of_many_requests_share_batches_and_each_gets_its_own(network: Ne
     metrics = run(Settings(TOKEN, window=0.02, batch_size=8, workers=1), work)
     assert [len(batch) for batch in network.batches] == [8, 8, 8, 8]
     assert metrics.batches.total == 32
+
+
+def test_only_an_image_that_is_alone_has_all_processors(network: Network) -> None:
+    async def work(batcher: Batcher) -> None:
+        await batcher.predict(views("a"), False)
+        await batcher.predict(views("b", "c"), False)
+        alone = [used is batcher.classifier for used in network.classifiers]
+        assert alone == [True, False]
+
+    run(Settings(TOKEN, workers=1), work)
 
 
 def test_a_full_queue_refuses_and_recovers(network: Network) -> None:
