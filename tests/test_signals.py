@@ -72,7 +72,7 @@ def hidden(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("number", STATUS, ids=lambda number: number.name)
-@pytest.mark.parametrize("module", ["cyclopts", "numpy", "onnxruntime", "hemascope.cli.train"])
+@pytest.mark.parametrize("module", ["cyclopts", "numpy", "onnxruntime", "hemascope.cli.info"])
 def test_while_it_is_imported_one_line_comes(number: int, module: str, tmp_path: Path) -> None:
     found = run(WHILE_IMPORTING, int(number), module, "info", cwd=tmp_path)
     assert found.returncode == STATUS[number]
