@@ -20,7 +20,6 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import ray
-from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSystem
 
 from hemascope import Classifier
@@ -65,6 +64,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bucket(images: Path) -> Iterator[str]:
     """The address of a bucket with the same images under in/, on an S3 server of this machine."""
+    from moto.server import ThreadedMotoServer  # here, since it takes a second in each worker
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -41,12 +41,13 @@ def named(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-GENERATED = generate_pages()
-
-
-@pytest.mark.parametrize(("path", "text"), GENERATED.items(), ids=map(named, GENERATED))
-def test_generated_page_is_up_to_date(path: Path, text: str) -> None:
-    assert path.read_text(encoding="utf-8") == text, f"{path}: run 'make docs'"
+def test_generated_pages_are_up_to_date() -> None:
+    pages = generate_pages()
+    stale = [
+        named(path) for path, text in pages.items() if path.read_text(encoding="utf-8") != text
+    ]
+    assert len(pages) > 10
+    assert not stale, "run 'make docs'"
 
 
 def anchors_of(page: Path) -> set[str]:

@@ -21,8 +21,8 @@ def encode_png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.set_dpi(120)
-    # savefig would draw everything twice
-    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
+    canvas = FigureCanvasAgg(figure)
+    canvas.print_png(buffer)  # type: ignore[no-untyped-call]  # savefig would draw twice
     return buffer.getvalue()
 
 

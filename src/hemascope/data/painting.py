@@ -210,7 +210,8 @@ def _low_pass_of(rows: int, columns: int, exponent: float) -> Float32Array:
     squared = (
         np.square(np.fft.fftfreq(rows))[:, None] + np.square(np.fft.rfftfreq(columns))[None, :]
     )
-    return np.asarray(np.exp(exponent * squared), dtype=np.float32)
+    low_pass: Float32Array = np.exp(exponent * squared).astype(np.float32)
+    return low_pass
 
 
 def _cover(depth: Float32Array, blur: float = 1.5) -> Float32Array:
