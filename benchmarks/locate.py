@@ -2,7 +2,9 @@
 
 DATA is the folder of the public sets, see its README. With `--left-out bccd=FOLDER`, once per
 laboratory, FOLDER holds a locator that was trained without that laboratory, and all of its fields
-with new boxes are scored. Else the fields of split `test` are. Munich, Jiangxi and the single cells
+with new boxes are scored, with the thresholds that are best on the other laboratories so left out;
+`--write-card` gives the locator that ships the thresholds that are best on all of them. Else the
+fields of split `test` are. Munich, Jiangxi and the single cells
 of PBC's test split have no boxes of everything: white cells are looked for in their middle.
 """
 
@@ -20,7 +22,12 @@ from PIL import ImageDraw
 
 from hemascope.arrays import FloatArray
 from hemascope.bundle.bundle import pretrained_folder
-from hemascope.bundle.locator_bundle import LOCATOR, read_locator, write_locator
+from hemascope.bundle.locator_bundle import (
+    LOCATOR,
+    LocatorBundle,
+    read_locator,
+    write_locator,
+)
 from hemascope.data.external import MUNICH_UM_PER_PIXEL, RED_CELL_MICRONS
 from hemascope.data.marked_fields import ALL_KINDS, FIELD_SETS, MarkedField
 from hemascope.decoding import decode
@@ -29,7 +36,7 @@ from hemascope.metrics.detection import measure_detection
 from hemascope.metrics.intervals import bootstrap, wilson
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
-from hemascope.smear.choose_thresholds import match_cells
+from hemascope.smear.choose_thresholds import best_threshold, match_cells
 from hemascope.smear.locate import Locator
 from hemascope.smear.records import KINDS, LocatedField
 
@@ -45,17 +52,39 @@ def has_boxes(field: MarkedField) -> bool:
     return "red" in field.complete
 
 
-def locate_all(folder: Path | None, fields: Sequence[MarkedField]) -> tuple[Locator, Any]:
-    """The fields as a locator finds them, down to low scores, and its own thresholds."""
-    bundle = read_locator(folder)
-    low = dict.fromkeys(bundle.card.kinds, LEAST_SCORE)
-    locator = Locator(replace(bundle, card=replace(bundle.card, thresholds=low)))
-    return Locator(bundle), [locator.locate(field.path) for field in fields]
+def with_thresholds(bundle: LocatorBundle, thresholds: dict[str, float]) -> LocatorBundle:
+    new = {**bundle.card.thresholds, **thresholds}
+    return replace(bundle, card=replace(bundle.card, thresholds=new))
 
 
-def score(folder: Path | None, fields: Sequence[MarkedField]) -> dict[str, Any]:
+def locate_all(bundle: LocatorBundle, fields: Sequence[MarkedField]) -> list[LocatedField]:
+    """The fields as a locator finds them, down to low scores."""
+    locator = Locator(with_thresholds(bundle, dict.fromkeys(bundle.card.kinds, LEAST_SCORE)))
+    return [locator.locate(field.path) for field in fields]
+
+
+def match_all(bundle: LocatorBundle, fields: Sequence[MarkedField]) -> dict[str, Any]:
+    """Found and marked cells of each kind that is marked in all the fields."""
+    found = locate_all(bundle, fields)
+    return {
+        kind: [match_cells(f, field.cells, kind) for f, field in zip(found, fields, strict=True)]
+        for kind in KINDS
+        if all(kind in field.complete for field in fields)
+    }
+
+
+def best_thresholds(matches: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The thresholds with the best F1 on the fields of several laboratories."""
+    return {
+        kind: best_threshold([match for each in matches for match in each.get(kind, ())])
+        for kind in KINDS
+        if any(kind in each for each in matches)
+    }
+
+
+def score(bundle: LocatorBundle, fields: Sequence[MarkedField]) -> dict[str, Any]:
     """Figures of each kind, of all cells and of whole ones, and of the scale."""
-    locator, found = locate_all(folder, fields)
+    locator, found = Locator(bundle), locate_all(bundle, fields)
     result: dict[str, Any] = {"fields": len(fields), "locator": locator.card.model_sha256[:16]}
     for kind in KINDS:
         if not all(kind in field.complete for field in fields):
@@ -231,19 +260,23 @@ def main() -> None:
     sets = {name: fields.read(asked.data) for name, fields in FIELD_SETS.items()}
     boxed = {name: [f for f in fields if has_boxes(f)] for name, fields in sets.items()}
     result: dict[str, Any] = {"held_out": {}, "left_out": {}}
+    without = dict(pair.split("=", 1) for pair in asked.left_out)
+    matches = {name: match_all(read_locator(Path(f)), boxed[name]) for name, f in without.items()}
+    shipped = with_thresholds(read_locator(asked.bundle), best_thresholds([*matches.values()]))
     for name, fields in boxed.items():
         test = [field for field in fields if field.split == "test"]
         if test:
-            result["held_out"][name] = score(asked.bundle, test)
+            result["held_out"][name] = score(shipped, test)
             _say(name, result["held_out"][name])
             if asked.show is not None:
-                show_disagreements(asked.show, Locator.from_bundle(asked.bundle), name, test)
-    for pair in asked.left_out:
-        name, _, folder = pair.partition("=")
-        result["left_out"][name] = score(Path(folder), boxed[name])
+                show_disagreements(asked.show, Locator(shipped), name, test)
+    for name, folder in without.items():
+        others = best_thresholds([found for other, found in matches.items() if other != name])
+        bundle = with_thresholds(read_locator(Path(folder)), others)
+        result["left_out"][name] = {**score(bundle, boxed[name]), "thresholds": others}
         _say(f"left out: {name}", result["left_out"][name])
     if not asked.quick:
-        locator = Locator.from_bundle(asked.bundle)
+        locator = Locator(shipped)
         result["single_cells"] = score_single_cells(asked.data, locator)
         result["munich_scale"] = score_munich_scale(asked.data, locator)
         chula = [field for field in sets["chula"] if field.split == "test"]
@@ -253,9 +286,9 @@ def main() -> None:
     result["provenance"] = provenance()
     write_atomic(asked.out, to_json(result))
     if asked.write_card:
-        bundle = read_locator(asked.bundle)
         folder = asked.bundle or pretrained_folder() / LOCATOR
-        write_locator(replace(bundle, card=replace(bundle.card, figures=summarise(result))), folder)
+        card = replace(shipped.card, figures=summarise(result))
+        write_locator(replace(shipped, card=card), folder)
 
 
 def _say(name: str, figures: dict[str, Any]) -> None:
