@@ -22,6 +22,7 @@ from hemascope.training.locator_fields import (
     cut,
     draw_crops,
     draw_fields,
+    fade_cytoplasm,
     load_fields,
 )
 from hemascope.training.locator_recipe import LocatorRecipe
@@ -59,6 +60,24 @@ def test_crops_come_at_the_network_s_scale_and_beyond() -> None:
     assert 50 < max(diameters) < 60 * 1.1
     near = [cut(field, replace(recipe, any_scale=0.0), rng).cells[0].diameter for _ in range(300)]
     assert 30 * 0.75 < min(near) < max(near) < 30 * 1.35
+
+
+def test_cytoplasm_fades_and_nothing_else_does() -> None:
+    image = np.full((100, 100, 3), GROUND, np.uint8)
+    image[20:80, 20:80] = (170, 190, 210)  # cytoplasm
+    image[40:60, 40:60] = (60, 40, 110)  # nucleus
+    image[0:15, 0:15] = RED
+    cells = (MarkedCell("white", 20, 20, 80, 80), MarkedCell("red", 0, 0, 15, 15))
+    faded = fade_cytoplasm(image, cells, GROUND, np.random.default_rng(0))
+    rows, columns = np.indices((100, 100))
+    inside = ((rows - 50) / 30) ** 2 + ((columns - 50) / 30) ** 2 < 1
+    nucleus = (abs(rows - 49.5) < 10) & (abs(columns - 49.5) < 10)
+    assert (faded[~inside] == image[~inside]).all()
+    assert (abs(faded[nucleus].astype(int) - image[nucleus]) <= 1).all()
+    pale = faded[inside & ~nucleus].astype(int)
+    assert (pale >= image[inside & ~nucleus]).all()
+    assert (pale <= GROUND).all()
+    assert pale.mean() > image[inside & ~nucleus].mean() + 5
 
 
 def test_in_crops_from_too_near_nothing_is_to_be_found() -> None:
