@@ -138,5 +138,5 @@ def test_threads_that_were_not_asked_for_are_counted_where_it_arrives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     content = pickle.dumps(Classifier())
-    monkeypatch.setattr("hemascope.bundle.engine.count_processors", lambda: 3)
+    monkeypatch.setattr("hemascope.processors.count_processors", lambda: 3)
     assert pickle.loads(content).threads == 3
