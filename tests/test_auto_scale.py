@@ -78,6 +78,7 @@ def test_a_table_of_measured_scales_goes_on_as_such_only(
     assert tally.classified == len(paths)
 
 
+@pytest.mark.slow
 def test_evaluate_and_explain_take_it_too(
     halves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,6 +86,7 @@ def test_nothing_known_gives_no_loss_and_no_gradient() -> None:
     assert not logits.grad.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_has_auxiliary_logits_behind_those_of_the_class(name: str) -> None:
     network = create_model(name, 3).eval()
@@ -146,6 +147,7 @@ def test_what_is_learnt_besides_is_learnt() -> None:
     assert right[known >= 0].mean() > 0.8
 
 
+@pytest.mark.slow
 def test_without_a_weight_a_run_is_as_if_nothing_else_were_known() -> None:
     recipe = replace(TINY, val_fraction=0.0)
     states = []

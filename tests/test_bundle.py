@@ -51,6 +51,7 @@ def bundle() -> Bundle:
     return export(create_model("efficientnet_lite"), card_of(BLOOD_CELLS), draw_sample(SPEC))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "simple_cnn"])
 def test_exported_outputs_are_torchs(name: str) -> None:
     classes = ClassSet.from_names(("a", "b", "c"))

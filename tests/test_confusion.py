@@ -80,6 +80,7 @@ def test_nothing_is_corrected_without_cells(confusion: Confusion, counts: tuple[
     assert correct_shares(confusion, (0, 1), counts) is None
 
 
+@pytest.mark.slow
 def test_corrected_intervals_cover_known_shares() -> None:
     random = np.random.default_rng(0)
     rates = np.array([[0.93, 0.05, 0.02], [0.02, 0.9, 0.08]])  # named first, second, or not at all

@@ -97,6 +97,7 @@ def test_white_cells_are_named_as_classify_names_them(
         assert cell.prediction.probability == pytest.approx(alone.probability, abs=0.02)
 
 
+@pytest.mark.slow
 def test_one_call_counts_as_the_command_does(
     slide: list[DrawnField], locator: KnownLocator, classifier: Classifier
 ) -> None:
@@ -115,6 +116,7 @@ def test_one_call_counts_as_the_command_does(
             count_smear(paths, classifier, **words)
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_kind_of_file(slide: list[DrawnField]) -> None:
     words = "slide --report r.html --cells cells.csv --json r.json --fhir r.fhir.json"
     assert call(*words.split(), "--hl7", "r.hl7", "--overlays", "overlays", "--wbc", "7.2") == 0
@@ -139,6 +141,7 @@ def test_the_command_writes_every_kind_of_file(slide: list[DrawnField]) -> None:
     assert not [path for path in Path().iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_the_page_shows_fields_boxes_and_cells_and_loads_nothing(slide: list[DrawnField]) -> None:
     assert call("slide", "--report", "r.html") == 0
     page = Path("r.html").read_text(encoding="utf-8")
@@ -164,6 +167,7 @@ def test_names_with_markup_are_shown_as_they_are(
     assert "&lt;script&gt;alert(1)&lt;|script&gt;&amp;" in page
 
 
+@pytest.mark.slow
 def test_several_samples_have_a_row_and_a_page_each(
     tmp_path: Path, locator: KnownLocator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +194,7 @@ def test_samples_that_would_share_a_file_are_refused(
         call("a b", "a_b", "--report", "r.html")
 
 
+@pytest.mark.slow
 def test_a_sample_that_cannot_be_counted_costs_no_other(
     slide: list[DrawnField], locator: KnownLocator, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,6 +210,7 @@ def test_a_sample_that_cannot_be_counted_costs_no_other(
     assert call("white", "--force") == 1
 
 
+@pytest.mark.slow
 def test_damaged_fields_are_passed_over(slide: list[DrawnField]) -> None:
     Path("slide/damaged.png").write_bytes(b"no image")
     assert call("slide", "--json", "r.json") == 0
@@ -214,6 +220,7 @@ def test_damaged_fields_are_passed_over(slide: list[DrawnField]) -> None:
     assert call("slide", "--force", "--strict") == 1
 
 
+@pytest.mark.slow
 def test_images_of_single_cells_are_sent_to_classify(
     tmp_path: Path, locator: KnownLocator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +275,7 @@ def test_two_magnifications_in_one_sample_are_refused(
     assert "two magnifications" in rows_of("counts.csv")[0]["status"]
 
 
+@pytest.mark.slow
 def test_a_scale_that_contradicts_the_red_cells_is_refused(slide: list[DrawnField]) -> None:
     assert call("slide", "--um-per-pixel", "0.5") == 1
     assert "--um-per-pixel 0.5 contradicts its" in rows_of("counts.csv")[0]["status"]
@@ -377,6 +385,7 @@ class StoppedError(Exception):
     """What a test stops a run with."""
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_table(
     tmp_path: Path,
     locator: KnownLocator,

@@ -141,6 +141,7 @@ def test_the_header_tells_what_an_image_costs(
     assert peak * MEGABYTE < 1.05 * max(costs) + 2 * MEGABYTE
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures as Linux does")
 def test_threads_share_the_limit(tmp_path: Path) -> None:
     Image.new("RGB", (7000, 7000)).save(tmp_path / "black.png", compress_level=1)
@@ -192,6 +193,7 @@ def test_memory_is_free_again_after_an_error() -> None:
         reserve(451 * MEGABYTE)
 
 
+@pytest.mark.slow
 def test_the_limit_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.BytesIO()
     Image.new("1", (20_000, 20_000), 1).save(file, "PNG")

@@ -435,6 +435,7 @@ def test_a_tiff_with_too_few_strips_or_tiles_is_refused(form: Any, compression: 
     refused(bytes(file), "strips or tiles are missing")
 
 
+@pytest.mark.slow
 def test_a_strip_that_says_it_is_larger_than_the_page_is_refused() -> None:
     large = np.zeros((1200, 1000, 3), np.uint8)
     for compression, encode in (

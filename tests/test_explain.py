@@ -63,6 +63,7 @@ def blob(row: int, column: int, width: float) -> NDArray[np.float64]:
     return np.asarray(np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * width**2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("row", "column"), [(40, 88), (80, 36), (64, 64)])
 def test_a_map_is_drawn_to_what_the_answer_rests_on(row: int, column: int) -> None:
     image, white = planted(row, column), np.full((128, 128, 3), 255, dtype=np.uint8)

@@ -404,6 +404,7 @@ def test_a_site_is_evaluated_with_one_command(tmp_path: Path) -> None:
     assert (out / "appearance.png").exists()
 
 
+@pytest.mark.slow
 def test_a_users_own_images_are_a_site_by_their_scale(tmp_path: Path) -> None:
     for label in ("lymphocyte", "neutrophil"):
         (tmp_path / "mine" / label).mkdir(parents=True)
@@ -456,6 +457,7 @@ def test_the_committed_figures_are_of_the_model_that_ships(name: str) -> None:
     assert found.site.scale == SITES[name].scale
 
 
+@pytest.mark.slow
 def test_a_sites_cells_of_no_class_are_left_out_and_that_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -476,6 +478,7 @@ def test_a_sites_cells_of_no_class_are_left_out_and_that_is_said(
     assert found.site.um_per_pixel == 0.069
 
 
+@pytest.mark.slow
 def test_a_manifest_has_its_own_scales_and_places(tmp_path: Path) -> None:
     """Two cells in one field, at PBC's scale and at half of it, and the rest by --um-per-pixel."""
     field = Image.new("RGB", (900, 480), (255, 229, 202))

@@ -153,6 +153,7 @@ def test_imagenets_normalisation_is_worked_in() -> None:
     assert ours[inside].numpy() == pytest.approx(normal.clamp(0, 6)[inside].numpy(), abs=2e-4)
 
 
+@pytest.mark.slow
 def test_half_precision_halves_the_file(shipped: Bundle) -> None:
     torch.manual_seed(0)
     network, sample = create_model("efficientnet_lite0"), draw_sample(shipped.card.input)

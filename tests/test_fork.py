@@ -119,6 +119,7 @@ def test_a_forked_child_predicts_and_ends(server: str) -> None:
     assert (found.returncode, found.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_classifier_travels_as_its_bundle() -> None:
     classifier = Classifier(threads=1, tta=True)
     image = np.full((96, 96, 3), 200, np.uint8)

@@ -18,6 +18,7 @@ def image(channels: int, height: int, width: int) -> Tensor:
     return x.to(memory_format=torch.channels_last).requires_grad_()
 
 
+@pytest.mark.slow
 def test_spatial_mean() -> None:
     x = image(5, 4, 6)
     ours, plain = spatial_mean(x), x.mean((2, 3), keepdim=True)

@@ -55,6 +55,7 @@ def test_each_change_is_named(images: np.ndarray) -> None:
     assert "more weakly stained" in describe_style(restain(images, 0.4), known)
 
 
+@pytest.mark.slow
 def test_classify_says_once_how_a_strange_laboratory_differs(tmp_path: Path) -> None:
     bundle = read_bundle()
     model = bundle.card.uncertainty

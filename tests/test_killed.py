@@ -103,6 +103,7 @@ def test_a_whole_table_of_other_images_is_not_taken_for_this_one(
         classify_to(out, Classifier(changed, threads=1), paths, resume=True)
 
 
+@pytest.mark.slow
 def test_a_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     """Written again, which is refused only where it was written whole."""
     bundle = read_bundle(tiny_bundle)

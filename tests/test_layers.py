@@ -111,6 +111,7 @@ def test_every_public_name_is_there() -> None:
         hemascope.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_files_and_functions_are_short() -> None:
     """No file has more than 350 lines, and one function in a hundred more than 40 of code."""
     root = SOURCE.parents[1]

@@ -43,6 +43,7 @@ def classifier() -> Classifier:
     return Classifier()
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_table_and_a_page(drawn: Path, tmp_path: Path) -> None:
     table, page = tmp_path / "predictions.csv", tmp_path / "report.html"
     done = hemascope("classify", drawn, "--out", table, "--report", page)
@@ -67,6 +68,7 @@ def test_a_folder_becomes_a_table_and_a_page(drawn: Path, tmp_path: Path) -> Non
     assert "https://" not in html
 
 
+@pytest.mark.slow
 def test_classifying_does_not_import_torch(drawn: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from hemascope.cli import app; "
@@ -107,6 +109,7 @@ def test_images_are_found_by_files_folders_and_patterns(drawn: Path) -> None:
     assert len(find_images([one, str(drawn)])) == 16
 
 
+@pytest.mark.slow
 def test_paths_are_taken_from_standard_input(drawn: Path, tmp_path: Path) -> None:
     lines = "\n".join(find_images([str(drawn)])[:3])
     command = [sys.executable, "-m", "hemascope", "classify", "-", "--out", tmp_path / "p.csv"]
@@ -132,6 +135,7 @@ def test_names_in_a_page_are_escaped(drawn: Path, tmp_path: Path, classifier: Cl
     assert sly.name.replace("<", "&lt;").replace(">", "&gt;") in html
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_written_whole(
     drawn: Path, tmp_path: Path, classifier: Classifier
 ) -> None:

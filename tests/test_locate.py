@@ -57,6 +57,7 @@ def test_a_known_scale_finds_the_same_cells(locator: Locator) -> None:
         locator.locate(drawn.image, um_per_pixel=9)
 
 
+@pytest.mark.slow
 def test_a_cell_on_a_seam_is_found_once(locator: Locator, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = draw_field(11, 1200, 900, 40, white=4, crowding=0.4, plain=True)
     whole = locator.locate(drawn.image)
@@ -70,6 +71,7 @@ def test_a_cell_on_a_seam_is_found_once(locator: Locator, monkeypatch: pytest.Mo
     assert apart[~np.eye(len(centres), dtype=bool)].min() > 5
 
 
+@pytest.mark.slow
 def test_a_field_that_is_empty_in_the_middle_tells_its_scale(locator: Locator) -> None:
     drawn = draw_field(7, 480, 480, 50, white=1, crowding=0.3, plain=True)
     sheet = Image.new("RGB", (2600, 2200), (250, 226, 200))

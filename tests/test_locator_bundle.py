@@ -37,6 +37,7 @@ def bundle(network: LocatorNetwork) -> LocatorBundle:
     return export_locator(network, CARD)
 
 
+@pytest.mark.slow
 def test_graph_gives_what_the_network_gives(network: LocatorNetwork, bundle: LocatorBundle) -> None:
     engine = LocatorEngine(bundle, threads=1)
     for images in compared_images():

@@ -52,6 +52,7 @@ def test_boxes_of_a_crop_are_where_its_pixels_are(seed: int) -> None:
     assert (stained ^ expected).sum() <= 0.12 * max(expected.sum(), 100)
 
 
+@pytest.mark.slow
 def test_crops_come_at_the_network_s_scale_and_beyond() -> None:
     field = field_with([("red", 100, 100, 160, 160)])
     rng, recipe = np.random.default_rng(0), LocatorRecipe(scales=2.0, any_scale=1.0, too_near=0.0)

@@ -62,6 +62,7 @@ def subtypes(folder: Path) -> dict[str, str]:
     return {row.path: row.subtype for row in manifest_from_folder(folder).rows}
 
 
+@pytest.mark.slow
 @given(st.lists(PLACED, min_size=1, unique_by=lambda row: (row.path, row.centre)))
 @settings(deadline=None)
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[ManifestRow]) -> None:
@@ -287,6 +288,7 @@ def test_sources_map_to_our_classes_and_agree_with_medmnist() -> None:
     assert list(BLOODMNIST.md5.values()) == md5
 
 
+@pytest.mark.slow
 def test_real_splits(real_data: Path) -> None:
     path = real_data / "pbc" / "splits.csv"
     manifest = read_manifest(path, classes=BLOOD_CELLS)

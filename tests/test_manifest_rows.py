@@ -69,6 +69,7 @@ def test_an_image_is_measured_once_for_its_cells(manifest: Path, tmp_path: Path)
     assert scales == [0.15, 0.2, 0.15]
 
 
+@pytest.mark.slow
 def test_a_finished_or_begun_table_of_other_places_is_told_from_this_one(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -205,6 +205,7 @@ def test_styles_are_mixed_in_training_only() -> None:
     assert not torch.equal(network(images), network(images))
 
 
+@pytest.mark.slow
 def test_frozen_layers_and_statistics_stay_while_the_rest_learns() -> None:
     torch.manual_seed(0)
     network = create_model("efficientnet_mini", 3, drop_rate=0, drop_path_rate=0)

@@ -156,6 +156,7 @@ def test_evaluate_leads_with_the_classes_that_are_there(
     assert (written["among_present"] is None) == (len(present) == 1)
 
 
+@pytest.mark.slow
 def test_evaluate_of_all_classes_says_nothing_of_present_ones(
     tmp_path: Path, hemascope: Command
 ) -> None:
@@ -321,6 +322,7 @@ def test_a_label_of_no_class_is_an_error_that_names_the_way_out(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_outliers_of_training_are_left_out_and_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], hemascope: Command
 ) -> None:

@@ -115,6 +115,7 @@ def test_the_trace_would_show_a_connection(strace: str, tmp_path: Path) -> None:
     assert CONNECTION.search(trace.read_text())
 
 
+@pytest.mark.slow
 def test_onnxruntime_is_imported_by_one_module() -> None:
     """Only there is its telemetry off before it is imported."""
     for path in SOURCES.rglob("*.py"):

@@ -41,6 +41,7 @@ def named(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@pytest.mark.slow
 def test_generated_pages_are_up_to_date() -> None:
     pages = generate_pages()
     stale = [

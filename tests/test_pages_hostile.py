@@ -43,6 +43,7 @@ def tables_of(station: Station) -> dict[str, int]:
         }
 
 
+@pytest.mark.slow
 def test_sql_in_any_field_is_text(browser: Browser, station: Station) -> None:
     browser.log_in("administrator")
     sample = upload(browser, station, SQL)
@@ -74,6 +75,7 @@ def test_sql_in_any_field_is_text(browser: Browser, station: Station) -> None:
         assert audit.verify(connection).problems == ()
 
 
+@pytest.mark.slow
 def test_a_formula_as_a_samples_name_is_text_in_the_table(
     browser: Browser, station: Station
 ) -> None:
@@ -85,6 +87,7 @@ def test_a_formula_as_a_samples_name_is_text_in_the_table(
         assert row["sample"] == f"'{name}"
 
 
+@pytest.mark.slow
 def test_markup_is_text_in_what_is_printed(
     browser: Browser, station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +106,7 @@ def test_markup_is_text_in_what_is_printed(
     assert "default-src 'none'" in page
 
 
+@pytest.mark.slow
 def test_anothers_test_is_out_of_reach_by_its_identifier(
     browser: Browser, station: Station
 ) -> None:

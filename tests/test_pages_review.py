@@ -147,6 +147,7 @@ def check_exported(station: Station, folder: Path, cells: list[dict[str, Any]]) 
     assert {round(prediction.probability or 0, 2) for prediction in made} <= machine
 
 
+@pytest.mark.slow
 def test_the_whole_way_from_import_to_amended_report(
     browser: Browser, station: Station, tmp_path: Path
 ) -> None:
@@ -212,6 +213,7 @@ def test_the_whole_way_from_import_to_amended_report(
         assert audit.verify(connection).problems == ()
 
 
+@pytest.mark.slow
 def test_markup_in_names_and_comments_stays_text(browser: Browser, station: Station) -> None:
     browser.log_in("technologist")
     sample = upload(browser, station)
@@ -236,6 +238,7 @@ def test_markup_in_names_and_comments_stays_text(browser: Browser, station: Stat
     assert "=1+1\\F\\\\S\\\\R\\\\E\\\\T\\" in hl7
 
 
+@pytest.mark.slow
 def test_images_are_shown_to_those_who_logged_in_only(browser: Browser, station: Station) -> None:
     browser.log_in("technologist")
     sample = upload(browser, station)
@@ -396,6 +399,7 @@ def test_a_missed_cell_is_added_and_named_by_the_model(browser: Browser, station
     assert browser.get(f"/cells/{added['id']}/probabilities").json()["likely"][0][1] > 0
 
 
+@pytest.mark.slow
 def test_quality_is_measured_and_somebody_is_tested(browser: Browser, station: Station) -> None:
     browser.log_in("reviewer")
     assert "No sample has been signed yet" in browser.get("/quality").text
@@ -525,6 +529,7 @@ def test_no_change_is_made_without_a_session_its_token_and_the_role(browser: Bro
                 assert browser.change(path, {}).status_code == 403
 
 
+@pytest.mark.slow
 def test_what_is_doubtful_of_cells_is_shown_without_catching_warnings(
     browser: Browser, station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,6 +133,7 @@ def moco(momentum: float) -> MoCo:
     return MoCo(create_model("simple_cnn", 2, drop_rate=0), recipe)
 
 
+@pytest.mark.slow
 def test_the_queue_goes_round_and_the_copy_follows() -> None:
     learner = moco(0.9)
     images = torch.rand(8, 3, 64, 64)
@@ -161,6 +162,7 @@ def test_the_queue_goes_round_and_the_copy_follows() -> None:
     assert not torch.isclose(kept, newest[4:]).all()
 
 
+@pytest.mark.slow
 def test_no_gradient_reaches_the_slow_copy() -> None:
     learner = moco(0.5)
     images = torch.rand(8, 3, 64, 64)

@@ -171,6 +171,7 @@ def test_a_frame_holds_what_a_table_holds(
     assert to_frame([]).empty
 
 
+@pytest.mark.slow
 def test_scikit_learns_tools_work_on_a_classifier(
     classifier: Classifier, labelled: tuple[list[str], list[str]]
 ) -> None:
@@ -188,6 +189,7 @@ def test_scikit_learns_tools_work_on_a_classifier(
     assert display.prob_true.shape == display.prob_pred.shape
 
 
+@pytest.mark.slow
 def test_mapies_conformal_sets_are_ours(
     classifier: Classifier, labelled: tuple[list[str], list[str]]
 ) -> None:

@@ -74,6 +74,7 @@ def hemascope(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_commands_take_the_classes_that_occur(tmp_path: Path) -> None:
     draw_folder(tmp_path / "cells", per_class=1)
     table = tmp_path / "p.csv"

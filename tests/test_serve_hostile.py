@@ -193,6 +193,7 @@ def closed_after(connection: socket.socket, drip: bytes, most: float) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drip", [b"a", b"\r\n"], ids=["head", "lines"])
 @pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"])
 def test_a_head_that_comes_byte_by_byte_is_given_up(
@@ -206,6 +207,7 @@ def test_a_head_that_comes_byte_by_byte_is_given_up(
         assert closed_after(connection, drip, 10) < 5
 
 
+@pytest.mark.slow
 def test_a_body_that_goes_on_after_its_answer_is_given_up(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

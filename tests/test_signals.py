@@ -162,6 +162,7 @@ def test_a_closed_terminal_and_a_used_up_limit_stop_it_too(name: str) -> None:
             signal.signal(each, handler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--help", "info"])
 def test_a_closed_pipe_ends_a_command_quietly(words: str) -> None:
     reader, writer = os.pipe()

@@ -90,6 +90,7 @@ def test_a_split_is_a_partition_with_copies_and_groups_on_one_side(
     assert_no_leakage(Manifest(Path("nowhere"), done))
 
 
+@pytest.mark.slow
 @given(ANY_ROWS, SEEDS, st.randoms(use_true_random=False))
 @settings(deadline=None)
 def test_the_order_of_the_rows_makes_no_difference(
@@ -371,6 +372,7 @@ def test_given_splits_are_checked() -> None:
         check_splits(replace(leaky, rows=tuple(replace(r, sha256=sha(0)) for r in leaky.rows)))
 
 
+@pytest.mark.slow
 def test_real_splits_do_not_leak_and_the_protocol_repeats(real_data: Path) -> None:
     manifest = read_manifest(real_data / "pbc" / "splits.csv")
     check_splits(manifest)

@@ -199,6 +199,7 @@ def test_serve_refuses_what_does_not_go_together(
         call("serve")
 
 
+@pytest.mark.slow
 def test_the_demo_has_a_sample_and_somebody_who_may_sign_it(
     tmp_path: Path, cheap_passwords: None
 ) -> None:

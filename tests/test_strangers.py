@@ -307,6 +307,7 @@ HOSTILE: list[tuple[Callable[[], bytes], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "error"), HOSTILE)
 def test_a_hostile_graph_is_refused(make: Callable[[], bytes], error: str, tiny: Bundle) -> None:
     with pytest.raises(BundleError, match=error) as caught:

@@ -264,6 +264,7 @@ def invented(
             study.run(recipe.digest()).write_metrics([record])
 
 
+@pytest.mark.slow
 def test_tables_of_known_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {
         "deep_efficientnet": (0.95, 0.94, 0.95),

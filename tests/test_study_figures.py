@@ -103,6 +103,7 @@ def test_reading_a_network_leaves_it_as_it_was() -> None:
     assert not any(module._forward_hooks for module in network.modules())
 
 
+@pytest.mark.slow
 def test_architecture_is_drawn_with_its_numbers(tmp_path: Path) -> None:
     layers = layers_of(create_model("deep_efficientnet"), 224)
     drawn = svg(tmp_path, lambda: draw_architecture(layers, "Deep"))
@@ -135,6 +136,7 @@ def test_models_are_drawn_with_theirs(tmp_path: Path) -> None:
         assert text in drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "label"),
     [

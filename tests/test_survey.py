@@ -79,6 +79,7 @@ def test_the_scale_is_that_of_the_median_red_cell() -> None:
     assert contradict_scale(Scale(3), 0.2) == ""
 
 
+@pytest.mark.slow
 def test_red_cells_of_pbc_give_its_scale(real_data: Path) -> None:
     paths = sorted((real_data / "pbc" / "neutrophil").glob("*.jpg"))[:60]
     diameters = [d for path in paths for d in measure_red_cells(Image.open(path).convert("RGB"))]
@@ -203,6 +204,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory, drawn_cells: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_survey_writes_a_page_and_the_cells_to_label(
     slides: Path, home: Path, tmp_path: Path
 ) -> None:
@@ -228,6 +230,7 @@ def test_a_survey_writes_a_page_and_the_cells_to_label(
         hemascope("survey", slides, "--bundle", home, "--out", out)
 
 
+@pytest.mark.slow
 def test_masks_beside_the_cells_are_left_out_and_said(
     slides: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -179,6 +179,7 @@ def test_a_folder_that_cannot_be_drawn_is_not_begun(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_cells_that_tests_share_are_those_of_the_library(tmp_path: Path) -> None:
     for size in (360, 80):
         ours = drawn.draw_folder(tmp_path / f"ours{size}", 1, seed=3, size=size)

@@ -157,6 +157,7 @@ def test_calibration_refuses_what_training_or_the_final_score_uses(cells: Manife
             calibrate(read_bundle(), replace(cells, rows=rows), "x")
 
 
+@pytest.mark.slow
 def test_calibration_needs_enough_of_each_class(cells: Manifest) -> None:
     with pytest.raises(ManifestError, match="19 readable images of class 'platelet'"):
         calibrate(read_bundle(), replace(cells, rows=cells.rows[:-1]), "x")
