@@ -34,7 +34,7 @@ run-test: .venv/tested
 	$(PYTEST)
 
 run-quick: .venv/tested
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -n 2 -m "not slow"
 
 check: .venv/tested
 	$(BIN)/ruff check .

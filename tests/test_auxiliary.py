@@ -96,6 +96,7 @@ def test_every_network_has_auxiliary_logits_behind_those_of_the_class(name: str)
     torch.testing.assert_close(outputs[:, :3], network(images))
 
 
+@pytest.mark.slow
 def test_a_step_adds_the_weighted_mean_to_the_loss_of_the_class() -> None:
     """And the gradient of the features is that of both."""
     data = drawn_data()

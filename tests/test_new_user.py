@@ -276,12 +276,10 @@ def test_files_named_like_masks_are_noted(tmp_path: Path, name: str) -> None:
     assert note.startswith(f"1 image is named like segmentation masks ({name}) and counts as cell")
 
 
-def test_classify_says_that_masks_are_among_the_cells(
-    drawn_cells: Path, tmp_path: Path, hemascope: Command
-) -> None:
+def test_classify_says_that_masks_are_among_the_cells(tmp_path: Path, hemascope: Command) -> None:
     names = ("a.png", "a_mask.png", "b_mask.png")
     for name in names:
-        shutil.copy(drawn_cells / "monocyte/monocyte_0.png", tmp_path / name)
+        draw_cell("monocyte", 0).save(tmp_path / name)
     done = hemascope("classify", tmp_path, "--out", tmp_path / "p.csv")
     assert done.returncode == 0, done.stderr
     said = f"2 images are named like segmentation masks ({tmp_path / names[1]}) and count as cells"

@@ -470,6 +470,7 @@ def test_the_station_learns_from_what_was_signed(browser: Browser, station: Stat
     assert browser.submit("/learn/switch", bundle=found[1]).status_code == 403
 
 
+@pytest.mark.slow
 def test_pages_are_in_the_language_of_the_browser(browser: Browser, station: Station) -> None:
     browser.log_in("technologist")
     sample = upload(browser, station)

@@ -27,7 +27,7 @@ from hemascope.serialization import to_json
 FUNCTIONS = sorted(
     name for name in hemascope.__all__ if inspect.isfunction(getattr(hemascope, name))
 )
-LONG = {"calibrate", "fit_morphology", "train"}  # functions whose examples take seconds
+LONG = {"adapt", "calibrate", "count_smear", "evaluate", "fit_morphology", "train", "Evaluation"}
 CLASSES = sorted(name for name in hemascope.__all__ if inspect.isclass(getattr(hemascope, name)))
 
 

@@ -119,6 +119,7 @@ def test_eight_bits_say_nearly_the_same(model: str, cells: np.ndarray, mini: Bun
     assert bias == pytest.approx(np.broadcast_to(bias[0], bias.shape), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_it_computes_in_integers_and_is_smaller(mini: Bundle, quantised: Bundle) -> None:
     found = quantised
     assert len(found.model) < 0.45 * len(mini.model)
@@ -154,6 +155,7 @@ def test_no_two_neighbours_overflow(quantised: Bundle) -> None:
     assert checked > 20
 
 
+@pytest.mark.slow
 def test_what_does_not_bear_it_is_refused(
     mini: Bundle, cells: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,7 +94,7 @@ def test_classify_leaves_no_half_part(cells: Path, tmp_path: Path, number: int, 
 @pytest.mark.parametrize(
     ("words", "after"),
     [
-        (["evaluate", "CELLS", "--out", "out"], 2),
+        pytest.param(["evaluate", "CELLS", "--out", "out"], 2, marks=pytest.mark.slow),
         pytest.param(
             ["train", "CELLS", "--out", "out", "--cache", "c", *TRAIN], 1, marks=pytest.mark.slow
         ),

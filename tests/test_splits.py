@@ -105,6 +105,7 @@ def test_the_order_of_the_rows_makes_no_difference(
     assert set(one) == set(other)
 
 
+@pytest.mark.slow
 @given(STRATA, SEEDS)
 @settings(deadline=None)
 def test_every_stratum_gets_its_share_to_within_one_image(
