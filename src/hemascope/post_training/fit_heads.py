@@ -54,8 +54,9 @@ def fit_head(
     A class without cells keeps its weights: what it was against the others together, it stays,
     but for an offset that lowers it where many of the `cells` would be named as it. Each of these
     is in the features as often; by default once. Where the features of known cells are given, it
-    keeps what it was of features that have moved as those of the labelled classes have, and a
-    little of the linear discriminant of the classes that have moved so is added to all.
+    keeps what it was of features that have moved as those of the labelled classes have; and where
+    all classes are known, a little of the linear discriminant of the classes that have moved so is
+    added to them. A new class may be as varied as blasts are, which a mean does not tell.
     """
     wide, present = np.asarray(features, dtype=np.float64), np.unique(targets)
     rows = np.searchsorted(present, targets)
@@ -68,7 +69,7 @@ def fit_head(
     before = Head(new.weight[present], new.bias[present])
     level = np.median(log_sum_exp(after(wide)) - log_sum_exp(before(wide)))
     new.weight[present], new.bias[present] = after.weight, after.bias - level
-    if known is not None:
+    if known is not None and known.is_known.all():
         counts = np.bincount(targets, minlength=len(old.bias)) * cells / len(targets)
         weight, bias = known.discriminant(wide, targets, counts)
         new = Head(new.weight + DISCRIMINANT * weight, new.bias + DISCRIMINANT * bias)

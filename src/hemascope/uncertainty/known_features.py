@@ -74,15 +74,14 @@ class MemberFeatures:
         """The linear discriminant, weight (C,F) and bias (C,), of classes that have moved.
 
         The mean of a class lies between that of its labelled features (N,F), which are of so many
-        `cells` (C,), and where it is if it moved as the others did. Of a class that is not known,
-        there must be cells. Fisher, "The use of multiple measurements in taxonomic problems",
-        Annals of Eugenics 7 (1936).
+        `cells` (C,), and where it is if it moved as the others did. All classes must be known.
+        Fisher, "The use of multiple measurements in taxonomic problems", Annals of Eugenics 7
+        (1936).
         """
-        expected = np.where(self.is_known[:, None], self.means + self.shift(features, targets), 0.0)
-        means, prior = expected.copy(), np.where(self.is_known, OWN_WEIGHT, 0.0)
+        means = self.means + self.shift(features, targets)
         for k in np.unique(targets):
             own = features[targets == k].mean(axis=0)
-            means[k] = (cells[k] * own + prior[k] * expected[k]) / (cells[k] + prior[k])
+            means[k] = (cells[k] * own + OWN_WEIGHT * means[k]) / (cells[k] + OWN_WEIGHT)
         weight = (means - (means @ self.axes.T) @ self.axes) / self.variance
         return weight, -0.5 * (weight * means).sum(axis=1)
 
