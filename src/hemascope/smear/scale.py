@@ -83,4 +83,5 @@ def _most_covered(boxes: FloatArray, others: FloatArray) -> FloatArray:
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(axis=2)
     shared[(boxes[:, None] == others[None]).all(axis=2)] = 0  # of itself
-    return np.asarray(shared.max(axis=1) / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return np.asarray(shared.max(axis=1) / np.maximum(areas, 1e-9))  # a box may have no width
