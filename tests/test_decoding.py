@@ -480,3 +480,14 @@ def test_a_notice_is_empty_for_one_image() -> None:
         assert found.notice == ""
     with decoded(encoded(NOISE, "TIFF")) as found:
         assert found.notice == ""
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_jpeg_2000_without_its_end_marker_is_whole(missing: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG2000")
+    content = file.getvalue()
+    assert np.array_equal(decode(content[:-missing]), pixels)
+    with pytest.raises(ImageError, match="damaged"):
+        decode(content[: -missing - 3])

@@ -42,7 +42,7 @@ def check_pieces(file: IO[bytes], kind: str) -> None:
 
 
 def without_metadata(kind: str, content: bytes) -> tuple[bytes, bytes | None] | None:
-    """The file with its pixels only, and its colour profile; None for kinds that have no way."""
+    """The file with its pixels only, and its profile; None where there is no other way to read it."""
     strip = _STRIP.get(kind)
     return strip(content) if strip else None
 
@@ -117,8 +117,16 @@ def _strip_jpeg(content: bytes) -> tuple[bytes, bytes | None] | None:
     return whole, b"".join(part[2:] for part in sorted(profile)) or None
 
 
+def _end_jpeg_2000(content: bytes) -> tuple[bytes, None] | None:
+    """With an end marker, if that or its last byte is missing; the decoder misses lost pixels."""
+    if content.endswith(jpeg.END):
+        return None
+    return content + (jpeg.END[1:] if content.endswith(jpeg.END[:1]) else jpeg.END), None
+
+
 _STRIP: dict[str, Callable[[bytes], tuple[bytes, bytes | None] | None]] = {
     "PNG": _strip_png,
     "WEBP": _strip_webp,
     "JPEG": _strip_jpeg,
+    "JPEG2000": _end_jpeg_2000,
 }
