@@ -42,7 +42,7 @@ def check_pieces(file: IO[bytes], kind: str) -> None:
 
 
 def without_metadata(kind: str, content: bytes) -> tuple[bytes, bytes | None] | None:
-    """The file with its pixels only, and its profile; None where there is no other way to read it."""
+    """The file with its pixels only, and its colour profile; None where that helps nothing."""
     strip = _STRIP.get(kind)
     return strip(content) if strip else None
 
