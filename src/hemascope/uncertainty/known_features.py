@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hemascope.arrays import AnyFloatArray, AnyIntArray, FloatArray
+from hemascope.arrays import AnyFloatArray, AnyIntArray, BoolArray, FloatArray
 
 AXES = 16  # directions of one network's features in which cells of a class differ most
 SHRINKAGE = 0.2  # of the covariance, to equal spread in all directions
@@ -55,7 +55,7 @@ class MemberFeatures:
     KnownFeatures.
     """
 
-    is_known: np.ndarray
+    is_known: BoolArray
     means: FloatArray
     axes: FloatArray
     variance: float
