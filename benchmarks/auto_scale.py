@@ -1,82 +1,147 @@
-"""Whether the scale that red cells tell makes predictions better or worse.
+"""The scale that images have when nobody says it: how right it is, and what it does to accuracy.
 
-`python benchmarks/auto_scale.py DATA docs/evaluation/auto_scale.json` classifies the labelled cells
-of PBC's test split and of the other laboratories with the model that ships: without a scale, with
-the scale that is known of each site, and with the one that is measured in each image (`auto`).
-The site's fields of BCCD are partly those that the locator was trained on; Jiangxi and Munich are
-none of them.
+    python benchmarks/auto_scale.py DATA docs/evaluation/auto_scale.json --runs RUNS
+
+For PBC's test split, Jiangxi, Munich and the tight crops of BCCD's cells: the scale that
+`find_scale` finds in twenty random folders of 60 cells, and in folders of one class alone, beside
+the one that is known; and how many cells are named rightly at the scale of the training images, at
+the scale that is found, and at the known one. PBC is named by the model that ships, and each other
+laboratory by the networks in RUNS that were trained without it (leave_one_out.py), with the prior
+that was fitted to the two others (left_out.json). The locator never saw images of Jiangxi or
+Munich; it was trained on fields of BCCD and on images of PBC.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, replace
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hemascope.classes import BLOOD_CELLS
 from hemascope.data.external import read_site
-from hemascope.data.manifest import Manifest, read_manifest
+from hemascope.data.manifest import Manifest, ManifestRow, read_manifest
+from hemascope.data.open_manifest import open_manifest
 from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
+from hemascope.post_training.left_out import balanced_accuracy
+from hemascope.preprocess import View
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
 from hemascope.smear.locate import Locator
-from hemascope.smear.measure_scales import ScaleFinder
+from hemascope.smear.measure_scales import find_scale
+from left_out_cells import outputs_of, read_seeds
+
+PBC_UM, BCCD_UM = 20.76 / (0.6 * 360), 0.0691  # BCCD: the median of its fields, by red cells
+FOLDERS, CELLS, LEAST = 20, 60, 12
+LEFT_OUT = Path("docs/evaluation/left_out.json")
+COMMAND = "python benchmarks/auto_scale.py DATA docs/evaluation/auto_scale.json --runs RUNS"
+
+Namer = Callable[[Sequence[View]], np.ndarray]
 
 
-def without_scale(manifest: Manifest) -> Manifest:
-    rows = (replace(row, um_per_pixel=None) for row in manifest.rows)
-    return replace(manifest, rows=tuple(rows))
+def read_sites(data: Path) -> dict[str, tuple[Manifest, float]]:
+    """The cells of each laboratory, of the model's classes and without a scale, and their scale."""
+    sites = {"pbc": (read_manifest(data / "pbc" / "splits.csv").select("test"), PBC_UM)}
+    for name in ("jiangxi", "munich"):
+        manifest = read_site(name, data / name)
+        sites[name] = (manifest, manifest.rows[0].um_per_pixel or 0.0)
+    sites["bccd crops"] = (open_manifest(data / "bccd_crops"), BCCD_UM)
+    return {name: (_without_scale(manifest), width) for name, (manifest, width) in sites.items()}
 
 
-def accuracy(classifier: Classifier, manifest: Manifest) -> Any:
-    """The share of the cells that are predicted as labelled."""
-    predictions = classifier.predict(manifest.views())
-    pairs = zip(predictions, manifest.rows, strict=True)
-    return asdict(wilson(sum(p.label == row.label for p, row in pairs), len(manifest.rows)))
+def _without_scale(manifest: Manifest) -> Manifest:
+    known, _ = manifest.separate_outliers(BLOOD_CELLS)
+    return replace(known, rows=tuple(replace(row, um_per_pixel=None) for row in known.rows))
 
 
-def compare(classifier: Classifier, locator: Locator, manifest: Manifest) -> dict[str, Any]:
-    """Accuracy by each way to a scale, and how the measured scales lie beside the known ones."""
-    bare, finder = without_scale(manifest), ScaleFinder(locator)
-    filled = finder.fill(bare)
-    result: dict[str, Any] = {
-        "cells": len(manifest.rows),
-        "told": sum(row.um_per_pixel is not None for row in filled.rows),
-        "no_scale": accuracy(classifier, bare),
-        "auto": accuracy(classifier, filled),
+def describe_found(
+    manifest: Manifest, known: float, classifier: Classifier, locator: Locator
+) -> dict[str, Any]:
+    """How the scale that is found lies beside the known one: in random folders, and by class."""
+    rng, spec = np.random.default_rng(0), classifier.card.input
+
+    def ratio(rows: Sequence[ManifestRow]) -> tuple[float, str]:
+        views = [row.view(manifest.root) for row in rows]
+        found = find_scale(views, spec, locator)
+        usual = PBC_UM if found.um_per_pixel is None else found.um_per_pixel
+        return usual / known, found.note
+
+    folders = [
+        ratio([manifest.rows[index] for index in rng.permutation(len(manifest.rows))[:CELLS]])
+        for _ in range(FOLDERS)
+    ]
+    low, middle, high = np.percentile([value for value, _ in folders], (0, 50, 100)).tolist()
+    alone = {}
+    for label in manifest.class_names():
+        rows = [row for row in manifest.rows if row.label == label]
+        if len(rows) >= LEAST:
+            value, note = ratio(rows)
+            alone[label] = {"found_over_known": value, "note": note}
+    return {
+        "folders": FOLDERS,
+        "cells_of_each": min(CELLS, len(manifest.rows)),
+        "found_over_known": {"least": low, "median": middle, "largest": high},
+        "notes": sorted({note for _, note in folders}),
+        "one_class_alone": alone,
     }
-    known = [row.um_per_pixel for row in manifest.rows]
-    if any(known):
-        result["known_scale"] = accuracy(classifier, manifest)
-        ratios = [
-            row.um_per_pixel / width
-            for row, width in zip(filled.rows, known, strict=True)
-            if row.um_per_pixel and width
-        ]
-        low, middle, high = np.percentile(ratios, (5, 50, 95)).tolist()
-        result["measured_over_known"] = {"5 %": low, "median": middle, "95 %": high}
+
+
+def measure(
+    manifest: Manifest, known: float, classifier: Classifier, locator: Locator, name: Namer
+) -> dict[str, Any]:
+    """Accuracy by each way to a scale."""
+    found = find_scale(manifest.views(), classifier.card.input, locator)
+    targets = np.array([BLOOD_CELLS.index(row.label) for row in manifest.rows])
+    result = {"cells": len(targets), "found": found, "known_um_per_pixel": known}
+    widths = {"training_scale": None, "found_scale": found.um_per_pixel, "known_scale": known}
+    for way, width in widths.items():
+        named = name(manifest.fill_scale(width).views())
+        result[way] = {
+            "accuracy": wilson(int((named == targets).sum()), len(targets)),
+            "balanced_accuracy": balanced_accuracy(named, targets),
+        }
     return result
 
 
+def namer_of(classifier: Classifier, runs: Path, laboratory: str) -> Namer:
+    """What names cells: the model that ships, or networks that never saw a laboratory."""
+    if laboratory == "pbc":
+        return lambda views: np.array(
+            [BLOOD_CELLS.index(one.label or "") for one in classifier.predict(list(views))]
+        )
+    network, _ = read_seeds(runs, laboratory)
+    fitted = json.loads(LEFT_OUT.read_text())["laboratories"][laboratory]["fit"]
+    offsets = np.array(fitted["offsets"])
+
+    def name(views: Sequence[View]) -> np.ndarray:
+        images = np.stack([classifier.card.input.load(view) for view in views])
+        return (outputs_of(network, images)[0] + offsets).argmax(axis=1)
+
+    return name
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--runs", type=Path, required=True)
     asked = parser.parse_args()
     classifier, locator = Classifier(), Locator.from_bundle()
-    sites = {"pbc test": read_manifest(asked.data / "pbc" / "splits.csv").select("test")}
-    for name in ("jiangxi", "bccd", "munich"):
-        manifest = read_site(name, asked.data / name)
-        sites[name], _ = manifest.separate_outliers(classifier.card.classes)
-    result: dict[str, Any] = {}
-    for name, manifest in sites.items():
-        result[name] = compare(classifier, locator, manifest)
-        print(name, result[name], flush=True)
-    result["command"] = "python benchmarks/auto_scale.py DATA docs/evaluation/auto_scale.json"
+    result: dict[str, Any] = {"laboratories": {}}
+    for site, (manifest, known) in read_sites(asked.data).items():
+        name = namer_of(classifier, asked.runs, site.split()[0])
+        result["laboratories"][site] = {
+            **describe_found(manifest, known, classifier, locator),
+            **measure(manifest, known, classifier, locator, name),
+        }
+        print(site, to_json(result["laboratories"][site]).decode(), flush=True)
+    result["command"] = COMMAND
     result["model"] = classifier.card.model_sha256
     result["locator"] = locator.card.model_sha256
     result["provenance"] = provenance()

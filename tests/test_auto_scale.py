@@ -1,8 +1,9 @@
-"""`--um-per-pixel auto`, and the refusals of `train-locator`."""
+"""The scale that images have when nobody says it, and the refusals of `train-locator`."""
 
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -10,22 +11,25 @@ import pytest
 from PIL import Image
 
 from drawn import draw_cell
-from hemascope import Classifier
-from hemascope.batch.local import classify_to
+from hemascope import Classifier, FoundScale, InputSpec, Manifest, View, find_scale
 from hemascope.cli import app
-from hemascope.preprocess import View
-from hemascope.smear.locate import Locator
+from hemascope.cli.options import fill_scales
+from hemascope.data.external import RED_CELL_MICRONS
+from hemascope.data.manifest import ManifestRow
+from hemascope.smear.records import LocatedField, Scale
+
+SCALE = 34.6 / 180  # of the images below
 
 
 @pytest.fixture(scope="module")
-def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn cells at half the scale of the training images, and one at that scale."""
-    folder = tmp_path_factory.mktemp("halves")
+def quarters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The middle of drawn cells at half of their size: 120 pixels, where training has 180."""
+    folder = tmp_path_factory.mktemp("quarters")
     for label in ("lymphocyte", "eosinophil"):
         (folder / label).mkdir()
-        for seed in range(2):
-            cell = draw_cell(label, seed)
-            cell.resize((180, 180), Image.Resampling.LANCZOS).save(folder / label / f"{seed}.png")
+        for seed in range(5):
+            cell = draw_cell(label, seed).resize((180, 180), Image.Resampling.LANCZOS)
+            cell.crop((30, 30, 150, 150)).save(folder / label / f"{seed}.png")
     return folder
 
 
@@ -39,59 +43,114 @@ def run(*arguments: object) -> int:
     return code
 
 
-def test_classify_measures_each_image(
-    halves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_classify_finds_the_scale_by_itself(
+    quarters: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table, page = tmp_path / "a.csv", tmp_path / "a.html"
-    assert run("classify", halves, "--um-per-pixel", "auto", "--out", table, "--report", page) == 0
-    assert "red cells told the scale of" in capsys.readouterr().out.replace("\n", " ")
-    locator, classifier = Locator.from_bundle(), Classifier()
-    for row in read(table):
-        scale, _ = locator.scale_of(row["path"])
-        view = View(row["path"], scale.um_per_pixel if scale else None)
-        expected = classifier.predict(view)[0]
-        assert row["label"] == expected.label
-        assert float(row["probability"]) == pytest.approx(expected.probability, abs=2e-6)
-    assert "Research" in page.read_text() or "research" in page.read_text()
+    """Cells in the middle quarter of their images, as if they were cut closer than in training."""
+    table, page, summary = tmp_path / "a.csv", tmp_path / "a.html", tmp_path / "a.json"
+    words = ("classify", quarters, "--out", table, "--report", page, "--summary", summary)
+    assert run(*words) == 0
+    found = find_scale(sorted(map(str, quarters.rglob("*.png"))), Classifier().card.input)
+    assert found.um_per_pixel == pytest.approx(SCALE, rel=0.25)
+    said = " ".join(capsys.readouterr().out.split())
+    assert found.note in said
+    assert found.note in page.read_text()
+    assert json.loads(summary.read_text())["scale"]["um_per_pixel"] == found.um_per_pixel
+    paths = [row["path"] for row in read(table)]
+    expected = Classifier().predict(paths, um_per_pixel=found.um_per_pixel)
+    assert [row["label"] for row in read(table)] == [one.label for one in expected]
+    assert {float(row["um_per_pixel"]) for row in read(table)} == {found.um_per_pixel}
 
 
-def test_a_table_of_measured_scales_goes_on_as_such_only(
-    halves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_cells_of_the_scale_of_training_are_seen_as_before(
+    drawn_cells: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hemascope.batch.local.SHARD_ROWS", 1)
-    paths = sorted(map(str, halves.rglob("*.png")))
-    classifier, out = Classifier(), tmp_path / "table.csv"
+    folder = drawn_cells / "eosinophil"
+    assert run("classify", folder, "--out", tmp_path / "auto.csv") == 0
+    said = capsys.readouterr().out
+    assert "the images have the scale of the training images, by the red cells" in said
+    words = ("--um-per-pixel", "training", "--out", tmp_path / "training.csv")
+    assert run("classify", folder, *words) == 0
+    assert "the scale of the training images" not in capsys.readouterr().out
+    assert (tmp_path / "auto.csv").read_bytes() == (tmp_path / "training.csv").read_bytes()
 
-    class StoppedError(Exception):
-        pass
 
-    def stop(path: str) -> View:
-        if path == paths[-1]:
-            raise StoppedError
-        return View(path)
+def test_rows_that_have_a_scale_keep_it(quarters: Path) -> None:
+    """Only the others are measured, each image is of one sample, and the rest stays as it was."""
+    paths = sorted(map(str, quarters.rglob("*.png")))
+    spec = Classifier().card.input
+    found = find_scale([View(path, centre=(60.0, 60.0)) for path in paths], spec)
+    assert found.um_per_pixel == find_scale(paths, spec).um_per_pixel
+    rows = (ManifestRow(Path(paths[0]).name, "x", um_per_pixel=0.3), ManifestRow("b.png", "x"))
+    manifest = Manifest(Path(paths[0]).parent, rows)
+    filled = fill_scales(manifest, 0.2, spec).rows
+    assert [row.um_per_pixel for row in filled] == [0.3, 0.2]
+    assert fill_scales(manifest, "training", spec) == manifest
 
-    with pytest.raises(StoppedError):
-        classify_to(out, classifier, paths, view_of=stop)
-    with pytest.raises(ValueError, match="settings"):
-        classify_to(out, classifier, paths, um_per_pixel=0.2, resume=True)
-    tally = classify_to(out, classifier, paths, view_of=View, resume=True)
-    assert tally.classified == len(paths)
+
+def test_white_cells_tell_it_where_no_red_cell_is_whole() -> None:
+    """Cells that fill their image; a neutrophil is about 13.5 µm across."""
+    cells = [draw_cell("neutrophil", seed).crop((100, 100, 260, 260)) for seed in range(8)]
+    found = find_scale(cells, Classifier().card.input)
+    assert "by the white cells in" in found.note
+    assert found.um_per_pixel == pytest.approx(34.6 / 360, rel=0.35)
+    few = find_scale(cells[:3], Classifier().card.input)
+    assert few.um_per_pixel is None
+    assert "their cells do not tell it" in few.note
+
+
+def test_images_without_cells_or_unreadable_ones_tell_nothing(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    white = Image.new("RGB", (90, 90), "white")
+    found = find_scale([str(tmp_path / "broken.png"), white], Classifier().card.input)
+    assert found.um_per_pixel is None
+    assert find_scale([white], InputSpec(64)) == FoundScale(None, "")
+
+
+class RedCells:
+    """A locator that finds red cells of so many pixels in each image in turn."""
+
+    def __init__(self, *diameters: int) -> None:
+        self.left = list(diameters)
+
+    def locate(self, image: object, um_per_pixel: float | None = None) -> LocatedField:
+        scale = Scale(RED_CELL_MICRONS / self.left.pop(), 0, 1, 9)
+        return LocatedField("", 400, 300, (), scale, "")
+
+
+def test_red_cells_of_six_images_are_enough() -> None:
+    spec = InputSpec(size=64, crop=0.5, microns=15)  # 0.1 µm a pixel of an image of 300 pixels
+    locator = RedCells(*[100] * 24)
+    found = find_scale([b""] * 24, spec, locator)
+    assert (found.um_per_pixel, len(locator.left)) == (0.0755, 16)
+    assert found.note == "0.0755 µm a pixel, by the red cells in 8 of 8 images"
+    assert find_scale([b""] * 8, spec, RedCells(*[72] * 8)).um_per_pixel is None
+    alone, several = (find_scale([b""] * n, spec, RedCells(*[63] * n)) for n in (1, 6))
+    assert (alone.um_per_pixel, several.um_per_pixel) == (None, 0.12)  # one image may be wrong
+
+
+def test_an_image_with_several_cells_is_measured_once() -> None:
+    spec, locator = InputSpec(size=64, crop=0.5, microns=15), RedCells(40, 40)
+    cells = [View("a.png", centre=(x, 9)) for x in range(20)]
+    assert find_scale([*cells, "a.png", b""], spec, locator).note.endswith("in 2 of 2 images")
+
+
+def test_images_of_two_magnifications_are_said_to_be() -> None:
+    spec = InputSpec(size=64, crop=0.5, microns=15)
+    found = find_scale([b""] * 8, spec, RedCells(*[150] * 5, *[50] * 3))
+    assert "half of the images are of other scales (below 0.05, above 0.15)" in found.note
 
 
 @pytest.mark.slow
-def test_evaluate_and_explain_take_it_too(
-    halves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_other_commands_find_it_too(
+    quarters: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("evaluate", halves, "--um-per-pixel", "auto", "--out", tmp_path / "e") == 0
-    assert "red cells told the scale of" in capsys.readouterr().out.replace("\n", " ")
-    image = halves / "lymphocyte" / "0.png"
-    assert run("explain", image, "--um-per-pixel", "auto", "--out", tmp_path / "x.html") == 0
-    assert (tmp_path / "x.html").read_text().count("lymphocyte") > 0
-
-
-def test_a_cluster_needs_a_number(halves: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--um-per-pixel auto is for this machine alone"):
-        run("classify", halves, "--um-per-pixel", "auto", "--cluster", "--out", tmp_path / "t")
+    for command in (
+        ("evaluate", quarters, "--out", tmp_path / "e"),
+        ("explain", quarters, "--out", tmp_path / "x.html"),
+    ):
+        assert run(*command) == 0
+        assert "µm a pixel, by the" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_is_not_written_over(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_images_of_single_cells_are_sent_to_classify(
 def test_fields_given_to_classify_are_sent_to_count(
     slide: list[DrawnField], locator: KnownLocator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    classify = ["classify", "slide", "--out", "p.csv"]
+    classify = ["classify", "slide", "--um-per-pixel", "training", "--out", "p.csv"]
     assert app(classify, result_action="return_value", exit_on_error=False) == 0
     assert "'hemascope count' finds the cells on fields" in capsys.readouterr().err
     assert locator.looks == 6
@@ -254,7 +254,7 @@ def test_single_cells_given_to_classify_are_not_looked_at_again(
     Path("cells").mkdir()
     draw_cell("monocyte", 1).save("cells/1.png")
     (Path("cells") / "damaged.png").write_bytes(b"no image")
-    classify = ["classify", "cells", "--out", "p.csv"]
+    classify = ["classify", "cells", "--um-per-pixel", "training", "--out", "p.csv"]
     assert app(classify, result_action="return_value", exit_on_error=False) == 0
     assert "hemascope count" not in capsys.readouterr().err
     assert locator.looks == 0

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from drawn import draw_cell
-from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.data.marked_fields import FIELD_SETS
 from hemascope.data.synthetic_fields import DrawnField, draw_field
 from hemascope.errors import ImageError
@@ -18,7 +17,6 @@ from hemascope.metrics.detection import measure_detection
 from hemascope.smear import views
 from hemascope.smear.choose_thresholds import best_threshold, match_cells
 from hemascope.smear.locate import Locator, _as_cells
-from hemascope.smear.measure_scales import ScaleFinder
 from hemascope.smear.peaks import Found
 from hemascope.smear.records import KINDS, LocatedField
 
@@ -143,25 +141,6 @@ def test_single_cells_tell_their_scale(locator: Locator) -> None:
     widths = [scale.um_per_pixel for scale in told if scale is not None]
     assert len(widths) >= 6
     assert np.median(widths) == pytest.approx(7.2 / 71, rel=0.07)  # red cells of 66 to 76 pixels
-
-
-def test_scales_of_a_manifest_are_filled_in_once_and_counted(
-    locator: Locator, tmp_path: Path
-) -> None:
-    draw_field(1, 480, 360, 50, plain=True).image.save(tmp_path / "a.png")
-    Image.new("RGB", (64, 64), "white").save(tmp_path / "b.png")
-    rows = (
-        ManifestRow("a.png", "x", x=10, y=10),
-        ManifestRow("a.png", "x", x=20, y=20),
-        ManifestRow("b.png", "x"),
-        ManifestRow("c.png", "x", um_per_pixel=0.3),
-    )
-    finder = ScaleFinder(locator)
-    filled = finder.fill(Manifest(tmp_path, rows)).rows
-    assert filled[0].um_per_pixel == filled[1].um_per_pixel == pytest.approx(7.2 / 50, rel=0.1)
-    assert (filled[2].um_per_pixel, filled[3].um_per_pixel) == (None, 0.3)
-    assert str(finder).startswith("red cells told the scale of 1 of 2 images, ")
-    assert str(finder).endswith("; the other 1 are taken to be of the scale of the training images")
 
 
 def test_threshold_is_that_of_the_best_f1() -> None:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hemascope import Classifier, View
+from hemascope import Classifier
 from hemascope.batch import local
-from hemascope.batch.inputs import find_inputs
-from hemascope.batch.local import classify_to
 from hemascope.cli import app
 from hemascope.data.manifest import read_manifest
 from hemascope.data.synthetic_fields import draw_field
@@ -53,20 +51,6 @@ def test_each_row_is_predicted_at_its_own_place_and_scale(manifest: Path, tmp_pa
         assert float(row["probability"]) == pytest.approx(made.probability, abs=1e-5)
     assert len({row["ood_score"] for row in rows}) == 4  # they are not all of one place
     assert report.read_text().count("field.png") >= 4
-
-
-def test_an_image_is_measured_once_for_its_cells(manifest: Path, tmp_path: Path) -> None:
-    asked = []
-
-    def measure(path: str) -> View:
-        asked.append(path)
-        return View(path, 0.15)
-
-    cells = find_inputs([str(manifest)]).items[:3]
-    classify_to(tmp_path / "out.csv", Classifier(), cells, view_of=measure)
-    assert len(asked) == 1
-    scales = [float(row["um_per_pixel"]) for row in rows_of(tmp_path / "out.csv")]
-    assert scales == [0.15, 0.2, 0.15]
 
 
 @pytest.mark.slow

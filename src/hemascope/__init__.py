@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hemascope.smear.count_smear import count_smear
     from hemascope.smear.counted import DifferentialCount
     from hemascope.smear.locate import Locator
+    from hemascope.smear.measure_scales import FoundScale, find_scale
     from hemascope.training.recipe import Recipe, list_models
     from hemascope.training.run import train
 
@@ -47,6 +48,7 @@ __all__ = [
     "Classifier",
     "DifferentialCount",
     "Evaluation",
+    "FoundScale",
     "HemascopeError",
     "ImageError",
     "InputSpec",
@@ -64,6 +66,7 @@ __all__ = [
     "count_smear",
     "create_model",
     "evaluate",
+    "find_scale",
     "fit_morphology",
     "list_bundles",
     "list_models",
@@ -83,6 +86,7 @@ _HOMES = {
     "Classifier": "hemascope.inference.classifier",
     "DifferentialCount": "hemascope.smear.counted",
     "Evaluation": "hemascope.records",
+    "FoundScale": "hemascope.smear.measure_scales",
     "HemascopeError": "hemascope.errors",
     "ImageError": "hemascope.errors",
     "InputSpec": "hemascope.preprocess",
@@ -99,6 +103,7 @@ _HOMES = {
     "count_smear": "hemascope.smear.count_smear",
     "create_model": "hemascope.models",
     "evaluate": "hemascope.evaluation.evaluate",
+    "find_scale": "hemascope.smear.measure_scales",
     "fit_morphology": "hemascope.post_training.fit_morphology",
     "list_bundles": "hemascope.bundle.bundle",
     "list_models": "hemascope.training.recipe",

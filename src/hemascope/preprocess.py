@@ -22,6 +22,7 @@ __all__ = [
     "ImageSource",
     "InputSpec",
     "View",
+    "add_frame",
     "decode",
     "ground_colour",
 ]
@@ -116,7 +117,7 @@ class InputSpec:
         left, top = x - side / 2, y - side / 2
         margin = ceil(max(-left, -top, left + side - image.width, top + side - image.height))
         if margin > 0:
-            image = _framed(image, margin)
+            image = add_frame(image, margin)
             left, top = left + margin, top + margin
         box = (left, top, left + side, top + side)
         small = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
@@ -166,8 +167,8 @@ def ground_colour(image: Image.Image) -> NDArray[np.float64]:
     return np.asarray(np.percentile(np.asarray(image), 90, axis=(0, 1)), dtype=np.float64)
 
 
-def _framed(image: Image.Image, margin: int) -> Image.Image:
-    """The image with so many pixels of its ground around. A mirror would double cells."""
+def add_frame(image: Image.Image, margin: int) -> Image.Image:
+    """An RGB image with so many pixels of its ground around it. A mirror would double cells."""
     red, green, blue = np.rint(ground_colour(image)).astype(int).tolist()
     size = (image.width + 2 * margin, image.height + 2 * margin)
     framed = Image.new("RGB", size, (red, green, blue))

@@ -21,14 +21,15 @@ import ray
 
 from hemascope.arrays import ProgressCallback
 from hemascope.batch.cluster_inputs import Sources
+from hemascope.batch.cluster_sample import open_item
 from hemascope.batch.extra_columns import NO_EXTRA, ExtraColumns
 from hemascope.batch.finished import COMPARED, ends_of, has_columns, is_whole
-from hemascope.batch.inputs import Item, is_address, path_of, view_of
+from hemascope.batch.inputs import Item, path_of
 from hemascope.batch.parquet_images import Slice, slices_of
 from hemascope.batch.pool import Tries, check_workers, run_shards
 from hemascope.batch.ray_session import ray_session
 from hemascope.batch.shards import SHARD_ROWS, Shards, job_of
-from hemascope.batch.storage import Folder, read
+from hemascope.batch.storage import Folder
 from hemascope.batch.table import read_rows
 from hemascope.batch.tally import OUTCOME_COLUMNS, Outcome, Tally, outcome_of, tally_of
 from hemascope.batch.worker import READERS, Settings, Shard, Worker
@@ -152,7 +153,7 @@ def _count_if_finished(
                 yield values
 
     sample = ends_of(items)
-    views = [replace(view_of(item, um_per_pixel), image=_content(path_of(item))) for item in sample]
+    views = [open_item(item, um_per_pixel) for item in sample]
     ends = [
         replace(prediction, image_id=path_of(item))
         for prediction, item in zip(classifier.predict(views), sample, strict=True)
@@ -160,14 +161,6 @@ def _count_if_finished(
     if not is_whole(rows(), items, ends, classifier.card.classes.names, ".parquet"):
         return None
     return counts
-
-
-def _content(name: str) -> str | bytes:
-    """The path of an image, or what lies at its address; nothing where that cannot be read."""
-    try:
-        return read(name) if is_address(name) else name
-    except OSError:
-        return b""
 
 
 def _slices(tables: Sequence[str]) -> list[Slice]:

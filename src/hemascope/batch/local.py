@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hemascope.arrays import ProgressCallback
 from hemascope.batch.extra_columns import NO_EXTRA, ExtraColumns
 from hemascope.batch.finished import COMPARED, ends_of, has_columns, is_whole
-from hemascope.batch.inputs import Item, path_of
+from hemascope.batch.inputs import Item, view_of
 from hemascope.batch.shards import SHARD_ROWS, DiskFolder, Shards, job_of, shard_file
 from hemascope.batch.table import KINDS, join, outcomes, read_rows, row, table
 from hemascope.batch.tally import Outcome, Tally, outcome_of, tally_of
@@ -30,7 +29,6 @@ def classify_to(
     progress: ProgressCallback | None = None,
     um_per_pixel: float | None = None,
     *,
-    view_of: Callable[[str], View] | None = None,
     extra: ExtraColumns = NO_EXTRA,
     resume: bool = False,
     force: bool = False,
@@ -39,10 +37,8 @@ def classify_to(
 
     The columns are COLUMNS, p_<class> in the model's order, and the `extra` ones. `on_prediction`
     is called with every Prediction, which then holds its class map; `um_per_pixel` is as in
-    Classifier.stream.
-    `view_of` says at which scale to look in an image, in place of `um_per_pixel`; an item's own
-    scale goes before both. A path without a suffix is a folder of Parquet files with 5,000 rows
-    each.
+    Classifier.stream, and an item's own scale goes before it. A path without a suffix is a folder
+    of Parquet files with 5,000 rows each.
 
     Rows are written in shards in a hidden folder beside `out`, and the whole table appears at the
     end. A run that was stopped goes on with `resume` after its last full shard; where its table is
@@ -52,8 +48,7 @@ def classify_to(
     """
     folder = shard_folder(out)[0]
     shards = Shards(DiskFolder(folder), str(out))
-    scale = um_per_pixel if view_of is None else "measured"
-    view = make_viewer(view_of or partial(View, um_per_pixel=um_per_pixel))
+    view = partial(view_of, um_per_pixel=um_per_pixel)
     begun = shards.is_begun()
     fits = resume and not begun and _have_columns(shards, out, classifier, extra)
     if fits and _is_finished(shards, out, classifier, items, view):
@@ -63,7 +58,7 @@ def classify_to(
         return tally
     if out.suffix and out.exists() and not (force or shards.is_begun()):
         raise ValueError(f"{out}: exists already; use --force to replace it")
-    job = job_of(classifier, items, len(items), scale, extra)
+    job = job_of(classifier, items, len(items), um_per_pixel, extra)
     counts: Counter[Outcome] = Counter()
 
     def count(prediction: Prediction, values: Mapping[str, Any]) -> None:
@@ -89,23 +84,6 @@ def classify_to(
     finally:
         _clear(folder, out)
     return tally_of(counts, classifier.bundle)
-
-
-def make_viewer(view_of: Callable[[str], View]) -> Callable[[Item], View]:
-    """What says where to look for an item: its own place and scale, or else what `view_of` says.
-
-    An image with several cells in turn is measured once for them.
-    """
-    measure = lru_cache(maxsize=16)(view_of)
-
-    def view(item: Item) -> View:
-        if isinstance(item, str):
-            return view_of(item)
-        if item.um_per_pixel is not None:
-            return item
-        return replace(measure(path_of(item)), centre=item.centre)
-
-    return view
 
 
 def _write_shards(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -26,9 +26,10 @@ from hemascope.cli.options import (
     MaxPixels,
     ModelOptions,
     Resume,
+    UmPerPixel,
     limit_pixels,
     open_bundle,
-    scale_finder,
+    settle_scale,
 )
 from hemascope.cli.terminal import (
     escape,
@@ -52,7 +53,7 @@ from hemascope.smear.locate import Locator
 
 if TYPE_CHECKING:
     from hemascope.batch.cluster_inputs import Sources
-    from hemascope.smear.measure_scales import ScaleFinder
+    from hemascope.smear.measure_scales import FoundScale
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def classify(
     settings = _settle(table, model or ModelOptions(), machines, report, summary)
     made = _classify(images, settings, machines, report)
     if summary is not None:
-        write_atomic(summary, to_json({"tally": made.tally, "difference": made.difference}))
+        counts = {"tally": made.tally, "difference": made.difference, "scale": made.scale}
+        write_atomic(summary, to_json(counts))
     _print_tally(made.tally)
     _print_notes(made)
     written = " and ".join(str(path) for path in (settings.table, report, summary) if path)
@@ -123,15 +125,10 @@ class _Settings:
     table: str
     bundle: Bundle
     extra: ExtraColumns
-    um_per_pixel: float | Literal["auto"] | None
+    um_per_pixel: UmPerPixel
     tta: bool
     resume: bool
     force: bool
-
-    @property
-    def scale(self) -> float | None:
-        """The scale that is given for all images; None where it is measured, or not known."""
-        return None if self.um_per_pixel == "auto" else self.um_per_pixel
 
 
 def _settle(
@@ -145,8 +142,6 @@ def _settle(
     if report is not None and (machines.cluster or table.resume):
         other = "classify on a --cluster" if machines.cluster else "continue with --resume"
         raise ValueError(f"a page is of all images; leave --report out to {other}")
-    if model.um_per_pixel == "auto" and machines.cluster:
-        raise ValueError("--um-per-pixel auto is for this machine alone; give a --cluster a number")
     refuse_existing(table.force, report, summary)
     refuse_shared(None if table.out is None else Path(table.out), report, summary)
     bundle = open_bundle(model.bundle, model.classes)
@@ -163,13 +158,13 @@ def _settle(
 
 @dataclass(frozen=True)
 class _Made:
-    """What `classify` has to report; `finder` only of a run on this machine."""
+    """What `classify` has to report."""
 
     tally: Tally
     difference: str
     passed_over: PassedOver
-    notes: tuple[str, ...] = ()
-    finder: ScaleFinder | None = None
+    notes: tuple[str, ...]
+    scale: FoundScale
 
 
 def _classify(
@@ -182,14 +177,18 @@ def _classify(
 
 def _classify_on_cluster(images: list[str], settings: _Settings, workers: int | None) -> _Made:
     from hemascope.batch.cluster import classify_on_cluster
+    from hemascope.batch.cluster_sample import sample_images
+    from hemascope.smear.measure_scales import SAMPLE
 
-    sources = _sources(images)
+    sources, spec = _sources(images), settings.bundle.card.input
+    sample = sample_images(sources, SAMPLE) if settings.um_per_pixel == "auto" else []
+    scale = settle_scale(settings.um_per_pixel, sample, spec)
     with progress_bar("classifying") as progress:
         tally = classify_on_cluster(
             settings.table,
             settings.bundle,
             sources,
-            um_per_pixel=settings.scale,
+            um_per_pixel=scale.um_per_pixel,
             tta=settings.tta,
             extra=settings.extra,
             resume=settings.resume,
@@ -197,8 +196,9 @@ def _classify_on_cluster(images: list[str], settings: _Settings, workers: int | 
             workers=workers,
             progress=progress,
         )
-    difference = tally.describe_difference(settings.scale)
-    return _Made(tally, difference, sources.passed_over, (note_masks(_whole(sources.images)),))
+    difference = tally.describe_difference(scale.um_per_pixel)
+    notes = (note_masks(_whole(sources.images)),)
+    return _Made(tally, difference, sources.passed_over, notes, scale)
 
 
 def _classify_here(
@@ -208,7 +208,8 @@ def _classify_here(
         raise ValueError(f"{settings.table}: an object store is written to with --cluster")
     classifier = Classifier(settings.bundle, threads, settings.tta)
     inputs = _inputs(images)
-    finder = scale_finder() if settings.um_per_pixel == "auto" else None
+    found = settle_scale(settings.um_per_pixel, inputs.items, classifier.card.input)
+    scale = found.um_per_pixel
     gallery = None if report is None else Gallery()
     with progress_bar("classifying") as progress:
         tally = classify_to(
@@ -217,21 +218,21 @@ def _classify_here(
             inputs.items,
             None if gallery is None else gallery.add,
             progress,
-            settings.scale,
-            view_of=None if finder is None else finder.view,
+            scale,
             extra=settings.extra,
             resume=settings.resume,
             force=settings.force,
         )
-        scale = settings.scale if finder is None else finder.usual
         style = describe_images(classifier, inputs.items, scale, tally)
         difference = tally.describe_difference(scale, style)
         if report is not None and gallery is not None:
-            page = classification_page(gallery, tally, classifier, inputs.passed_over, difference)
+            page = classification_page(
+                gallery, tally, classifier, inputs.passed_over, difference, found.note
+            )
             write_atomic(report, page)
         whole = _whole(inputs.items)
         notes = (note_masks(whole), note_fields(whole, Locator.from_bundle) if whole else "")
-    return _Made(tally, difference, inputs.passed_over, notes, finder)
+    return _Made(tally, difference, inputs.passed_over, notes, found)
 
 
 def _whole(items: Sequence[Item]) -> list[str]:
@@ -243,8 +244,6 @@ def _print_notes(made: _Made) -> None:
     """What the user should know beside the counts."""
     for note in filter(None, made.notes):
         print_warning(note)
-    if made.finder is not None:
-        out.print(escape(str(made.finder)), soft_wrap=True, highlight=False)
     if made.difference:
         print_warning(made.difference)
 

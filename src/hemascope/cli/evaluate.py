@@ -53,7 +53,7 @@ class SiteOptions:
     site: str | None = None
     """A public data set of another laboratory: jiangxi, bccd or munich. MANIFEST is its folder."""
     skip_outliers: SkipOutliers = False
-    um_per_pixel: UmPerPixel = None
+    um_per_pixel: UmPerPixel = "auto"
     against: Path | None = None
     """Manifest or folder of labelled images, such as the training laboratory's, with which
     the site's images are compared: stain, background, sharpness, size."""
@@ -61,7 +61,7 @@ class SiteOptions:
     """Compare with the rows of this split only, such as pool."""
 
     def __post_init__(self) -> None:
-        if self.site is not None and self.um_per_pixel is not None:
+        if self.site is not None and self.um_per_pixel != "auto":
             raise ValueError("--site knows its own scale; leave --um-per-pixel out")
         if self.against_split is not None and self.against is None:
             raise ValueError("--against-split is the split of --against; add that")
@@ -83,7 +83,7 @@ class SiteOptions:
             print_left_out(others)
             return manifest
         images = select_images(path, root, split, card.classes, self.skip_outliers)
-        manifest = fill_scales(images, self.um_per_pixel)
+        manifest = fill_scales(images, self.um_per_pixel, card.input)
         if self.against is not None and all(row.um_per_pixel is None for row in manifest.rows):
             raise ValueError(
                 "--against compares a site's images; add --site or --um-per-pixel, or give the "

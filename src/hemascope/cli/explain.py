@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from hemascope.batch.inputs import Inputs, Item, find_inputs, path_of
-from hemascope.batch.local import make_viewer
+from hemascope.batch.inputs import Inputs, Item, find_inputs, path_of, view_of
 from hemascope.cli.options import (
     BundlePath,
     Classes,
@@ -20,13 +18,12 @@ from hemascope.cli.options import (
     UmPerPixel,
     limit_pixels,
     open_bundle,
-    scale_finder,
+    settle_scale,
 )
-from hemascope.cli.terminal import escape, out, print_last_line, progress_bar, refuse_existing
+from hemascope.cli.terminal import print_last_line, progress_bar, refuse_existing
 from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.predictions import Prediction
-from hemascope.preprocess import View
 from hemascope.reports.pages import GALLERY, explanation_page
 
 
@@ -35,7 +32,7 @@ def explain(
     *,
     out_file: Annotated[Path, Parameter(name="--out")] = Path("explanation.html"),
     bundle: BundlePath = None,
-    um_per_pixel: UmPerPixel = None,
+    um_per_pixel: UmPerPixel = "auto",
     classes: Classes = None,
     search_mask: Annotated[bool, Parameter(negative="")] = False,
     max_pixels: MaxPixels = None,
@@ -84,16 +81,12 @@ def _find(images: list[str]) -> Inputs:
 def _predict(
     classifier: Classifier, items: Sequence[Item], um_per_pixel: UmPerPixel
 ) -> list[Prediction]:
-    """The predictions of the images, at the scale that is given or measured in each.
+    """The predictions of the images, at the scale that is given or that their cells tell.
 
     Raises ValueError where none can be read.
     """
-    finder = scale_finder() if um_per_pixel == "auto" else None
-    scale = None if um_per_pixel == "auto" else um_per_pixel
-    viewer = make_viewer(finder.view if finder else partial(View, um_per_pixel=scale))
-    predictions = classifier.predict(list(map(viewer, items)))
-    if finder is not None:
-        out.print(escape(str(finder)), soft_wrap=True, highlight=False)
+    scale = settle_scale(um_per_pixel, items, classifier.card.input).um_per_pixel
+    predictions = classifier.predict([view_of(item, scale) for item in items])
     if all(prediction.label is None for prediction in predictions):
         raise ValueError(f"{path_of(items[0])}: {predictions[0].status}; no image could be read")
     return predictions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
@@ -19,10 +20,11 @@ from hemascope.data.manifest import Manifest, match_spelling
 from hemascope.data.open_manifest import open_manifest
 from hemascope.decoding.limits import set_max_pixels
 from hemascope.errors import ManifestError, UnknownClassError
+from hemascope.preprocess import InputSpec, View
 from hemascope.training.recipe import Recipe, StartFrom, read_recipe
 
 if TYPE_CHECKING:
-    from hemascope.smear.measure_scales import ScaleFinder
+    from hemascope.smear.measure_scales import FoundScale
 
 ManifestPath: TypeAlias = Annotated[
     Path, Parameter(help="Manifest CSV, or a folder with one folder per class.")
@@ -71,11 +73,11 @@ Name: TypeAlias = Annotated[
     ),
 ]
 UmPerPixel: TypeAlias = Annotated[
-    float | Literal["auto"] | None,
+    float | Literal["auto", "training"],
     Parameter(
         help="How many micrometres a pixel of these images is wide, where their manifest does not "
-        "say; auto measures it in each image, by the red cells around the cell. By default they "
-        "have the scale of the training images."
+        "say. auto measures a sample of them: the red cells around the cells, or else the cells "
+        "themselves. training takes them to have the scale of the training images."
     ),
 ]
 Classes: TypeAlias = Annotated[
@@ -151,7 +153,7 @@ class ModelOptions:
 
     bundle: BundleFolder = None
     tta: Tta = False
-    um_per_pixel: UmPerPixel = None
+    um_per_pixel: UmPerPixel = "auto"
     classes: Classes = None
 
 
@@ -260,23 +262,30 @@ def print_left_out(outliers: Manifest) -> None:
         )
 
 
-def fill_scales(manifest: Manifest, um_per_pixel: float | Literal["auto"] | None) -> Manifest:
-    """The manifest with a scale for the rows that have none: the user's, or the red cells'."""
+def fill_scales(manifest: Manifest, um_per_pixel: UmPerPixel, spec: InputSpec) -> Manifest:
+    """The manifest with a scale for the rows that have none; see `settle_scale`."""
+    return manifest.fill_scale(settle_scale(um_per_pixel, manifest.views(), spec).um_per_pixel)
+
+
+def settle_scale(
+    um_per_pixel: UmPerPixel, images: Sequence[str | View], spec: InputSpec
+) -> FoundScale:
+    """The scale of the images that come without one: the user's, or what a sample of them tells.
+
+    What was found is printed.
+    """
+    from hemascope.smear.measure_scales import FoundScale, find_scale
+
+    if um_per_pixel == "training":
+        return FoundScale(None, "")
     if um_per_pixel != "auto":
-        return manifest.fill_scale(um_per_pixel)
-    finder = scale_finder()
+        return FoundScale(um_per_pixel, "")
+    without = [view for view in images if isinstance(view, str) or view.um_per_pixel is None]
     with progress_bar("measuring the scale") as progress:
-        filled = finder.fill(manifest, progress)
-    out.print(escape(str(finder)), soft_wrap=True, highlight=False)
-    return filled
-
-
-def scale_finder() -> ScaleFinder:
-    """What measures the scale of images, with the locator that comes with the package."""
-    from hemascope.smear.locate import Locator
-    from hemascope.smear.measure_scales import ScaleFinder
-
-    return ScaleFinder(Locator.from_bundle())
+        found = find_scale(without, spec, progress=progress)
+    if found.note:
+        out.print(escape(found.note), soft_wrap=True, highlight=False)
+    return found
 
 
 def title_of(path: Path, split: str | None) -> str:
@@ -293,12 +302,12 @@ class ImageOptions:
     skip_outliers: SkipOutliers = False
     root: Root = None
     name: Name = None
-    um_per_pixel: UmPerPixel = None
+    um_per_pixel: UmPerPixel = "auto"
 
-    def select(self, path: Path, classes: ClassSet) -> Manifest:
+    def select(self, path: Path, classes: ClassSet, spec: InputSpec) -> Manifest:
         """The images that a user names, in the model's spelling and with a scale."""
         images = select_images(path, self.root, self.split, classes, self.skip_outliers)
-        return fill_scales(images, self.um_per_pixel)
+        return fill_scales(images, self.um_per_pixel, spec)
 
     def title(self, path: Path) -> str:
         """What the images are called in the results."""

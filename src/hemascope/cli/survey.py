@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -17,6 +18,7 @@ from hemascope.cli.options import (
     UmPerPixel,
     limit_pixels,
     open_bundle,
+    settle_scale,
 )
 from hemascope.cli.terminal import escape, out, print_warning, progress_bar, refuse_existing, share
 from hemascope.data.masks import describe_masks
@@ -35,7 +37,7 @@ def survey(
     label: int = 0,
     against: Path | None = None,
     bundle: BundlePath = None,
-    um_per_pixel: UmPerPixel = None,
+    um_per_pixel: UmPerPixel = "auto",
     threads: Threads = None,
     max_pixels: MaxPixels = None,
     force: Force = False,
@@ -61,12 +63,16 @@ def survey(
     """
     limit_pixels(max_pixels)
     refuse_existing(force, out_folder / SURVEY_FILE)
-    scale = _check_options(um_per_pixel, label)
+    if label < 0:
+        raise ValueError(f"--label must be a number of cells, not {label}")
     inputs = find_inputs(images)
     classifier, reference = _open(bundle, against, threads)
+    scale = settle_scale(um_per_pixel, inputs.images, classifier.card.input)
+    width = scale.um_per_pixel
     with progress_bar("surveying") as progress:
-        found = look(classifier, inputs, ", ".join(images), scale, label, reference, progress)
-    write_survey(found, classifier, scale, out_folder)
+        found = look(classifier, inputs, ", ".join(images), width, label, reference, progress)
+    found = replace(found, scale_note=scale.note)
+    write_survey(found, classifier, width, out_folder)
     return _print(found, out_folder)
 
 
@@ -84,18 +90,6 @@ def _open(
         raise ValueError("give either --bundle or an adapted bundle as --against, not both")
     classifier = Classifier(open_bundle(bundle if earlier else against, None), threads)
     return classifier, reference_of(earlier or classifier.bundle, classifier.card.name)
-
-
-def _check_options(um_per_pixel: float | Literal["auto"] | None, label: int) -> float | None:
-    """The scale that is given. Raises ValueError for what a survey does not take."""
-    if label < 0:
-        raise ValueError(f"--label must be a number of cells, not {label}")
-    if um_per_pixel == "auto":
-        raise ValueError(
-            "a survey says what the red cells tell of the scale; give --um-per-pixel a number, or "
-            "leave it out"
-        )
-    return um_per_pixel
 
 
 def _read_survey(folder: Path) -> Survey | None:

@@ -57,12 +57,13 @@ class Survey:
     `found` counts the images, of which `surveyed` were drawn and read; `unreadable` says why others
     were not, and `masks` are those that look like segmentation masks, which are left out. `kinds`
     counts them by format and size. `scale` is what red cells say, and `given` the width of a pixel
-    that the model was told. `style` has the median and the interquartile range of light, tint,
-    stain and sharpness, and `home` those of the laboratory that the bundle is for; `differences`
-    puts in words how they differ. `laboratories` counts which one images are like. `per_class`
-    counts the named classes, and `reasons` those for which cells are sent to review. `measures`
-    (N,5) are those of style of each image, and `named` its class index, to compare later images
-    with. `to_label` are the images that it helps most to label, with the class that each is named.
+    that the model was told; `scale_note` says what that rests on. `style` has the median and the
+    interquartile range of light, tint, stain and sharpness, and `home` those of the laboratory that
+    the bundle is for; `differences` puts in words how they differ. `laboratories` counts which one
+    images are like. `per_class` counts the named classes, and `reasons` those for which cells are
+    sent to review. `measures` (N,5) are those of style of each image, and `named` its class index,
+    to compare later images with. `to_label` are the images that it helps most to label, with the
+    class that each is named.
     """
 
     folder: str
@@ -88,6 +89,7 @@ class Survey:
     named: tuple[int, ...]
     provenance: dict[str, str]
     masks: tuple[str, ...] = ()
+    scale_note: str = ""
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,12 @@ def classification_page(
     classifier: Classifier,
     passed_over: PassedOver = NOTHING,
     difference: str = "",
+    scale: str = "",
 ) -> str:
     """Counts per class, a gallery with class activation maps, and the files that failed.
 
-    `passed_over` is what was found beside the images, and `difference` says how they differ from
-    the training images, if they do.
+    `passed_over` is what was found beside the images, `difference` says how they differ from the
+    training images, if they do, and `scale` what their scale rests on.
     """
     colours = {cell_class.name: cell_class.colour for cell_class in classifier.card.classes}
     most = max(tally.per_class.values(), default=0) or 1
@@ -106,6 +107,7 @@ def classification_page(
         "classification.html.j2",
         tally=tally,
         difference=difference,
+        scale=scale,
         counts=counts,
         tiles=list(_tiles(shown, classifier)),
         failed=gallery.failed,

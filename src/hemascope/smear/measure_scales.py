@@ -1,88 +1,217 @@
-"""ScaleFinder: the scale of each of many images, from the red cells around the cell in it."""
+"""find_scale: how many micrometres a pixel is wide in images of single cells, from their cells.
+
+Red cells around the cell are the ruler. Where too few are seen, as in images that are cut close to
+the cell, white cells are, which differ more. Both are as large as the locator finds them at PBC,
+whose scale is known; docs/decisions/0025-the-scale-by-default.md has the figures.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from statistics import median
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from PIL import Image
 
 from hemascope.arrays import ProgressCallback
-from hemascope.data.manifest import Manifest
+from hemascope.data.external import RED_CELL_MICRONS
+from hemascope.decoding import ImageSource, decoded
 from hemascope.errors import ImageError
-from hemascope.preprocess import View
+from hemascope.preprocess import InputSpec, View, add_frame
 from hemascope.smear.locate import Locator
+from hemascope.smear.records import LocatedCell, LocatedField
+
+SAMPLE, ROUND = 32, 8  # images that are looked at, at most, and one after the other
+ENOUGH = 6  # images that tell the scale
+LEAST_SHARE = 0.15  # of the images must show it by red cells, else these are something else
+RED_BOX, WHITE_BOX = 7.55, 13.5  # µm, sides of located cells: medians of PBC's training images
+SAME_RED, SAME_FEW, SAME_WHITE = 1.15, 1.25, 1.2  # times the training images' scale: still the same
+APART = 1.3  # ratio of the quartiles of images whose scales differ
+FRAME = 0.5  # of an image's shorter side: what is put around it where a cell may fill it
 
 
-class ScaleFinder:
-    """Measures images one by one, and counts in how many the red cells told the scale.
+class CellLocator(Protocol):
+    """What finds the cells of an image, such as a Locator."""
 
-    An image whose red cells do not tell it has none, and is then taken to be of the scale of the
-    training images.
+    def locate(self, image: ImageSource) -> LocatedField:
+        """Its cells, and the scale that its red cells tell."""
+
+
+@dataclass(frozen=True)
+class FoundScale:
+    """The scale of images that come without one.
+
+    Parameters
+    ----------
+    um_per_pixel
+        How many micrometres a pixel is wide; None for the scale of the training images.
+    note
+        A sentence that says what it rests on.
 
     Examples
     --------
-    >>> from hemascope.data.synthetic_fields import draw_field
-    >>> from hemascope.smear.locate import Locator
-    >>> from hemascope.smear.measure_scales import ScaleFinder
-    >>> draw_field(seed=3, plain=True).image.save("field.png")
-    >>> finder = ScaleFinder(Locator.from_bundle())
-    >>> finder.view("field.png").um_per_pixel is not None
-    True
+    >>> from hemascope import FoundScale
+    >>> FoundScale(0.17, "0.17 µm a pixel, by the red cells in 8 of 8 images").um_per_pixel
+    0.17
     """
 
-    def __init__(self, locator: Locator) -> None:
-        self.locator = locator
-        self.found: list[float] = []
-        self.not_told = 0
+    um_per_pixel: float | None
+    note: str
 
-    def measure(self, path: str) -> float | None:
-        """Micrometres a pixel of an image; None where it is not told, or cannot be read."""
+
+def find_scale(
+    images: Sequence[ImageSource | View],
+    spec: InputSpec,
+    locator: CellLocator | None = None,
+    progress: ProgressCallback | None = None,
+) -> FoundScale:
+    """One scale for images of single cells of one laboratory, by a random sample of them.
+
+    Parameters
+    ----------
+    images
+        The images; those that cannot be read are passed over.
+    spec
+        What the model sees. Without its `microns`, the model cannot be told a scale.
+    locator
+        What finds the cells; by default, the network that comes with the package.
+    progress
+        Called with the number of images that were looked at, and the largest number of them.
+
+    Returns
+    -------
+    FoundScale
+        The width of a pixel, or None for the scale of the training images, and why.
+
+    Examples
+    --------
+    >>> from hemascope import Classifier, find_scale
+    >>> from hemascope.data.synthetic import draw_cell
+    >>> cells = [draw_cell("monocyte", seed).resize((180, 180)) for seed in range(8)]
+    >>> classifier = Classifier()
+    >>> found = find_scale(cells, classifier.card.input)
+    >>> print(found.note)  # half of the pixels, but the same field of view
+    the images have the scale of the training images, by the red cells in 7 of 8 images
+    >>> predictions = classifier.predict(cells, um_per_pixel=found.um_per_pixel)
+    """
+    if spec.microns is None:
+        return FoundScale(None, "")
+    finder = _Finder(spec, locator or Locator.from_bundle())
+    views = _draw_views(images)
+    for number, view in enumerate(views, 1):
+        finder.look_at(view)
+        if progress is not None:
+            progress(number, len(views))
+        if number % ROUND == 0 and len(finder.by_red) >= ENOUGH:
+            break
+    return finder.conclude(views)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What one image tells: the width of its pixels, and how many times that of training it is."""
+
+    um_per_pixel: float
+    ratio: float
+
+
+class _Finder:
+    """The images that were looked at, and what their cells told."""
+
+    def __init__(self, spec: InputSpec, locator: CellLocator) -> None:
+        self.spec, self.locator = spec, locator
+        self.looked_at = 0
+        self.by_red: list[_Told] = []
+
+    def look_at(self, view: View) -> None:
+        """Measures the red cells around the cell."""
         try:
-            scale, _ = self.locator.scale_of(path)
+            field = self.locator.locate(view.image)
         except ImageError:  # whoever reads it next says why
-            return None
-        if scale is None:
-            self.not_told += 1
-            return None
-        self.found.append(scale.um_per_pixel)
-        return scale.um_per_pixel
+            return
+        self.looked_at += 1
+        if field.scale is not None:
+            width = field.scale.um_per_pixel * RED_BOX / RED_CELL_MICRONS
+            self.by_red.append(self._told(width, field.width, field.height))
 
-    def view(self, path: str) -> View:
-        """The middle of an image, at its scale."""
-        return View(path, self.measure(path))
-
-    def fill(self, manifest: Manifest, progress: ProgressCallback | None = None) -> Manifest:
-        """The manifest with the scales of the rows that have none; each image is measured once."""
-        paths = sorted({row.path for row in manifest.rows if row.um_per_pixel is None})
-        scales: dict[str, float | None] = {}
-        for number, path in enumerate(paths, 1):
-            scales[path] = self.measure(str(manifest.root / path))
-            if progress is not None:
-                progress(number, len(paths))
-        rows = (
-            replace(row, um_per_pixel=scales[row.path]) if row.um_per_pixel is None else row
-            for row in manifest.rows
+    def conclude(self, views: Iterable[View]) -> FoundScale:
+        """The scale that red cells tell, or else the white cells of these images."""
+        if len(self.by_red) >= max(1, LEAST_SHARE * self.looked_at):
+            return _describe("red", self.by_red, self.looked_at)
+        by_white = [told for told in map(self._measure_white, views) if told is not None]
+        if len(by_white) >= ENOUGH and 2 * len(by_white) >= self.looked_at:
+            return _describe("white", by_white, self.looked_at)
+        return FoundScale(
+            None,
+            "the images are taken to have the scale of the training images, because their cells "
+            "do not tell it; give it with --um-per-pixel if you know it",
         )
-        return replace(manifest, rows=tuple(rows))
 
-    @property
-    def usual(self) -> float | None:
-        """The median of the scales that were told."""
-        return median(self.found) if self.found else None
+    def _measure_white(self, view: View) -> _Told | None:
+        """What the white cell tells that the view looks at, in an image that it may fill."""
+        try:
+            with decoded(view.image) as opened:
+                image = opened.image
+                side = _white_side(self.locator, image, view.centre)
+        except ImageError:
+            return None
+        return None if side is None else self._told(WHITE_BOX / side, *image.size)
 
-    def __str__(self) -> str:
-        """In how many images the scale was told, and what became of the others."""
-        told, all_of_them = len(self.found), len(self.found) + self.not_told
-        if self.usual is None:
-            return (
-                f"red cells told the scale of none of {all_of_them} images; they are taken to be "
-                "of the scale of the training images"
-            )
-        rest = ""
-        if self.not_told:
-            rest = (
-                f"; the other {self.not_told} are taken to be of the scale of the training images"
-            )
-        return (
-            f"red cells told the scale of {told} of {all_of_them} images, {self.usual:.3g} µm a "
-            f"pixel in the middle{rest}"
+    def _told(self, um_per_pixel: float, width: int, height: int) -> _Told:
+        assert self.spec.microns is not None
+        usual = self.spec.microns / (self.spec.crop * min(width, height))
+        return _Told(um_per_pixel, um_per_pixel / usual)
+
+
+def _white_side(
+    locator: CellLocator, image: Image.Image, centre: tuple[float, float] | None
+) -> float | None:
+    """The side of the square as large as the box of the white cell at a point, by default the
+    middle; None where there is none."""
+    margin = round(FRAME * min(image.size))
+    x, y = centre or (image.width / 2, image.height / 2)
+    field = locator.locate(add_frame(image, margin))
+    white = [cell for cell in field.select("white") if _holds(cell, x + margin, y + margin)]
+    if not white:
+        return None
+    x0, y0, x1, y1 = max(white, key=lambda cell: cell.score).box
+    return float(np.sqrt((x1 - x0) * (y1 - y0)))
+
+
+def _holds(cell: LocatedCell, x: float, y: float) -> bool:
+    x0, y0, x1, y1 = cell.box
+    return x0 <= x <= x1 and y0 <= y <= y1
+
+
+def _describe(kind: Literal["red", "white"], told: Sequence[_Told], looked_at: int) -> FoundScale:
+    """The median of what images told, in a sentence."""
+    widths = np.array([one.um_per_pixel for one in told])
+    ratio = float(np.median([one.ratio for one in told]))
+    basis = f"by the {kind} cells in {len(told)} of {looked_at} images"
+    same = SAME_WHITE if kind == "white" else SAME_RED if len(told) >= ENOUGH else SAME_FEW
+    if 1 / same < ratio < same:
+        return FoundScale(None, f"the images have the scale of the training images, {basis}")
+    # Rounded, so that the same images give the same number on each machine.
+    width = float(f"{np.median(widths):.3g}")
+    note = f"{width:g} µm a pixel, {basis}"
+    low, high = np.quantile(widths, (0.25, 0.75)).tolist()
+    if kind == "white":
+        note += (
+            "; white cells differ in size, so that this may be 20 % off, and more where all are "
+            "of one class: give --um-per-pixel if you know it"
         )
+    elif high > APART * low:
+        note += (
+            f"; half of the images are of other scales (below {low:.2g}, above {high:.2g}): list "
+            "them in a manifest with a column um_per_pixel"
+        )
+    return FoundScale(width, note)
+
+
+def _draw_views(images: Sequence[ImageSource | View]) -> list[View]:
+    """A random sample, with one cell of each file."""
+    views = [image if isinstance(image, View) else View(image) for image in images]
+    files = {view.image: view for view in reversed(views) if isinstance(view.image, str)}
+    chosen = [*files.values(), *(view for view in views if not isinstance(view.image, str))]
+    return [chosen[index] for index in np.random.default_rng(0).permutation(len(chosen))[:SAMPLE]]
