@@ -107,13 +107,16 @@ def test_images_without_cells_or_unreadable_ones_tell_nothing(tmp_path: Path) ->
     assert find_scale([white], InputSpec(64)) == FoundScale(None, "")
 
 
+BLANK = Image.new("RGB", (400, 300))
+
+
 class RedCells:
     """A locator that finds red cells of so many pixels in each image in turn."""
 
     def __init__(self, *diameters: int) -> None:
         self.left = list(diameters)
 
-    def locate(self, image: object, um_per_pixel: float | None = None) -> LocatedField:
+    def locate(self, image: Image.Image) -> LocatedField:
         scale = Scale(RED_CELL_MICRONS / self.left.pop(), 0, 1, 9)
         return LocatedField("", 400, 300, (), scale, "")
 
@@ -121,23 +124,24 @@ class RedCells:
 def test_red_cells_of_six_images_are_enough() -> None:
     spec = InputSpec(size=64, crop=0.5, microns=15)  # 0.1 µm a pixel of an image of 300 pixels
     locator = RedCells(*[100] * 24)
-    found = find_scale([b""] * 24, spec, locator)
+    found = find_scale([BLANK] * 24, spec, locator)
     assert (found.um_per_pixel, len(locator.left)) == (0.0755, 16)
     assert found.note == "0.0755 µm a pixel, by the red cells in 8 of 8 images"
-    assert find_scale([b""] * 8, spec, RedCells(*[72] * 8)).um_per_pixel is None
-    alone, several = (find_scale([b""] * n, spec, RedCells(*[63] * n)) for n in (1, 6))
+    assert find_scale([BLANK] * 8, spec, RedCells(*[72] * 8)).um_per_pixel is None
+    alone, several = (find_scale([BLANK] * n, spec, RedCells(*[63] * n)) for n in (1, 6))
     assert (alone.um_per_pixel, several.um_per_pixel) == (None, 0.12)  # one image may be wrong
 
 
-def test_an_image_with_several_cells_is_measured_once() -> None:
+def test_an_image_with_several_cells_is_measured_once(quarters: Path) -> None:
+    path = str(quarters / "lymphocyte" / "0.png")
     spec, locator = InputSpec(size=64, crop=0.5, microns=15), RedCells(40, 40)
-    cells = [View("a.png", centre=(x, 9)) for x in range(20)]
-    assert find_scale([*cells, "a.png", b""], spec, locator).note.endswith("in 2 of 2 images")
+    cells = [View(path, centre=(x, 9)) for x in range(20)]
+    assert find_scale([*cells, path, BLANK], spec, locator).note.endswith("in 2 of 2 images")
 
 
 def test_images_of_two_magnifications_are_said_to_be() -> None:
     spec = InputSpec(size=64, crop=0.5, microns=15)
-    found = find_scale([b""] * 8, spec, RedCells(*[150] * 5, *[50] * 3))
+    found = find_scale([BLANK] * 8, spec, RedCells(*[150] * 5, *[50] * 3))
     assert "half of the images are of other scales (below 0.05, above 0.15)" in found.note
 
 

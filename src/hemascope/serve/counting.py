@@ -34,12 +34,16 @@ class Counting:
         um_per_pixel: float | None = None,
         progress: ProgressCallback | None = None,
         is_cancelled: Callable[[], bool] = lambda: False,
+        *,
+        takes_single: bool = False,
     ) -> Iterator[NamedField]:
-        """The sample's fields, located and named, one by one.
+        """The sample's fields, located and named, one by one; with `takes_single`, also single
+        cells.
 
         Raises SampleError for a sample that cannot be counted, and CancelledError.
         """
-        probe = probe_sample(sample, self.locator, um_per_pixel)
+        spec = self.classifier.card.input if takes_single else None
+        probe = probe_sample(sample, self.locator, um_per_pixel, spec)
         if probe.refused:
             raise SampleError(probe.refused)
         pairs = [(sample.name, path) for path in sample.paths]

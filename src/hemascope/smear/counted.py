@@ -10,7 +10,7 @@ from hemascope.records import Estimate, Interval, Proportion
 from hemascope.smear.records import Box, LocatedCell, Scale
 
 Trusted: TypeAlias = Literal["raw", "corrected"]
-ScaleSource: TypeAlias = Literal["given", "red cells", "not found"]
+ScaleSource: TypeAlias = Literal["given", "red cells", "single cells", "not found"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class NamedField:
     `status` is "ok", or why the field could not be read; `refused` says why its sample is not
     counted, and is empty for one that is. `scale` is what its own red cells say, and
     `um_per_pixel` the width of a pixel by which its cells were named; None where it is not known.
+    `is_single` says that it is the image of a single cell, of which nothing else is counted.
     """
 
     sample: str
@@ -40,6 +41,7 @@ class NamedField:
     scale_note: str = ""
     um_per_pixel: float | None = None
     refused: str = ""
+    is_single: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,9 @@ class DifferentialCount:
         neighbouring field's.
     um_per_pixel, scale, scale_source
         The width of a pixel by which cells were named, what the red cells say, and which it is.
+    single_cells
+        Whether the sample is of images of single cells; then neither red cells nor platelets
+        are searched for, and the shares are of the images, whoever chose them.
     flags
         What a person should know.
     status
@@ -151,6 +156,7 @@ class DifferentialCount:
     um_per_pixel: float | None = None
     scale: Scale | None = None
     scale_source: ScaleSource = "not found"
+    single_cells: bool = False
     flags: tuple[Flag, ...] = ()
     status: str = "ok"
     method: str = ""

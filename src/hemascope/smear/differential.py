@@ -117,6 +117,7 @@ def count_sample(
         um_per_pixel=tally.um_per_pixel,
         scale=scale,
         scale_source=_scale_source(tally, options),
+        single_cells=tally.single_cells,
         provenance=provenance_of(card, options),
     )
     count = add_totals(count, wbc)
@@ -182,4 +183,6 @@ def _choose(tally: SampleTally, card: Card, corrected: bool) -> tuple[Trusted, s
 def _scale_source(tally: SampleTally, options: CountOptions) -> ScaleSource:
     if options.um_per_pixel is not None:
         return "given"
+    if tally.single_cells:
+        return "single cells"
     return "not found" if tally.um_per_pixel is None else "red cells"

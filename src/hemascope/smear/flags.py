@@ -197,6 +197,13 @@ def _about_correction(count: DifferentialCount, card: Card) -> Iterator[Flag]:
 
 
 def _about_fields(count: DifferentialCount, tally: SampleTally) -> Iterator[Flag]:
+    if count.single_cells:
+        text = (
+            "these are images of single cells: the shares are those of the images, and they are "
+            "the blood's only if the images show each white cell that was met; red cells and "
+            "platelets are not counted"
+        )
+        yield Flag("single cells", fill(text))
     if tally.blurred_fields:
         places = tuple(
             place

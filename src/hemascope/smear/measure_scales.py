@@ -34,7 +34,7 @@ FRAME = 0.5  # of an image's shorter side: what is put around it where a cell ma
 class CellLocator(Protocol):
     """What finds the cells of an image, such as a Locator."""
 
-    def locate(self, image: ImageSource) -> LocatedField:
+    def locate(self, image: Image.Image) -> LocatedField:
         """Its cells, and the scale that its red cells tell."""
 
 
@@ -127,7 +127,8 @@ class _Finder:
     def look_at(self, view: View) -> None:
         """Measures the red cells around the cell."""
         try:
-            field = self.locator.locate(view.image)
+            with decoded(view.image) as opened:
+                field = self.locator.locate(opened.image)
         except ImageError:  # whoever reads it next says why
             return
         self.looked_at += 1

@@ -15,9 +15,7 @@ def describe_method(count: DifferentialCount, card: Card) -> str:
     """The networks and their hashes, the fields and cells, the scale, the rules and intervals."""
     return " ".join(
         [
-            _describe_search(count),
-            _describe_scale(count),
-            fill("Cells that touch the left or upper border of a field count as its neighbour's."),
+            *_describe_cells(count),
             *_describe_names(count, card),
             fill(
                 "The denominator is {n} white {n?cell|cells}; erythroblasts and platelets are not "
@@ -35,6 +33,18 @@ def describe_method(count: DifferentialCount, card: Card) -> str:
     )
 
 
+def _describe_cells(count: DifferentialCount) -> list[str]:
+    """How the cells were found, and at which scale they were seen."""
+    if count.single_cells:
+        text = (
+            "{n} {n?image|images} of single cells {n?was|were} given, whose choice decides the "
+            "shares."
+        )
+        return [fill(text, n=count.fields), _describe_scale(count)]
+    frame = fill("Cells that touch the left or upper border of a field count as its neighbour's.")
+    return [_describe_search(count), _describe_scale(count), frame]
+
+
 def _describe_search(count: DifferentialCount) -> str:
     locator = count.provenance["locator_sha256"][:DIGITS]
     if not locator:
@@ -47,6 +57,11 @@ def _describe_search(count: DifferentialCount) -> str:
 
 
 def _describe_scale(count: DifferentialCount) -> str:
+    if count.scale_source == "single cells":
+        if count.um_per_pixel is None:
+            return fill("The scale is taken to be that of the training images.")
+        text = "The scale is {width} µm per pixel, as the cells in a sample of the images tell it."
+        return fill(text, width=f"{count.um_per_pixel:.4g}")
     if count.um_per_pixel is None:
         return fill("The scale is not known, as the red cells do not tell it.")
     red = count.scale.n if count.scale is not None else 0

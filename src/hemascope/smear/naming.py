@@ -18,8 +18,9 @@ from hemascope.errors import ImageError, SampleError
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.order import map_ahead
 from hemascope.predictions import Prediction, Region
-from hemascope.preprocess import UM_PER_PIXEL, View
+from hemascope.preprocess import UM_PER_PIXEL, InputSpec, View
 from hemascope.smear.counted import NamedCell, NamedField
+from hemascope.smear.measure_scales import find_scale
 from hemascope.smear.records import LocatedCell, LocatedField, Scale
 from hemascope.smear.samples import Sample
 from hemascope.wording import fill
@@ -35,6 +36,7 @@ SINGLE_CELLS = (
     "these are images of single cells, not fields; 'hemascope classify' names them, and "
     "'hemascope count' needs whole photographs of the smear"
 )
+CELL = 0.65  # of the side of what the model sees: a white cell of 13.5 µm
 AHEAD = 2
 
 
@@ -53,19 +55,27 @@ class Probe:
 
     `um_per_pixel` is the width of a pixel by which its cells are named, None where it is not known.
     `refused` says why the sample cannot be counted. `located` are fields that were located already.
+    `is_single` says that the images are of single cells; then no scale is that of training.
     """
 
     um_per_pixel: float | None = None
     refused: str = ""
     located: dict[str, LocatedField] = field(default_factory=dict)
+    is_single: bool = False
 
 
-def probe_sample(sample: Sample, locator: FieldLocator, um_per_pixel: float | None) -> Probe:
+def probe_sample(
+    sample: Sample,
+    locator: FieldLocator,
+    um_per_pixel: float | None,
+    single_cells: InputSpec | None = None,
+) -> Probe:
     """A look at a few fields of a sample, from its beginning to its end.
 
     The scale is the one that is given, or what the red cells of these fields say. A sample is
-    refused where none of its fields can be read, for images of single cells, for fields of two
-    magnifications, and for a given scale that contradicts the red cells.
+    refused where none of its fields can be read, for fields of two magnifications, and for a given
+    scale that contradicts the red cells. Images of single cells are refused as well, unless
+    `single_cells` says what the model sees of one.
     """
     step = max(1, len(sample.paths) // PROBED)
     located, reasons = {}, []
@@ -78,7 +88,10 @@ def probe_sample(sample: Sample, locator: FieldLocator, um_per_pixel: float | No
         text = "none of its {n} {n?field|fields} could be read; {why}"
         return Probe(refused=fill(text, n=len(reasons), why=reasons[0]))
     if looks_single(list(located.values())):
-        return Probe(refused=SINGLE_CELLS)
+        if single_cells is None:
+            return Probe(refused=SINGLE_CELLS)
+        width = um_per_pixel or find_scale(sample.paths, single_cells, locator).um_per_pixel
+        return Probe(width, is_single=True)
     try:
         scale = join_scales([found.scale for found in located.values()])
         if um_per_pixel is not None:
@@ -214,6 +227,8 @@ def name_field(
         return NamedField(sample, path, refused=probe.refused)
     try:
         with decoded(path) as found:
+            if probe.is_single:
+                return _name_single(sample, path, found.image, width, classifier)
             located = probe.located.get(path) or locator.locate(found.image, width, path)
             whole = [cell for cell in located.select("white") if not cell.at_border]
             named = name_cells(found.image, path, whole, width, classifier)
@@ -229,6 +244,22 @@ def name_field(
         scale_note=located.scale_note,
         um_per_pixel=width,
     )
+
+
+def _name_single(
+    sample: str, path: str, image: Image.Image, um_per_pixel: float | None, classifier: Classifier
+) -> NamedField:
+    """The image of a single cell, as a field with one cell in the middle of what the model sees."""
+    spec = classifier.card.input
+    side = spec.side(image, um_per_pixel)
+    width = um_per_pixel or (spec.microns and spec.microns / side)
+    (prediction,) = classifier.predict([View(image, um_per_pixel)])
+    x, y = image.width / 2, image.height / 2
+    half_width, half_height = (min(CELL * side, length) / 2 for length in image.size)
+    box = (x - half_width, y - half_height, x + half_width, y + half_height)
+    prediction = replace(prediction, image_id=path, region=Region((x, y), width))
+    cell = NamedCell(LocatedCell("white", box, 1.0, at_border=False), prediction)
+    return NamedField(sample, path, "ok", *image.size, (cell,), um_per_pixel=width, is_single=True)
 
 
 def name_cells(

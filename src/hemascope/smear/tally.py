@@ -21,6 +21,7 @@ class SampleTally:
     are counted. `subtypes` are places of counted cells by subtype, where the model tells it.
     `per_field` has the platelets and the red cells of each field. `weights` sums, by
     class, how many cells of that size there would be if none were cut off; see `add`.
+    `single_cells` says that the fields are images of single cells.
     """
 
     count_unlike: bool = False
@@ -38,6 +39,7 @@ class SampleTally:
     unlike: list[CellPlace] = field(default_factory=list)
     unlike_named: int = 0
     subtypes: dict[str, list[CellPlace]] = field(default_factory=dict)
+    single_cells: bool = False
 
     @property
     def whole_white(self) -> int:
@@ -62,6 +64,11 @@ class SampleTally:
             self.unreadable.append(f"{found.path}: {found.status}")
             return
         self.um_per_pixel = found.um_per_pixel
+        if found.is_single:
+            self.single_cells = True
+            self.per_field.append((0, 0))
+            self._add_white(found, list(found.cells))
+            return
         if found.scale is not None:
             self.scales.append(found.scale)
         else:
@@ -97,7 +104,8 @@ class SampleTally:
             self.named.setdefault(label, []).append(place)
             if cell.prediction.subtype is not None:
                 self.subtypes.setdefault(cell.prediction.subtype, []).append(place)
-            self.weights[label] = self.weights.get(label, 0.0) + _stands_for(found, cell)
+            if not found.is_single:
+                self.weights[label] = self.weights.get(label, 0.0) + _stands_for(found, cell)
         if 2 * blurred > len(cells):
             self.blurred_fields.append(found.path)
 

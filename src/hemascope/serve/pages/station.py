@@ -131,7 +131,9 @@ class Station:
         def advance(done: int, total: int) -> None:
             self.progress[sample_id] = (done, total)
 
-        named = self.counting.name(sample, stored.um_per_pixel, advance, self._stopping.is_set)
+        named = self.counting.name(
+            sample, stored.um_per_pixel, advance, self._stopping.is_set, takes_single=True
+        )
         fields = [_renamed(found, name) for found, (name, _) in zip(named, images, strict=True)]
         model = self.counting.classifier.card.model_sha256
         fill_sample(self.store, sample_id, fields, model, self.counting.locator_sha256)
