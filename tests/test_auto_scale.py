@@ -78,14 +78,15 @@ def test_cells_of_the_scale_of_training_are_seen_as_before(
 def test_rows_that_have_a_scale_keep_it(quarters: Path) -> None:
     """Only the others are measured, each image is of one sample, and the rest stays as it was."""
     paths = sorted(map(str, quarters.rglob("*.png")))
-    spec = Classifier().card.input
+    card = Classifier().card
+    spec = card.input
     found = find_scale([View(path, centre=(60.0, 60.0)) for path in paths], spec)
     assert found.um_per_pixel == find_scale(paths, spec).um_per_pixel
     rows = (ManifestRow(Path(paths[0]).name, "x", um_per_pixel=0.3), ManifestRow("b.png", "x"))
     manifest = Manifest(Path(paths[0]).parent, rows)
-    filled = fill_scales(manifest, 0.2, spec).rows
+    filled = fill_scales(manifest, 0.2, card).rows
     assert [row.um_per_pixel for row in filled] == [0.3, 0.2]
-    assert fill_scales(manifest, "training", spec) == manifest
+    assert fill_scales(manifest, "training", card) == manifest
 
 
 def test_white_cells_tell_it_where_no_red_cell_is_whole() -> None:
@@ -155,6 +156,23 @@ def test_other_commands_find_it_too(
     ):
         assert run(*command) == 0
         assert "µm a pixel, by the" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::hemascope.errors.HemascopeWarning")
+def test_an_adapted_bundle_knows_the_scale_of_its_laboratory(
+    quarters: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, table = tmp_path / "ours", tmp_path / "a.csv"
+    assert run("adapt", quarters, "--out", ours) == 0
+    (scale,) = {float(word) for word in capsys.readouterr().out.split()[:1]}
+    assert run("classify", quarters / "eosinophil", "--bundle", ours, "--out", table) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{scale:g} µm a pixel, as in the images that the bundle was adapted to" in said
+    assert {float(row["um_per_pixel"]) for row in read(table)} == {scale}
+    words = ("--um-per-pixel", "0.2", "--out", tmp_path / "b.csv")
+    assert run("classify", quarters / "eosinophil", "--bundle", ours, *words) == 0
+    assert {float(row["um_per_pixel"]) for row in read(tmp_path / "b.csv")} == {0.2}
 
 
 def test_a_run_is_not_written_over(tmp_path: Path) -> None:

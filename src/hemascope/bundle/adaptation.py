@@ -13,11 +13,16 @@ from hemascope.uncertainty.model import UncertaintyModel
 
 @dataclass(frozen=True)
 class LabelledCells:
-    """So many cells of each class, what they are called, and the day on which they were used."""
+    """So many cells of each class, what they are called, and the day on which they were used.
+
+    `um_per_pixel` is how many micrometres a pixel of their images is wide; None for the scale of
+    the training images, and where the images differ.
+    """
 
     name: str
     date: str
     counts: dict[str, int]
+    um_per_pixel: float | None = None
 
 
 @dataclass(frozen=True)

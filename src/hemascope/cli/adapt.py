@@ -71,7 +71,7 @@ def calibrate(
     refuse_existing(force, out_folder / CARD_FILE)
     source = read_bundle(bundle_folder(bundle))
     chosen, networks = chosen or ImageOptions(), networks or NetworkOptions()
-    images = chosen.select(manifest, source.card.classes, source.card.input)
+    images = chosen.select(manifest, source.card)
     with progress_bar("calibrating") as progress:
         other = networks.fallback_bundle
         calibrated = fit(source, images, chosen.title(manifest), progress, other, networks.int8)
@@ -108,8 +108,8 @@ def adapt(
 
     Writes a bundle whose last layers are fitted to these cells, and which is calibrated on the same
     cells, each held out. Where there is a fallback model, its last layers are fitted. A class
-    without cells keeps what the model knew of it. The bundle is for that laboratory's images only;
-    classify them with the same --um-per-pixel. Give an adapted bundle as --bundle to add cells.
+    without cells keeps what the model knew of it. The bundle is for that laboratory's images only,
+    and knows their scale. Give an adapted bundle as --bundle to add cells.
 
     Parameters
     ----------
@@ -125,9 +125,7 @@ def adapt(
     refuse_existing(force, out_folder / CARD_FILE)
     source = read_bundle(bundle_folder(bundle))
     chosen = chosen or ImageOptions()
-    images = chosen.select(
-        manifest, grow_classes(source.card.classes, new_class), source.card.input
-    )
+    images = chosen.select(manifest, source.card, grow_classes(source.card.classes, new_class))
     with progress_bar("adapting") as progress:
         adapted = fit(source, images, chosen.title(manifest), progress, new_class)
     write_bundle(adapted, out_folder)

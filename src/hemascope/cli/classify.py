@@ -180,9 +180,9 @@ def _classify_on_cluster(images: list[str], settings: _Settings, workers: int | 
     from hemascope.batch.cluster_sample import sample_images
     from hemascope.smear.measure_scales import SAMPLE
 
-    sources, spec = _sources(images), settings.bundle.card.input
+    sources = _sources(images)
     sample = sample_images(sources, SAMPLE) if settings.um_per_pixel == "auto" else []
-    scale = settle_scale(settings.um_per_pixel, sample, spec)
+    scale = settle_scale(settings.um_per_pixel, sample, settings.bundle.card)
     with progress_bar("classifying") as progress:
         tally = classify_on_cluster(
             settings.table,
@@ -208,7 +208,7 @@ def _classify_here(
         raise ValueError(f"{settings.table}: an object store is written to with --cluster")
     classifier = Classifier(settings.bundle, threads, settings.tta)
     inputs = _inputs(images)
-    found = settle_scale(settings.um_per_pixel, inputs.items, classifier.card.input)
+    found = settle_scale(settings.um_per_pixel, inputs.items, classifier.card)
     scale = found.um_per_pixel
     gallery = None if report is None else Gallery()
     with progress_bar("classifying") as progress:

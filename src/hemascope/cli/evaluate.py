@@ -83,7 +83,7 @@ class SiteOptions:
             print_left_out(others)
             return manifest
         images = select_images(path, root, split, card.classes, self.skip_outliers)
-        manifest = fill_scales(images, self.um_per_pixel, card.input)
+        manifest = fill_scales(images, self.um_per_pixel, card)
         if self.against is not None and all(row.um_per_pixel is None for row in manifest.rows):
             raise ValueError(
                 "--against compares a site's images; add --site or --um-per-pixel, or give the "
@@ -295,6 +295,8 @@ def _print_morphology(found: MorphologyMetrics) -> None:
         out.print(table)
     subtypes = Table("subtype", "n", "recall")
     for subtype in found.per_subtype:
-        subtypes.add_row(escape(subtype.subtype), str(subtype.recall.n), _interval(subtype.recall))
-    if found.per_subtype:
+        if subtype.recall.n:
+            name, n = escape(subtype.subtype), str(subtype.recall.n)
+            subtypes.add_row(name, n, _interval(subtype.recall))
+    if subtypes.rows:
         out.print(subtypes)

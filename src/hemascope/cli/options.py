@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from cyclopts import Parameter
 
 from hemascope.bundle.bundle import Bundle, read_bundle
-from hemascope.bundle.card import CARD_FILE
+from hemascope.bundle.card import CARD_FILE, Card
 from hemascope.bundle.restrict import restrict_classes
 from hemascope.classes import ClassSet
 from hemascope.cli.terminal import escape, out, progress_bar
@@ -20,7 +20,7 @@ from hemascope.data.manifest import Manifest, match_spelling
 from hemascope.data.open_manifest import open_manifest
 from hemascope.decoding.limits import set_max_pixels
 from hemascope.errors import ManifestError, UnknownClassError
-from hemascope.preprocess import InputSpec, View
+from hemascope.preprocess import View
 from hemascope.training.recipe import Recipe, StartFrom, read_recipe
 
 if TYPE_CHECKING:
@@ -262,17 +262,14 @@ def print_left_out(outliers: Manifest) -> None:
         )
 
 
-def fill_scales(manifest: Manifest, um_per_pixel: UmPerPixel, spec: InputSpec) -> Manifest:
+def fill_scales(manifest: Manifest, um_per_pixel: UmPerPixel, card: Card) -> Manifest:
     """The manifest with a scale for the rows that have none; see `settle_scale`."""
-    return manifest.fill_scale(settle_scale(um_per_pixel, manifest.views(), spec).um_per_pixel)
+    return manifest.fill_scale(settle_scale(um_per_pixel, manifest.views(), card).um_per_pixel)
 
 
-def settle_scale(
-    um_per_pixel: UmPerPixel, images: Sequence[str | View], spec: InputSpec
-) -> FoundScale:
-    """The scale of the images that come without one: the user's, or what a sample of them tells.
-
-    What was found is printed.
+def settle_scale(um_per_pixel: UmPerPixel, images: Sequence[str | View], card: Card) -> FoundScale:
+    """The scale of the images that come without one: the user's; or that of the cells which the
+    bundle was adapted to; or what a sample of them tells. What was found is printed.
     """
     from hemascope.smear.measure_scales import FoundScale, find_scale
 
@@ -281,8 +278,16 @@ def settle_scale(
     if um_per_pixel != "auto":
         return FoundScale(um_per_pixel, "")
     without = [view for view in images if isinstance(view, str) or view.um_per_pixel is None]
-    with progress_bar("measuring the scale") as progress:
-        found = find_scale(without, spec, progress=progress)
+    adapted = card.adaptation and card.adaptation.sets[-1].um_per_pixel
+    if not without:
+        found = FoundScale(None, "")
+    elif adapted:
+        found = FoundScale(
+            adapted, f"{adapted:g} µm a pixel, as in the images that the bundle was adapted to"
+        )
+    else:
+        with progress_bar("measuring the scale") as progress:
+            found = find_scale(without, card.input, progress=progress)
     if found.note:
         out.print(escape(found.note), soft_wrap=True, highlight=False)
     return found
@@ -304,10 +309,14 @@ class ImageOptions:
     name: Name = None
     um_per_pixel: UmPerPixel = "auto"
 
-    def select(self, path: Path, classes: ClassSet, spec: InputSpec) -> Manifest:
-        """The images that a user names, in the model's spelling and with a scale."""
+    def select(self, path: Path, card: Card, classes: ClassSet | None = None) -> Manifest:
+        """The images that a user names, in the spelling of the classes and with a scale.
+
+        The classes are the model's, unless others are given.
+        """
+        classes = classes or card.classes
         images = select_images(path, self.root, self.split, classes, self.skip_outliers)
-        return fill_scales(images, self.um_per_pixel, spec)
+        return fill_scales(images, self.um_per_pixel, card)
 
     def title(self, path: Path) -> str:
         """What the images are called in the results."""

@@ -265,7 +265,9 @@ def _card_of(card: Card, classes: ClassSet, adaptation: Adaptation, fit: CellFit
 
 def _labelled_cells(rows: Sequence[ManifestRow], name: str) -> LabelledCells:
     counts = Counter(row.label for row in rows)
-    return LabelledCells(name, time.strftime("%Y-%m-%d"), dict(sorted(counts.items())))
+    widths = {row.um_per_pixel for row in rows}
+    width = widths.pop() if len(widths) == 1 else None
+    return LabelledCells(name, time.strftime("%Y-%m-%d"), dict(sorted(counts.items())), width)
 
 
 def _check_counts(
