@@ -146,7 +146,9 @@ def test_evaluate_leads_with_the_classes_that_are_there(
     done = hemascope("evaluate", tmp_path / "some", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     lead = f"{len(present)} of the model's 8 classes are there: {', '.join(present)}"
-    assert done.stdout.startswith(lead)
+    scale, _, rest = done.stdout.partition("\n")
+    assert "scale of the training images" in scale
+    assert rest.startswith(lead)
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     for text in (done.stdout, page):
         assert text.index(lead) < text.index("all 8 classes") < text.index("macro F1")
@@ -329,10 +331,10 @@ def test_outliers_of_training_are_left_out_and_said(
     assert done.returncode == 0, done.stderr
     assert "3 cells are of none of the model's classes and are left out: artefact 3" in done.stdout
     assert json.loads((tmp_path / "out/evaluation.json").read_bytes())["n"] == 13
-    classes = Classifier().card.classes
-    images = ImageOptions(skip_outliers=True).select(manifest, classes)
-    assert {row.label for row in images.rows} <= set(classes.names)
+    card = Classifier().card
+    images = ImageOptions(skip_outliers=True).select(manifest, card)
+    assert {row.label for row in images.rows} <= set(card.classes.names)
     assert len(images.rows) == 13
     assert "artefact 3" in capsys.readouterr().out
     with pytest.raises(ManifestError, match="no image is of a class of the model"):
-        ImageOptions(skip_outliers=True).select(manifest, ClassSet.from_names(["a", "b"]))
+        ImageOptions(skip_outliers=True).select(manifest, card, ClassSet.from_names(["a", "b"]))
