@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -131,6 +133,55 @@ def test_red_cells_of_six_images_are_enough() -> None:
     assert find_scale([BLANK] * 8, spec, RedCells(*[72] * 8)).um_per_pixel is None
     alone, several = (find_scale([BLANK] * n, spec, RedCells(*[63] * n)) for n in (1, 6))
     assert (alone.um_per_pixel, several.um_per_pixel) == (None, 0.12)  # one image may be wrong
+
+
+def test_the_interval_is_that_of_the_median_of_the_images() -> None:
+    spec = InputSpec(size=64, crop=0.5, microns=15)
+    diameters = np.random.default_rng(0).normal(60, 5, 32).round().astype(int).tolist()
+    found = find_scale([BLANK] * 8, spec, RedCells(*diameters))
+    widths = 7.55 / np.array(diameters[-8:])
+    assert found.kind == "red"
+    assert found.measured is not None
+    assert found.measured.value == pytest.approx(np.median(widths))
+    half = 1.25 * np.std(widths, ddof=1) / math.sqrt(8) * 1.96  # of a median of normal values
+    assert found.measured.high - found.measured.low == pytest.approx(2 * half, rel=0.6)
+
+
+def test_a_scale_that_red_cells_contradict_is_warned_of(
+    drawn_cells: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = drawn_cells / "eosinophil"
+    for number, (width, warned) in enumerate((("0.11", False), ("0.2", True))):
+        out = tmp_path / f"{number}.csv"
+        assert run("classify", folder, "--um-per-pixel", width, "--out", out) == 0
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("red cells tell that a pixel is 0.1" in said) == warned
+        assert ("and not 0.2: check the scale that is given" in said) == warned
+
+
+@pytest.mark.slow
+def test_red_cells_of_pbc_give_its_scale(real_data: Path) -> None:
+    paths = sorted((real_data / "pbc" / "neutrophil").glob("*.jpg"))[:60]
+    found = find_scale([str(path) for path in paths], Classifier().card.input)
+    assert (found.um_per_pixel, found.kind) == (None, "red")
+    assert found.measured is not None
+    assert found.measured.value == pytest.approx(0.0962, rel=0.06)  # decision 5, with scipy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("folder", "kind", "known"),
+    [("munich", "red", 0.069), ("jiangxi", "white", 0.173), ("bccd_crops", "white", 0.0691)],
+)
+def test_the_scale_of_other_laboratories_is_found(
+    real_data: Path, folder: str, kind: str, known: float
+) -> None:
+    suffixes = {".jpg", ".jpeg", ".png", ".bmp"}
+    files = (path for path in (real_data / folder).rglob("*") if path.suffix.lower() in suffixes)
+    paths = sorted(str(path) for path in files if "mask" not in str(path.relative_to(real_data)))
+    found = find_scale(paths, Classifier().card.input)
+    assert found.kind == kind
+    assert found.um_per_pixel == pytest.approx(known, rel=0.25)
 
 
 def test_an_image_with_several_cells_is_measured_once(quarters: Path) -> None:

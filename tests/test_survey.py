@@ -11,8 +11,7 @@ from typing import cast
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
-from scipy import ndimage
+from PIL import Image
 
 from hemascope import Classifier
 from hemascope.bundle.adaptation import Adaptation
@@ -21,70 +20,11 @@ from hemascope.cli import app
 from hemascope.evaluation.choose_cells import choose_cells, share_out
 from hemascope.evaluation.survey import ExpectedAccuracy, advise, expect_accuracy
 from hemascope.metrics.intervals import wilson
-from hemascope.metrics.shapes import fill_holes, find_shapes, label_parts
 from hemascope.post_training.adapt import adapt
-from hemascope.post_training.check_cells import contradict_scale
-from hemascope.post_training.red_cells import Scale, estimate_scale, measure_red_cells
 from hemascope.predictions import Prediction
 from hemascope.records import RESEARCH_USE_ONLY
 from hemascope.uncertainty.drift import detect_drift
 from samples import mask_of, rows_of
-
-
-@pytest.mark.parametrize("density", [0.3, 0.55, 0.8])
-def test_parts_are_those_of_a_library(density: float) -> None:
-    mask = np.random.default_rng(0).random((60, 70)) < density
-    found, (library, count) = label_parts(mask), ndimage.label(mask)
-    pairs = set(zip(found.ravel().tolist(), library.ravel().tolist(), strict=True))
-    assert len(pairs) == count + 1 == found.max() + 1
-    filled = ndimage.binary_fill_holes(mask)
-    assert np.array_equal(mask | fill_holes(mask), filled)
-    areas = ndimage.sum(filled, ndimage.label(filled)[0], range(1, ndimage.label(filled)[1] + 1))
-    assert sorted(shape.area for shape in find_shapes(mask, 5)) == sorted(
-        int(area) for area in areas if area >= 5
-    )
-
-
-def field(diameter: int, places: list[tuple[int, int]]) -> Image.Image:
-    """Pale red discs on a bright ground, and a dark nucleus."""
-    image = Image.new("RGB", (360, 360), (240, 235, 240))
-    draw = ImageDraw.Draw(image)
-    for x, y in places:
-        box = (x - diameter // 2, y - diameter // 2, x + diameter // 2, y + diameter // 2)
-        draw.ellipse(box, fill=(220, 170, 170))
-    draw.ellipse((150, 150, 220, 215), fill=(80, 40, 120))
-    return image
-
-
-@pytest.mark.parametrize("diameter", [40, 60, 80])
-def test_free_and_whole_red_cells_are_measured(diameter: int) -> None:
-    whole, cut, joined = [(60, 60), (300, 60)], [(0, 300)], [(180, 300)]
-    joined.append((180 + round(0.7 * diameter), 300))
-    found = measure_red_cells(field(diameter, whole + cut + joined))
-    assert found == pytest.approx([diameter, diameter], rel=0.05)
-
-
-def test_the_scale_is_that_of_the_median_red_cell() -> None:
-    diameters = np.random.default_rng(0).normal(60, 5, 50).tolist()
-    scale = estimate_scale(diameters, 20)
-    assert scale.um_per_pixel == pytest.approx(7.2 / np.median(diameters))
-    half = 1.25 * 5 / math.sqrt(50) * 1.96  # the standard error of a median of normal values
-    assert scale.low is not None
-    assert scale.high is not None
-    assert scale.high - scale.low == pytest.approx(2 * half * 7.2 / 60**2, rel=0.4)
-    assert estimate_scale(diameters, 300) == Scale(50)  # too few for so many images
-    assert estimate_scale(diameters[:9], 9).um_per_pixel is None
-    assert contradict_scale(scale, 0.12) == ""
-    assert "a pixel is 0.119" in contradict_scale(scale, 0.2)
-    assert contradict_scale(Scale(3), 0.2) == ""
-
-
-@pytest.mark.slow
-def test_red_cells_of_pbc_give_its_scale(real_data: Path) -> None:
-    paths = sorted((real_data / "pbc" / "neutrophil").glob("*.jpg"))[:60]
-    diameters = [d for path in paths for d in measure_red_cells(Image.open(path).convert("RGB"))]
-    scale = estimate_scale(diameters, len(paths))
-    assert scale.um_per_pixel == pytest.approx(0.0962, rel=0.05)  # decision 5, with scipy
 
 
 def test_named_classes_share_the_cells() -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
@@ -15,7 +16,7 @@ from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.bundle.card import CARD_FILE, Card
 from hemascope.bundle.restrict import restrict_classes
 from hemascope.classes import ClassSet
-from hemascope.cli.terminal import escape, out, progress_bar
+from hemascope.cli.terminal import escape, out, print_warning, progress_bar
 from hemascope.data.manifest import Manifest, match_spelling
 from hemascope.data.open_manifest import open_manifest
 from hemascope.decoding.limits import set_max_pixels
@@ -25,6 +26,8 @@ from hemascope.training.recipe import Recipe, StartFrom, read_recipe
 
 if TYPE_CHECKING:
     from hemascope.smear.measure_scales import FoundScale
+
+CONTRADICTED = 1.25  # ratio of two scales of which one is wrong
 
 ManifestPath: TypeAlias = Annotated[
     Path, Parameter(help="Manifest CSV, or a folder with one folder per class.")
@@ -269,28 +272,42 @@ def fill_scales(manifest: Manifest, um_per_pixel: UmPerPixel, card: Card) -> Man
 
 def settle_scale(um_per_pixel: UmPerPixel, images: Sequence[str | View], card: Card) -> FoundScale:
     """The scale of the images that come without one: the user's; or that of the cells which the
-    bundle was adapted to; or what a sample of them tells. What was found is printed.
+    bundle was adapted to; or what a sample of them tells.
+
+    What was found is printed, and a warning where red cells contradict a scale that is given.
     """
     from hemascope.smear.measure_scales import FoundScale, find_scale
 
     if um_per_pixel == "training":
         return FoundScale(None, "")
+    own = [view.um_per_pixel for view in images if isinstance(view, View) and view.um_per_pixel]
+    given = adapted = card.adaptation.sets[-1].um_per_pixel if card.adaptation else None
     if um_per_pixel != "auto":
-        return FoundScale(um_per_pixel, "")
-    without = [view for view in images if isinstance(view, str) or view.um_per_pixel is None]
-    adapted = card.adaptation and card.adaptation.sets[-1].um_per_pixel
-    if not without:
-        found = FoundScale(None, "")
-    elif adapted:
-        found = FoundScale(
-            adapted, f"{adapted:g} µm a pixel, as in the images that the bundle was adapted to"
-        )
-    else:
-        with progress_bar("measuring the scale") as progress:
+        given, adapted = um_per_pixel, None
+    with progress_bar("measuring the scale") as progress:
+        if given is None and len(own) < len(images):
+            without = [view for view in images if isinstance(view, str) or not view.um_per_pixel]
             found = find_scale(without, card.input, progress=progress)
+        else:
+            by_red = find_scale(images, card.input, progress=progress, kinds=["red"])
+            _warn_of_scale(given or median(own), by_red)
+            note = ""
+            if adapted is not None:
+                note = f"{adapted:g} µm a pixel, as in the images that the bundle was adapted to"
+            found = replace(by_red, um_per_pixel=given, note=note)
     if found.note:
         out.print(escape(found.note), soft_wrap=True, highlight=False)
     return found
+
+
+def _warn_of_scale(given: float, found: FoundScale) -> None:
+    """Warns where red cells show another scale than the one that is given."""
+    told = found.measured
+    if told is not None and not 1 / CONTRADICTED < told.value / given < CONTRADICTED:
+        print_warning(
+            f"red cells tell that a pixel is {told.value:.3g} µm wide ({told.low:.3g} – "
+            f"{told.high:.3g}), and not {given:g}: check the scale that is given"
+        )
 
 
 def title_of(path: Path, split: str | None) -> str:

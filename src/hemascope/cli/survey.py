@@ -71,7 +71,7 @@ def survey(
     width = scale.um_per_pixel
     with progress_bar("surveying") as progress:
         found = look(classifier, inputs, ", ".join(images), width, label, reference, progress)
-    found = replace(found, scale_note=scale.note)
+    found = replace(found, scale_note=scale.note, cell_scale=scale.measured)
     write_survey(found, classifier, width, out_folder)
     return _print(found, out_folder)
 

@@ -20,11 +20,10 @@ from hemascope.evaluation.choose_cells import choose_cells
 from hemascope.inference.batches import predict_loaded
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
-from hemascope.post_training.red_cells import Scale, estimate_scale, measure_red_cells
 from hemascope.predictions import Prediction
 from hemascope.preprocess import decode
 from hemascope.provenance import provenance
-from hemascope.records import Proportion
+from hemascope.records import Interval, Proportion
 from hemascope.uncertainty.drift import Drift, detect_drift
 from hemascope.uncertainty.image_style import ImageStyle, measure_style, style_differences, style_of
 
@@ -56,14 +55,14 @@ class Survey:
 
     `found` counts the images, of which `surveyed` were drawn and read; `unreadable` says why others
     were not, and `masks` are those that look like segmentation masks, which are left out. `kinds`
-    counts them by format and size. `scale` is what red cells say, and `given` the width of a pixel
-    that the model was told; `scale_note` says what that rests on. `style` has the median and the
-    interquartile range of light, tint, stain and sharpness, and `home` those of the laboratory that
-    the bundle is for; `differences` puts in words how they differ. `laboratories` counts which one
-    images are like. `per_class` counts the named classes, and `reasons` those for which cells are
-    sent to review. `measures` (N,5) are those of style of each image, and `named` its class index,
-    to compare later images with. `to_label` are the images that it helps most to label, with the
-    class that each is named.
+    counts them by format and size. `given` is the width of a pixel that the model was told, and
+    `scale_note` says what that rests on; `cell_scale` is what the cells tell. `style` has the
+    median and the interquartile range of light, tint, stain and sharpness, and `home` those of the
+    laboratory that the bundle is for; `differences` puts in words how they differ. `laboratories`
+    counts which one images are like. `per_class` counts the named classes, and `reasons` those for
+    which cells are sent to review. `measures` (N,5) are those of style of each image, and `named`
+    its class index, to compare later images with. `to_label` are the images that it helps most to
+    label, with the class that each is named.
     """
 
     folder: str
@@ -72,7 +71,6 @@ class Survey:
     surveyed: int
     unreadable: tuple[str, ...]
     kinds: dict[str, int]
-    scale: Scale
     given: float | None
     style: ImageStyle
     home: ImageStyle | None
@@ -90,6 +88,7 @@ class Survey:
     provenance: dict[str, str]
     masks: tuple[str, ...] = ()
     scale_note: str = ""
+    cell_scale: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,6 @@ def _summarise(
         surveyed=len(seen.paths),
         unreadable=tuple(seen.unreadable),
         kinds=_count(seen.kinds),
-        scale=estimate_scale(seen.diameters, len(seen.paths)),
         given=float(np.median(seen.widths)) if seen.widths else None,
         style=style_of(style),
         home=home,
@@ -202,7 +200,6 @@ class _Seen:
     views: list[list[Prediction]]
     kinds: list[str]
     widths: list[float]
-    diameters: list[float]
     unreadable: list[str]
     masks: list[str]
 
@@ -220,7 +217,7 @@ def _look(
     """Reads a random sample of the images and predicts each, some in all eight symmetries."""
     drawn = np.random.default_rng(0).permutation(len(paths))[:SAMPLE]
     chosen = [paths[index] for index in drawn]
-    seen, spec = _Seen([], [], [], [], [], [], [], []), classifier.card.input
+    seen, spec = _Seen([], [], [], [], [], [], []), classifier.card.input
     for done, path in enumerate(chosen, 1):
         try:
             picture = decode(path)
@@ -234,7 +231,6 @@ def _look(
         seen.paths.append(path)
         suffix = path.rsplit(".", 1)[-1].lower()
         seen.kinds.append(f"{suffix}, {picture.width} × {picture.height} pixels")
-        seen.diameters += measure_red_cells(picture)
         if spec.microns is not None:
             seen.widths.append(spec.microns / spec.side(picture, um_per_pixel))
         if len(seen.images) - len(seen.views) == BATCH or done == len(chosen):

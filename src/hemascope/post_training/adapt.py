@@ -82,8 +82,8 @@ def adapt(
     Warns
     -----
     HemascopeWarning
-        For classes with fewer than five cells, labels that contradict one another or the rest of
-        the cells, and cells that seem to be of another scale.
+        For classes with fewer than five cells, and labels that contradict one another or the rest
+        of the cells.
 
     Examples
     --------

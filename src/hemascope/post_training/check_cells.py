@@ -15,7 +15,6 @@ from hemascope.classes import ClassSet
 from hemascope.data.manifest import Manifest, ManifestRow
 from hemascope.errors import ImageError
 from hemascope.inference.classifier import Classifier
-from hemascope.post_training.red_cells import Scale, estimate_scale, measure_red_cells
 from hemascope.post_training.views import draw_views
 from hemascope.preprocess import InputSpec, decode
 from hemascope.uncertainty.image_quality import measure_quality
@@ -25,7 +24,6 @@ from hemascope.wording import fill
 
 VIEWS = 8  # of each cell; the first is how it will be seen later, the others are drawn
 FRAME = 1.42  # √2: what the corners of a turned square reach for
-SCALE_RATIO = 1.25  # between two scales that contradict each other
 SURE, NAMED = 0.9, 5  # probability of another class that contradicts a label; cells named at most
 
 
@@ -33,15 +31,12 @@ SURE, NAMED = 0.9, 5  # probability of another class that contradicts a label; c
 class MeasuredCells:
     """The rows that can be read, what was measured of them, and the hashes of what is seen.
 
-    `scale` is what red cells say of the pixels, and `given` the median width that was taken.
     `unreadable` says of each other row why it could not be read.
     """
 
     rows: tuple[ManifestRow, ...]
     measures: CellMeasures
     hashes: tuple[str, ...]
-    scale: Scale
-    given: float | None
     unreadable: tuple[str, ...] = ()
 
 
@@ -57,8 +52,7 @@ def measure_cells(
     """
     spec = classifier.card.input
     wide = _widen_spec(spec)
-    features, styles, images, rows, widths, unreadable = [], [], [], [], [], []
-    diameters: dict[str, list[float]] = {}
+    features, styles, images, rows, unreadable = [], [], [], [], []
     for done, row in enumerate(manifest.rows, 1):
         view = row.view(manifest.root)
         try:
@@ -75,22 +69,17 @@ def measure_cells(
         styles.append(outputs.style_statistics[0])
         images.append(image)
         rows.append(row)
-        if spec.microns is not None:
-            widths.append(spec.microns / spec.side(picture, view.um_per_pixel))
-            diameters.setdefault(row.path, measure_red_cells(picture))
         if progress is not None:
             progress(done, len(manifest.rows))
     if not rows:
         nothing = np.empty(0)
         measures = CellMeasures(nothing, nothing, nothing, nothing, ())
-        return MeasuredCells((), measures, (), Scale(0), None, tuple(unreadable))
+        return MeasuredCells((), measures, (), tuple(unreadable))
     measures = _join_measures(
         features, styles, images, tuple(classes.index(row.label) for row in rows)
     )
     hashes = tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in images)
-    scale = estimate_scale([d for found in diameters.values() for d in found], len(diameters))
-    given = float(np.median(widths)) if widths else None
-    return MeasuredCells(tuple(rows), measures, hashes, scale, given, tuple(unreadable))
+    return MeasuredCells(tuple(rows), measures, hashes, tuple(unreadable))
 
 
 def _join_measures(
@@ -137,9 +126,6 @@ def find_doubts(
     if few:
         text = "only {names}: label at least {least} of each class, and better ten"
         yield fill(text, names=", ".join(few), least=least)
-    contradiction = contradict_scale(measured.scale, measured.given)
-    if contradiction:
-        yield contradiction
     yield from find_doubles(measured)
     doubted = doubt_labels(measured.rows, held_out, classes)
     if doubted:
@@ -149,22 +135,6 @@ def find_doubts(
             "at {n?it|these} again"
         )
         yield fill(text, n=len(doubted), names=", ".join(shown))
-
-
-def contradict_scale(scale: Scale, given: float | None) -> str:
-    """What to say where red cells show another scale than the one that is taken; else nothing."""
-    if scale.um_per_pixel is None or given is None:
-        return ""
-    if 1 / SCALE_RATIO <= scale.um_per_pixel / given <= SCALE_RATIO:
-        return ""
-    return fill(
-        "{n} red {n?cell is|cells are} {diameter} pixels across, so that a pixel is {width} "
-        "micrometres wide and not {given}: check --um-per-pixel",
-        n=scale.red_cells,
-        diameter=f"{scale.diameter:.0f}",
-        width=f"{scale.um_per_pixel:.3f}",
-        given=f"{given:.3f}",
-    )
 
 
 def find_doubles(measured: MeasuredCells) -> list[str]:

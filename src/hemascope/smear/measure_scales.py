@@ -9,25 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from PIL import Image
 
-from hemascope.arrays import ProgressCallback
+from hemascope.arrays import FloatArray, ProgressCallback
 from hemascope.data.external import RED_CELL_MICRONS
 from hemascope.decoding import ImageSource, decoded
 from hemascope.errors import ImageError
 from hemascope.preprocess import InputSpec, View, add_frame
+from hemascope.records import Interval
 from hemascope.smear.locate import Locator
 from hemascope.smear.records import LocatedCell, LocatedField
 
+Kind: TypeAlias = Literal["red", "white"]
 SAMPLE, ROUND = 32, 8  # images that are looked at, at most, and one after the other
-ENOUGH = 6  # images that tell the scale
+ENOUGH, HOPELESS = 6, 16  # images that tell the scale; of which none tells it
 LEAST_SHARE = 0.15  # of the images must show it by red cells, else these are something else
 RED_BOX, WHITE_BOX = 7.55, 13.5  # µm, sides of located cells: medians of PBC's training images
 SAME_RED, SAME_FEW, SAME_WHITE = 1.15, 1.25, 1.2  # times the training images' scale: still the same
 APART = 1.3  # ratio of the quartiles of images whose scales differ
+RESAMPLES = 400
 FRAME = 0.5  # of an image's shorter side: what is put around it where a cell may fill it
 
 
@@ -48,6 +51,10 @@ class FoundScale:
         How many micrometres a pixel is wide; None for the scale of the training images.
     note
         A sentence that says what it rests on.
+    measured
+        What the cells tell, with the interval of the median of the images; None where they do not.
+    kind
+        Which cells told it: red or white ones, or none.
 
     Examples
     --------
@@ -58,6 +65,8 @@ class FoundScale:
 
     um_per_pixel: float | None
     note: str
+    measured: Interval | None = None
+    kind: Kind | None = None
 
 
 def find_scale(
@@ -65,6 +74,7 @@ def find_scale(
     spec: InputSpec,
     locator: CellLocator | None = None,
     progress: ProgressCallback | None = None,
+    kinds: Sequence[Kind] = ("red", "white"),
 ) -> FoundScale:
     """One scale for images of single cells of one laboratory, by a random sample of them.
 
@@ -78,6 +88,8 @@ def find_scale(
         What finds the cells; by default, the network that comes with the package.
     progress
         Called with the number of images that were looked at, and the largest number of them.
+    kinds
+        Which cells may tell it.
 
     Returns
     -------
@@ -103,9 +115,9 @@ def find_scale(
         finder.look_at(view)
         if progress is not None:
             progress(number, len(views))
-        if number % ROUND == 0 and len(finder.by_red) >= ENOUGH:
+        if number % ROUND == 0 and (len(finder.by_red) >= ENOUGH or finder.is_hopeless):
             break
-    return finder.conclude(views)
+    return finder.conclude(views if "white" in kinds else [])
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,11 @@ class _Finder:
         if field.scale is not None:
             width = field.scale.um_per_pixel * RED_BOX / RED_CELL_MICRONS
             self.by_red.append(self._told(width, field.width, field.height))
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether so many images show no red cells that the rest will not show them either."""
+        return self.looked_at >= HOPELESS and not self.by_red
 
     def conclude(self, views: Iterable[View]) -> FoundScale:
         """The scale that red cells tell, or else the white cells of these images."""
@@ -185,14 +202,16 @@ def _holds(cell: LocatedCell, x: float, y: float) -> bool:
     return x0 <= x <= x1 and y0 <= y <= y1
 
 
-def _describe(kind: Literal["red", "white"], told: Sequence[_Told], looked_at: int) -> FoundScale:
+def _describe(kind: Kind, told: Sequence[_Told], looked_at: int) -> FoundScale:
     """The median of what images told, in a sentence."""
     widths = np.array([one.um_per_pixel for one in told])
     ratio = float(np.median([one.ratio for one in told]))
     basis = f"by the {kind} cells in {len(told)} of {looked_at} images"
+    measured = _median(widths)
     same = SAME_WHITE if kind == "white" else SAME_RED if len(told) >= ENOUGH else SAME_FEW
     if 1 / same < ratio < same:
-        return FoundScale(None, f"the images have the scale of the training images, {basis}")
+        note = f"the images have the scale of the training images, {basis}"
+        return FoundScale(None, note, measured, kind)
     # Rounded, so that the same images give the same number on each machine.
     width = float(f"{np.median(widths):.3g}")
     note = f"{width:g} µm a pixel, {basis}"
@@ -207,7 +226,14 @@ def _describe(kind: Literal["red", "white"], told: Sequence[_Told], looked_at: i
             f"; half of the images are of other scales (below {low:.2g}, above {high:.2g}): list "
             "them in a manifest with a column um_per_pixel"
         )
-    return FoundScale(width, note)
+    return FoundScale(width, note, measured, kind)
+
+
+def _median(widths: FloatArray) -> Interval:
+    """The median with its bootstrap interval."""
+    draws = np.random.default_rng(0).choice(widths, (RESAMPLES, len(widths)))
+    low, high = np.quantile(np.median(draws, axis=1), (0.025, 0.975)).tolist()
+    return Interval(float(np.median(widths)), low, high)
 
 
 def _draw_views(images: Sequence[ImageSource | View]) -> list[View]:
