@@ -157,24 +157,29 @@ class _Finder:
         """The scale that red cells tell, or else the white cells of these images."""
         if len(self.by_red) >= max(1, LEAST_SHARE * self.looked_at):
             return _describe("red", self.by_red, self.looked_at)
-        by_white = [told for told in map(self._measure_white, views) if told is not None]
-        if len(by_white) >= ENOUGH and 2 * len(by_white) >= self.looked_at:
-            return _describe("white", by_white, self.looked_at)
+        by_white, looked_at = self._measure_all_white(views)
+        if len(by_white) >= ENOUGH and 2 * len(by_white) >= looked_at:
+            return _describe("white", by_white, looked_at)
         return FoundScale(
             None,
             "the images are taken to have the scale of the training images, because their cells "
             "do not tell it; give it with --um-per-pixel if you know it",
         )
 
-    def _measure_white(self, view: View) -> _Told | None:
-        """What the white cell tells that the view looks at, in an image that it may fill."""
-        try:
-            with decoded(view.image) as opened:
-                image = opened.image
-                side = _white_side(self.locator, image, view.centre)
-        except ImageError:
-            return None
-        return None if side is None else self._told(WHITE_BOX / side, *image.size)
+    def _measure_all_white(self, views: Iterable[View]) -> tuple[list[_Told], int]:
+        """What the white cells tell that views look at, and how many images could be read."""
+        told, looked_at = [], 0
+        for view in views:
+            try:
+                with decoded(view.image) as opened:
+                    side = _white_side(self.locator, opened.image, view.centre)
+                    size = opened.image.size
+            except ImageError:
+                continue
+            looked_at += 1
+            if side is not None:
+                told.append(self._told(WHITE_BOX / side, *size))
+        return told, looked_at
 
     def _told(self, um_per_pixel: float, width: int, height: int) -> _Told:
         assert self.spec.microns is not None
