@@ -6,7 +6,8 @@ It starts `hemascope serve` on a free port with drawn cells as requests, and mea
 throughput of the library and of the service with 16 clients, the latency of single images with
 one client and within the library, p50 and p99 under load, errors, the memory of the service's
 process before, during and after, what happens at twice the clients with a small queue, and what
-2,000 open connections that send nothing cost those who send images.
+2,000 open connections that send nothing cost those who send images. The 16 clients are wrk's
+(Debian's package wrk), which leaves the processors to the service; the others are threads here.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hemascope import BLOOD_CELLS, Classifier
 from hemascope.data.synthetic import draw_cell
@@ -37,6 +39,29 @@ from hemascope.serialization import to_json
 
 CLIENTS, DISTINCT, IDLE = 16, 64, 2000
 PARTS = 10  # after each, the memory is noted
+SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "image/jpeg"
+wrk.headers["Authorization"] = "Bearer TOKEN"
+local requests, next = {}, 0
+init = function()
+  for number = 0, DISTINCT - 1 do
+    local file = io.open("FOLDER/" .. number .. ".jpg", "rb")
+    requests[number] = wrk.format(nil, "/v1/predictions", nil, file:read("*a"))
+    file:close()
+  end
+end
+request = function()
+  next = (next + 1) % DISTINCT
+  return requests[next]
+end
+done = function(summary, latency)
+  local errors = summary.errors
+  local broken = errors.connect + errors.read + errors.write + errors.timeout
+  io.write(string.format("FOUND %d %f %f %f %d %d\\n", summary.requests, summary.duration / 1e6,
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, errors.status, broken))
+end
+"""
 
 
 @dataclass
@@ -72,12 +97,13 @@ def main() -> None:
         load(port, token, images, 200, CLIENTS)  # warm
         before = memory_of(process)
         found["one client"] = load(port, token, images, 300, 1).describe()
-        memory = [before]
+        memory, seconds = [before], chosen.images / library["images_per_second"] / PARTS
         loads = []
-        for part in split(chosen.images, PARTS):
-            loads.append(load(port, token, images, part, CLIENTS))
-            memory.append(memory_of(process))
-        found["16 clients"] = join(loads).describe()
+        with TemporaryDirectory() as folder:
+            for _ in range(PARTS):
+                loads.append(load_by_wrk(port, token, images, Path(folder), seconds))
+                memory.append(memory_of(process))
+        found["16 clients"] = join(loads)
         found["memory_mb"] = memory
     with served(chosen.locator, queue=CLIENTS) as (port, token, process):
         found["twice the load"] = load(port, token, images, 4000, 2 * CLIENTS + 8).describe()
@@ -96,19 +122,53 @@ def main() -> None:
         write_atomic(chosen.out, text)
 
 
-def split(number: int, parts: int) -> list[int]:
-    """A number in nearly equal parts."""
-    return [number * (part + 1) // parts - number * part // parts for part in range(parts)]
+@dataclass(frozen=True)
+class WrkLoad:
+    """What wrk's clients met: requests, of which `refused` had another status than 200, and
+    `broken` connections."""
+
+    requests: int
+    seconds: float
+    median_ms: float
+    p99_ms: float
+    refused: int
+    broken: int
 
 
-def join(loads: list[Load]) -> Load:
-    """Several loads as one."""
-    found = Load()
-    for one in loads:
-        found.seconds += one.seconds
-        found.statuses += one.statuses
-        found.wall += one.wall
-    return found
+def load_by_wrk(
+    port: int, token: str, images: list[bytes], folder: Path, seconds: float
+) -> WrkLoad:
+    """Sixteen clients of wrk that send images for so many seconds."""
+    for number, content in enumerate(images):
+        (folder / f"{number}.jpg").write_bytes(content)
+    script = folder / "post.lua"
+    values = {"TOKEN": token, "FOLDER": str(folder), "DISTINCT": str(len(images))}
+    text = SCRIPT
+    for name, value in values.items():
+        text = text.replace(name, value)
+    script.write_text(text)
+    words = ["wrk", "-t1", f"-c{CLIENTS}", f"-d{max(1, round(seconds))}s", "--timeout", "60s"]
+    done = subprocess.run(
+        [*words, "-s", str(script), f"http://127.0.0.1:{port}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    requests, wall, median, p99, refused, broken = line.split()[1:]
+    return WrkLoad(int(requests), float(wall), float(median), float(p99), int(refused), int(broken))
+
+
+def join(loads: list[WrkLoad]) -> dict[str, object]:
+    """Figures of several loads: medians of their medians, and the largest 99 %."""
+    requests, refused = sum(one.requests for one in loads), sum(one.refused for one in loads)
+    return {
+        "images_per_second": (requests - refused) / sum(one.seconds for one in loads),
+        "median_ms": statistics.median(one.median_ms for one in loads),
+        "p99_ms": max(one.p99_ms for one in loads),
+        "statuses": {"200": requests - refused, "others": refused},
+        "broken_connections": sum(one.broken for one in loads),
+    }
 
 
 @contextmanager

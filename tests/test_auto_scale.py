@@ -15,7 +15,7 @@ from PIL import Image
 from drawn import draw_cell
 from hemascope import Classifier, FoundScale, InputSpec, Manifest, View, find_scale
 from hemascope.cli import app
-from hemascope.cli.options import fill_scales
+from hemascope.cli.options import fill_scales, settle_scale
 from hemascope.data.external import RED_CELL_MICRONS
 from hemascope.data.manifest import ManifestRow
 from hemascope.smear.records import LocatedField, Scale
@@ -89,6 +89,8 @@ def test_rows_that_have_a_scale_keep_it(quarters: Path) -> None:
     filled = fill_scales(manifest, 0.2, card).rows
     assert [row.um_per_pixel for row in filled] == [0.3, 0.2]
     assert fill_scales(manifest, "training", card) == manifest
+    assert settle_scale("auto", [], card).um_per_pixel is None
+    assert settle_scale(0.2, [], card).um_per_pixel == 0.2
 
 
 def test_white_cells_tell_it_where_no_red_cell_is_whole() -> None:
@@ -224,6 +226,27 @@ def test_an_adapted_bundle_knows_the_scale_of_its_laboratory(
     words = ("--um-per-pixel", "0.2", "--out", tmp_path / "b.csv")
     assert run("classify", quarters / "eosinophil", "--bundle", ours, *words) == 0
     assert {float(row["um_per_pixel"]) for row in read(tmp_path / "b.csv")} == {0.2}
+
+
+def test_a_cluster_draws_its_sample_from_images_and_tables(quarters: Path, tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    from hemascope.batch.cluster_inputs import Sources, find_sources
+    from hemascope.batch.cluster_sample import sample_images
+
+    paths = sorted(map(str, quarters.rglob("*.png")))
+    for name, chosen in (("a", paths[:5]), ("b", paths[5:])):
+        contents = [Path(path).read_bytes() for path in chosen]
+        pq.write_table(pa.table({"path": chosen, "bytes": contents}), tmp_path / f"{name}.parquet")
+    views = sample_images(find_sources([str(tmp_path)]), 6)
+    known = [Path(path).read_bytes() for path in paths]
+    places = sorted(known.index(view.image) for view in views)
+    assert places == [0, 1, 2, 5, 6, 7]  # the first of each file
+    items = [View(paths[0], 0.2), *paths[1:4]]
+    drawn = sample_images(Sources(items, []), 9)
+    assert sorted(view.image for view in drawn) == paths[1:4]
+    assert len(sample_images(Sources(items, []), 2)) == 2
 
 
 def test_a_run_is_not_written_over(tmp_path: Path) -> None:

@@ -278,8 +278,8 @@ def settle_scale(um_per_pixel: UmPerPixel, images: Sequence[str | View], card: C
     """
     from hemascope.smear.measure_scales import FoundScale, find_scale
 
-    if um_per_pixel == "training":
-        return FoundScale(None, "")
+    if um_per_pixel == "training" or not images:
+        return FoundScale(None if isinstance(um_per_pixel, str) else um_per_pixel, "")
     own = [view.um_per_pixel for view in images if isinstance(view, View) and view.um_per_pixel]
     given = adapted = card.adaptation.sets[-1].um_per_pixel if card.adaptation else None
     if um_per_pixel != "auto":
