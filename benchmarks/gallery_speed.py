@@ -3,10 +3,11 @@
     python benchmarks/gallery_speed.py --out docs/evaluation/gallery_speed.json
 
 Samples of 500 and of 5,000 cells are filled with boxes on fifty drawn fields; no network is asked.
-The time to the page is that from asking for it until its elements stand, and until the images that
-are seen are there; the median of some visits, and that of the first one, whose small images are not
-cached yet. Then the page is scrolled from its top to its end in steps of 120 pixels, one a frame,
-first as it is met and then once more; a frame should take 17 ms. Needs Playwright and Chromium.
+The small images are prepared, as those of a sample are that was just imported. The time to the page
+is that from asking for it until its elements stand, and until the images that are seen are there;
+the median of some visits, and that of the first one, of which the browser has cached nothing. Then
+the page is scrolled from its top to its end in steps of 120 pixels, one a frame, first as it is met
+and then once more; a frame should take 17 ms. Needs Playwright and Chromium.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from hemascope.serialization import to_json
 from hemascope.serve.app.pictures import to_png
 from hemascope.serve.counting import Counting
 from hemascope.serve.pages.station import Station
-from hemascope.serve.store.database import Store, open_store
+from hemascope.serve.store.database import open_store
 from hemascope.serve.store.people import User, add_user
-from hemascope.serve.store.samples import NewField, add_sample, fill_sample
+from hemascope.serve.store.samples import NewField, add_sample, fill_sample, list_images
 from hemascope.smear.counted import NamedCell, NamedField
 from hemascope.smear.records import LocatedCell
 from review_speed import MIX, PASSWORD, browser, log_in
@@ -61,8 +62,8 @@ SCROLL = """() => new Promise((done) => {
 })"""
 
 
-def fill(store: Store, name: str, cells: int, images: list[bytes], model: str) -> None:
-    """A sample of so many white cells at places drawn by chance."""
+def fill(station: Station, name: str, cells: int, images: list[bytes]) -> None:
+    """A sample of so many white cells at places drawn by chance, as an import leaves it."""
     random = np.random.default_rng(cells)
     labels = list(MIX)
     shares = np.array(list(MIX.values())) / sum(MIX.values())
@@ -77,8 +78,13 @@ def fill(store: Store, name: str, cells: int, images: list[bytes], model: str) -
         path = f"{number:03d}.png"
         fields.append(NamedField(name, path, width=WIDTH, height=HEIGHT, cells=tuple(named)))
     given = [NewField(f"{n:03d}.png", image) for n, image in enumerate(images)]
+    store, model = station.store, station.counting.classifier.card.model_sha256
     sample = add_sample(store, User(1, "Ada", "reviewer"), name, given)
     fill_sample(store, sample, fields, model, "1" * 64)
+    with store.reading() as connection:
+        stored = list_images(connection, sample)
+    for field, (_, sha256) in zip(fields, stored, strict=True):
+        station.small.prepare(sha256, field).result()
 
 
 def visit(page: Any, address: str) -> dict[str, float]:
@@ -126,10 +132,11 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         store = open_store(Path(folder) / "store")
         add_user(store, "Ada", PASSWORD, "reviewer")
-        for size in SIZES:
-            fill(store, f"of {size}", size, images, classifier.card.model_sha256)
         counting = Counting(classifier, cast(Any, SimpleNamespace()), "1" * 64)
-        with served(Station(store, counting)) as address, browser() as page:
+        station = Station(store, counting)
+        for size in SIZES:
+            fill(station, f"of {size}", size, images)
+        with served(station) as address, browser() as page:
             log_in(page, address)
             for size in SIZES:
                 found[str(size)] = measure(page, address, f"of {size}")

@@ -38,7 +38,7 @@ from hemascope.provenance import provenance
 from hemascope.serialization import to_json
 
 CLIENTS, DISTINCT, IDLE = 16, 64, 2000
-PARTS = 10  # after each, the memory is noted
+PARTS, LIBRARY = 10, 1500  # after each, the memory is noted; images of the library before each
 SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "image/jpeg"
@@ -91,18 +91,20 @@ def main() -> None:
     chosen = parser.parse_args()
     images = [_jpeg(seed) for seed in range(DISTINCT)]
     classifier = Classifier()
-    library = measure_library(classifier, images, min(chosen.images, 4000))
-    found: dict[str, object] = {"images": chosen.images, "library": library}
+    found: dict[str, object] = {"images": chosen.images}
     with served(chosen.locator, queue=64) as (port, token, process):
         load(port, token, images, 200, CLIENTS)  # warm
         before = memory_of(process)
         found["one client"] = load(port, token, images, 300, 1).describe()
-        memory, seconds = [before], chosen.images / library["images_per_second"] / PARTS
-        loads = []
+        memory, part = [before], chosen.images / PARTS
+        loads, library = [], []
         with TemporaryDirectory() as folder:
-            for _ in range(PARTS):
-                loads.append(load_by_wrk(port, token, images, Path(folder), seconds))
+            for _ in range(PARTS):  # in turn, since the speed of a machine changes in minutes
+                library.append(measure_library(classifier, images, LIBRARY))
+                rate = loads[-1].rate if loads else library[-1]["images_per_second"]
+                loads.append(load_by_wrk(port, token, images, Path(folder), part / rate))
                 memory.append(memory_of(process))
+        found["library"] = {key: statistics.mean(one[key] for one in library) for key in library[0]}
         found["16 clients"] = join(loads)
         found["memory_mb"] = memory
     with served(chosen.locator, queue=CLIENTS) as (port, token, process):
@@ -133,6 +135,11 @@ class WrkLoad:
     p99_ms: float
     refused: int
     broken: int
+
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return self.requests / self.seconds
 
 
 def load_by_wrk(
@@ -195,7 +202,7 @@ def measure_library(classifier: Classifier, images: list[bytes], number: int) ->
     for _ in classifier.stream(islice(cycle(images), number)):
         pass
     wall, alone = time.perf_counter() - began, []
-    for image in islice(cycle(images), 300):
+    for image in islice(cycle(images), 100):
         began = time.perf_counter()
         classifier.predict([image])
         alone.append(time.perf_counter() - began)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -42,6 +43,24 @@ def test_all_cells_of_a_field_take_two_reads_of_it() -> None:
         assert np.array_equal(pixels(small.draw("a", FIELD, box)), expected)
     assert small.draw("a", FIELD, BOXES[0]) is first
     assert reads == {"a": 2}
+    small.close()
+
+
+def test_those_of_an_imported_field_are_prepared() -> None:
+    reads: list[str] = []
+
+    def read(sha256: str) -> Image.Image:
+        reads.append(sha256)
+        return IMAGE
+
+    red = NamedCell(LocatedCell("red", (0.0, 0.0, 40.0, 40.0), 0.9, at_border=False))
+    small = SmallImages(read)
+    small.prepare("a", replace(FIELD, cells=(*CELLS, red))).result()
+    assert len(small._kept) == len(BOXES)
+    for box in BOXES:
+        expected = np.asarray(draw_cell(IMAGE, box, THUMBNAIL))
+        assert np.array_equal(pixels(small.draw("a", FIELD, box)), expected)
+    assert reads == ["a"]
     small.close()
 
 

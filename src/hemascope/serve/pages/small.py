@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from PIL import Image
 
@@ -22,8 +22,9 @@ PIXELS = 3 * THUMBNAIL**2  # bytes
 class SmallImages:
     """Small images by the field's SHA-256 and the cell's box; the latest that were asked for.
 
-    The first that is asked for of a field is answered at once. The others of the field follow in
-    the background, so that a field is decoded twice and not once per cell. `read` decodes a field.
+    Those of a field that was just imported are prepared in the background. Of any other field, the
+    first that is asked for is answered at once, and the others of the field follow in the
+    background, so that a field is decoded twice and not once per cell. `read` decodes a field.
     """
 
     def __init__(self, read: Callable[[str], Image.Image], most_bytes: int = MOST_BYTES) -> None:
@@ -49,6 +50,10 @@ class SmallImages:
             self._go_on(sha256, field)
         return made
 
+    def prepare(self, sha256: str, field: NamedField) -> Future[None]:
+        """Makes those of a field in the background, compressed, before anybody asks for them."""
+        return self._pool.submit(self._draw_all, sha256, field, to_png)
+
     def close(self) -> None:
         """Makes no more in the background."""
         self._pool.shutdown(cancel_futures=True)
@@ -58,15 +63,18 @@ class SmallImages:
             if sha256 in self._ahead:
                 return
             self._ahead.add(sha256)
-        self._pool.submit(self._draw_all, sha256, field)
+        self._pool.submit(self._draw_all, sha256, field, _as_it_is)
 
-    def _draw_all(self, sha256: str, field: NamedField) -> None:
+    def _draw_all(
+        self, sha256: str, field: NamedField, kept_as: Callable[[Image.Image], Image.Image | bytes]
+    ) -> None:
+        """Makes those of the white cells of a field; no other cells are in the galleries."""
         try:
             image = self._read(sha256)
             for cell in field.cells:
                 key = (sha256, cell.located.box)
-                if key not in self._kept:
-                    self._keep(key, draw_cell(image, cell.located.box, THUMBNAIL))
+                if cell.located.kind == "white" and key not in self._kept:
+                    self._keep(key, kept_as(draw_cell(image, cell.located.box, THUMBNAIL)))
         finally:
             with self._lock:
                 self._ahead.discard(sha256)
@@ -88,6 +96,10 @@ def draw_cell(image: Image.Image, box: Box, size: int) -> Image.Image:
     part = Image.new("RGB", (side, side), BEYOND)
     part.paste(image, (round(half - x), round(half - y)))
     return part.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _as_it_is(image: Image.Image) -> Image.Image:
+    return image
 
 
 def _size(made: Image.Image | bytes) -> int:

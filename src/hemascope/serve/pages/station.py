@@ -137,6 +137,9 @@ class Station:
         fields = [_renamed(found, name) for found, (name, _) in zip(named, images, strict=True)]
         model = self.counting.classifier.card.model_sha256
         fill_sample(self.store, sample_id, fields, model, self.counting.locator_sha256)
+        for found, (_, sha256) in zip(fields, images, strict=True):
+            if found.status == "ok" and not self._stopping.is_set():
+                self.small.prepare(sha256, found)
 
     def _without_paths(self, text: str, sample_id: str) -> str:
         with self.store.reading() as connection:
