@@ -76,19 +76,29 @@ def show_field(call: Call) -> Response:
 def _find_named(call: Call) -> tuple[str, NamedField, NamedCell]:
     """The SHA-256 of a cell's field, the field, and the cell."""
     store = call.station.store
+    sample_id, sha256, number, place = _place(store, call.request.path_params["cell"])
+    if call.request.url.path.endswith(NAMED):
+        with store.reading() as connection:
+            hidden = list_hidden(connection, call.user.id)
+        if sample_id in hidden:
+            raise ProblemError(403, "you are tested with this sample; finish the test first")
+    field = _fields(store, sample_id)[number]
+    if place >= len(field.cells):  # it was added since
+        _fields.cache_clear()
+        field = _fields(store, sample_id)[number]
+    return sha256, field, field.cells[place]
+
+
+@lru_cache(maxsize=2**14)
+def _place(store: Store, cell_id: int) -> tuple[str, str, int, int]:
+    """The sample of a cell, the SHA-256 and the number of its field, and its number there, which
+    never change. Raises ProblemError where there is no such cell."""
     with store.reading() as connection:
-        found = find_cell(connection, call.request.path_params["cell"])
-        hidden = list_hidden(connection, call.user.id)
+        found = find_cell(connection, cell_id)
     if found is None:
         raise ProblemError(404, "there is no such cell")
     sample_id, sha256, cell = found
-    if sample_id in hidden and call.request.url.path.endswith(NAMED):
-        raise ProblemError(403, "you are tested with this sample; finish the test first")
-    field = _fields(store, sample_id)[cell.field]
-    if cell.number >= len(field.cells):  # it was added since
-        _fields.cache_clear()
-        field = _fields(store, sample_id)[cell.field]
-    return sha256, field, field.cells[cell.number]
+    return sample_id, sha256, cell.field, cell.number
 
 
 @lru_cache(maxsize=8)
