@@ -7,7 +7,8 @@ For PBC's test split, Jiangxi, Munich and the tight crops of BCCD's cells: the s
 the one that is known; and how many cells are named rightly at the scale of the training images, at
 the scale that is found, and at the known one. PBC is named by the model that ships, and each other
 laboratory by the networks in RUNS that were trained without it (leave_one_out.py), with the prior
-that was fitted to the two others (left_out.json). The locator never saw images of Jiangxi or
+that was fitted to the two others (left_out.json); the same networks tell the classes by which white
+cells are measured. The locator never saw images of Jiangxi or
 Munich; it was trained on fields of BCCD and on images of PBC.
 """
 
@@ -15,13 +16,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hemascope.bundle.export import draw_sample, export
+from hemascope.bundle.heads import Head, Heads, read_heads, replace_heads
 from hemascope.classes import BLOOD_CELLS
 from hemascope.data.external import read_site
 from hemascope.data.manifest import Manifest, ManifestRow, read_manifest
@@ -30,19 +33,17 @@ from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
 from hemascope.post_training.left_out import balanced_accuracy
-from hemascope.preprocess import View
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
 from hemascope.smear.locate import Locator
 from hemascope.smear.measure_scales import find_scale
-from left_out_cells import outputs_of, read_seeds
+from left_out_cells import read_seeds
+from several_laboratories import make_card
 
 PBC_UM, BCCD_UM = 20.76 / (0.6 * 360), 0.0691  # BCCD: the median of its fields, by red cells
 FOLDERS, CELLS, LEAST = 20, 60, 12
 LEFT_OUT = Path("docs/evaluation/left_out.json")
 COMMAND = "python benchmarks/auto_scale.py DATA docs/evaluation/auto_scale.json --runs RUNS"
-
-Namer = Callable[[Sequence[View]], np.ndarray]
 
 
 def read_sites(data: Path) -> dict[str, tuple[Manifest, float]]:
@@ -64,11 +65,11 @@ def describe_found(
     manifest: Manifest, known: float, classifier: Classifier, locator: Locator
 ) -> dict[str, Any]:
     """How the scale that is found lies beside the known one: in random folders, and by class."""
-    rng, spec = np.random.default_rng(0), classifier.card.input
+    rng = np.random.default_rng(0)
 
     def ratio(rows: Sequence[ManifestRow]) -> tuple[float, str]:
         views = [row.view(manifest.root) for row in rows]
-        found = find_scale(views, spec, locator)
+        found = find_scale(views, classifier.bundle, locator)
         usual = PBC_UM if found.um_per_pixel is None else found.um_per_pixel
         return usual / known, found.note
 
@@ -93,15 +94,16 @@ def describe_found(
 
 
 def measure(
-    manifest: Manifest, known: float, classifier: Classifier, locator: Locator, name: Namer
+    manifest: Manifest, known: float, classifier: Classifier, locator: Locator
 ) -> dict[str, Any]:
     """Accuracy by each way to a scale."""
-    found = find_scale(manifest.views(), classifier.card.input, locator)
+    found = find_scale(manifest.views(), classifier.bundle, locator)
     targets = np.array([BLOOD_CELLS.index(row.label) for row in manifest.rows])
     result = {"cells": len(targets), "found": found, "known_um_per_pixel": known}
     widths = {"training_scale": None, "found_scale": found.um_per_pixel, "known_scale": known}
     for way, width in widths.items():
-        named = name(manifest.fill_scale(width).views())
+        predictions = classifier.predict(manifest.fill_scale(width).views())
+        named = np.array([BLOOD_CELLS.index(one.label or "") for one in predictions])
         result[way] = {
             "accuracy": wilson(int((named == targets).sum()), len(targets)),
             "balanced_accuracy": balanced_accuracy(named, targets),
@@ -109,21 +111,21 @@ def measure(
     return result
 
 
-def namer_of(classifier: Classifier, runs: Path, laboratory: str) -> Namer:
-    """What names cells: the model that ships, or networks that never saw a laboratory."""
+def classifier_of(runs: Path, laboratory: str) -> Classifier:
+    """The model that ships, for PBC; else networks that never saw a laboratory, with the prior and
+    the temperature that were fitted to others."""
     if laboratory == "pbc":
-        return lambda views: np.array(
-            [BLOOD_CELLS.index(one.label or "") for one in classifier.predict(list(views))]
-        )
-    network, _ = read_seeds(runs, laboratory)
-    fitted = json.loads(LEFT_OUT.read_text())["laboratories"][laboratory]["fit"]
-    offsets = np.array(fitted["offsets"])
-
-    def name(views: Sequence[View]) -> np.ndarray:
-        images = np.stack([classifier.card.input.load(view) for view in views])
-        return (outputs_of(network, images)[0] + offsets).argmax(axis=1)
-
-    return name
+        return Classifier()
+    network, recipes = read_seeds(runs, laboratory)
+    card = make_card(f"without {laboratory}", recipes, network)
+    bundle = export(network, card, draw_sample(card.input))
+    fit = json.loads(LEFT_OUT.read_text())["laboratories"][laboratory]["fit"]
+    heads = (
+        Head(head.weight, head.bias + np.array(fit["offsets"]))
+        for head in read_heads(bundle).members
+    )
+    bundle = replace_heads(bundle, Heads(tuple(heads)))
+    return Classifier(replace(bundle, card=replace(bundle.card, temperature=fit["temperature"])))
 
 
 def main() -> None:
@@ -132,17 +134,17 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--runs", type=Path, required=True)
     asked = parser.parse_args()
-    classifier, locator = Classifier(), Locator.from_bundle()
+    locator = Locator.from_bundle()
     result: dict[str, Any] = {"laboratories": {}}
     for site, (manifest, known) in read_sites(asked.data).items():
-        name = namer_of(classifier, asked.runs, site.split()[0])
+        classifier = classifier_of(asked.runs, site.split()[0])
         result["laboratories"][site] = {
             **describe_found(manifest, known, classifier, locator),
-            **measure(manifest, known, classifier, locator, name),
+            **measure(manifest, known, classifier, locator),
         }
         print(site, to_json(result["laboratories"][site]).decode(), flush=True)
     result["command"] = COMMAND
-    result["model"] = classifier.card.model_sha256
+    result["model"] = Classifier().card.model_sha256
     result["locator"] = locator.card.model_sha256
     result["provenance"] = provenance()
     write_atomic(asked.out, to_json(result))

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from PIL import Image
 
 from drawn import draw_cell
 from hemascope import Classifier, FoundScale, InputSpec, Manifest, View, find_scale
+from hemascope.bundle.bundle import Bundle, read_bundle
 from hemascope.cli import app
 from hemascope.cli.options import fill_scales, settle_scale
 from hemascope.data.external import RED_CELL_MICRONS
 from hemascope.data.manifest import ManifestRow
+from hemascope.smear.measure_scales import CLASS_BOXES
 from hemascope.smear.records import LocatedField, Scale
 
 SCALE = 34.6 / 180  # of the images below
@@ -52,7 +55,7 @@ def test_classify_finds_the_scale_by_itself(
     table, page, summary = tmp_path / "a.csv", tmp_path / "a.html", tmp_path / "a.json"
     words = ("classify", quarters, "--out", table, "--report", page, "--summary", summary)
     assert run(*words) == 0
-    found = find_scale(sorted(map(str, quarters.rglob("*.png"))), Classifier().card.input)
+    found = find_scale(sorted(map(str, quarters.rglob("*.png"))), Classifier().bundle)
     assert found.um_per_pixel == pytest.approx(SCALE, rel=0.25)
     said = " ".join(capsys.readouterr().out.split())
     assert found.note in said
@@ -80,36 +83,57 @@ def test_cells_of_the_scale_of_training_are_seen_as_before(
 def test_rows_that_have_a_scale_keep_it(quarters: Path) -> None:
     """Only the others are measured, each image is of one sample, and the rest stays as it was."""
     paths = sorted(map(str, quarters.rglob("*.png")))
-    card = Classifier().card
-    spec = card.input
-    found = find_scale([View(path, centre=(60.0, 60.0)) for path in paths], spec)
-    assert found.um_per_pixel == find_scale(paths, spec).um_per_pixel
+    bundle = Classifier().bundle
+    found = find_scale([View(path, centre=(60.0, 60.0)) for path in paths], bundle)
+    assert found.um_per_pixel == find_scale(paths, bundle).um_per_pixel
     rows = (ManifestRow(Path(paths[0]).name, "x", um_per_pixel=0.3), ManifestRow("b.png", "x"))
     manifest = Manifest(Path(paths[0]).parent, rows)
-    filled = fill_scales(manifest, 0.2, card).rows
+    filled = fill_scales(manifest, 0.2, bundle).rows
     assert [row.um_per_pixel for row in filled] == [0.3, 0.2]
-    assert fill_scales(manifest, "training", card) == manifest
-    assert settle_scale("auto", [], card).um_per_pixel is None
-    assert settle_scale(0.2, [], card).um_per_pixel == 0.2
+    assert fill_scales(manifest, "training", bundle) == manifest
+    assert settle_scale("auto", [], bundle).um_per_pixel is None
+    assert settle_scale(0.2, [], bundle).um_per_pixel == 0.2
 
 
 def test_white_cells_tell_it_where_no_red_cell_is_whole() -> None:
     """Cells that fill their image; a neutrophil is about 13.5 µm across."""
     cells = [draw_cell("neutrophil", seed).crop((100, 100, 260, 260)) for seed in range(8)]
-    found = find_scale(cells, Classifier().card.input)
+    found = find_scale(cells, Classifier().bundle)
     assert "by the white cells in" in found.note
     assert found.um_per_pixel == pytest.approx(34.6 / 360, rel=0.35)
-    few = find_scale(cells[:3], Classifier().card.input)
+    few = find_scale(cells[:3], Classifier().bundle)
     assert few.um_per_pixel is None
     assert "their cells do not tell it" in few.note
+
+
+def test_a_folder_of_small_cells_alone_is_not_taken_for_another_scale() -> None:
+    """Lymphocytes are 10.4 µm across, and the model names them."""
+    cells = [draw_cell("lymphocyte", seed).crop((90, 90, 270, 270)) for seed in range(8)]
+    bundle = Classifier().bundle
+    found = find_scale(cells, bundle)
+    assert found.kind == "white"
+    named = Classifier(bundle).predict(cells, um_per_pixel=found.um_per_pixel)
+    sizes = [
+        math.exp(sum(p * math.log(CLASS_BOXES[name]) for name, p in one.probabilities.items()))
+        for one in named
+    ]
+    assert sum(one.label == "lymphocyte" for one in named) >= 6
+    assert min(sizes) < 11
+    assert found.um_per_pixel == pytest.approx(34.6 / 360, rel=0.25)
 
 
 def test_images_without_cells_or_unreadable_ones_tell_nothing(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     white = Image.new("RGB", (90, 90), "white")
-    found = find_scale([str(tmp_path / "broken.png"), white], Classifier().card.input)
+    found = find_scale([str(tmp_path / "broken.png"), white], Classifier().bundle)
     assert found.um_per_pixel is None
-    assert find_scale([white], InputSpec(64)) == FoundScale(None, "")
+    assert find_scale([white], seeing(InputSpec(64))) == FoundScale(None, "")
+
+
+def seeing(spec: InputSpec) -> Bundle:
+    """A bundle whose card says that it sees another square; it is not asked for predictions."""
+    bundle = read_bundle()
+    return replace(bundle, card=replace(bundle.card, input=spec))
 
 
 BLANK = Image.new("RGB", (400, 300))
@@ -127,20 +151,22 @@ class RedCells:
 
 
 def test_red_cells_of_six_images_are_enough() -> None:
-    spec = InputSpec(size=64, crop=0.5, microns=15)  # 0.1 µm a pixel of an image of 300 pixels
+    bundle = seeing(
+        InputSpec(size=64, crop=0.5, microns=15)
+    )  # 0.1 µm a pixel of an image of 300 pixels
     locator = RedCells(*[100] * 24)
-    found = find_scale([BLANK] * 24, spec, locator)
+    found = find_scale([BLANK] * 24, bundle, locator)
     assert (found.um_per_pixel, len(locator.left)) == (0.0755, 16)
     assert found.note == "0.0755 µm a pixel, by the red cells in 8 of 8 images"
-    assert find_scale([BLANK] * 8, spec, RedCells(*[72] * 8)).um_per_pixel is None
-    alone, several = (find_scale([BLANK] * n, spec, RedCells(*[63] * n)) for n in (1, 6))
+    assert find_scale([BLANK] * 8, bundle, RedCells(*[72] * 8)).um_per_pixel is None
+    alone, several = (find_scale([BLANK] * n, bundle, RedCells(*[63] * n)) for n in (1, 6))
     assert (alone.um_per_pixel, several.um_per_pixel) == (None, 0.12)  # one image may be wrong
 
 
 def test_the_interval_is_that_of_the_median_of_the_images() -> None:
-    spec = InputSpec(size=64, crop=0.5, microns=15)
+    bundle = seeing(InputSpec(size=64, crop=0.5, microns=15))
     diameters = np.random.default_rng(0).normal(60, 5, 32).round().astype(int).tolist()
-    found = find_scale([BLANK] * 8, spec, RedCells(*diameters))
+    found = find_scale([BLANK] * 8, bundle, RedCells(*diameters))
     widths = 7.55 / np.array(diameters[-8:])
     assert found.kind == "red"
     assert found.measured is not None
@@ -164,7 +190,7 @@ def test_a_scale_that_red_cells_contradict_is_warned_of(
 @pytest.mark.slow
 def test_red_cells_of_pbc_give_its_scale(real_data: Path) -> None:
     paths = sorted((real_data / "pbc" / "neutrophil").glob("*.jpg"))[:60]
-    found = find_scale([str(path) for path in paths], Classifier().card.input)
+    found = find_scale([str(path) for path in paths], Classifier().bundle)
     assert (found.um_per_pixel, found.kind) == (None, "red")
     assert found.measured is not None
     assert found.measured.value == pytest.approx(0.0962, rel=0.06)  # decision 5, with scipy
@@ -181,21 +207,30 @@ def test_the_scale_of_other_laboratories_is_found(
     suffixes = {".jpg", ".jpeg", ".png", ".bmp"}
     files = (path for path in (real_data / folder).rglob("*") if path.suffix.lower() in suffixes)
     paths = sorted(str(path) for path in files if "mask" not in str(path.relative_to(real_data)))
-    found = find_scale(paths, Classifier().card.input)
+    found = find_scale(paths, Classifier().bundle)
     assert found.kind == kind
     assert found.um_per_pixel == pytest.approx(known, rel=0.25)
 
 
 def test_an_image_with_several_cells_is_measured_once(quarters: Path) -> None:
     path = str(quarters / "lymphocyte" / "0.png")
-    spec, locator = InputSpec(size=64, crop=0.5, microns=15), RedCells(40, 40)
+    bundle, locator = seeing(InputSpec(size=64, crop=0.5, microns=15)), RedCells(40, 40)
     cells = [View(path, centre=(x, 9)) for x in range(20)]
-    assert find_scale([*cells, path, BLANK], spec, locator).note.endswith("in 2 of 2 images")
+    assert find_scale([*cells, path, BLANK], bundle, locator).note.endswith("in 2 of 2 images")
+
+
+def test_a_scale_that_no_microscope_has_is_not_taken() -> None:
+    bundle = seeing(InputSpec(size=64, crop=0.5, microns=15))
+    found = find_scale([BLANK] * 8, bundle, RedCells(*[3] * 8))
+    assert found.um_per_pixel is None
+    assert "their cells do not tell it" in found.note
+    small = [draw_cell("neutrophil", seed).resize((16, 16)) for seed in range(8)]
+    assert (find_scale(small, Classifier().bundle).um_per_pixel or 1) <= 2
 
 
 def test_images_of_two_magnifications_are_said_to_be() -> None:
-    spec = InputSpec(size=64, crop=0.5, microns=15)
-    found = find_scale([BLANK] * 8, spec, RedCells(*[150] * 5, *[50] * 3))
+    bundle = seeing(InputSpec(size=64, crop=0.5, microns=15))
+    found = find_scale([BLANK] * 8, bundle, RedCells(*[150] * 5, *[50] * 3))
     assert "half of the images are of other scales (below 0.05, above 0.15)" in found.note
 
 

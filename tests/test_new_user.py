@@ -331,10 +331,10 @@ def test_outliers_of_training_are_left_out_and_said(
     assert done.returncode == 0, done.stderr
     assert "3 cells are of none of the model's classes and are left out: artefact 3" in done.stdout
     assert json.loads((tmp_path / "out/evaluation.json").read_bytes())["n"] == 13
-    card = Classifier().card
-    images = ImageOptions(skip_outliers=True).select(manifest, card)
-    assert {row.label for row in images.rows} <= set(card.classes.names)
+    bundle = Classifier().bundle
+    images = ImageOptions(skip_outliers=True).select(manifest, bundle)
+    assert {row.label for row in images.rows} <= set(bundle.card.classes.names)
     assert len(images.rows) == 13
     assert "artefact 3" in capsys.readouterr().out
     with pytest.raises(ManifestError, match="no image is of a class of the model"):
-        ImageOptions(skip_outliers=True).select(manifest, card, ClassSet.from_names(["a", "b"]))
+        ImageOptions(skip_outliers=True).select(manifest, bundle, ClassSet.from_names(["a", "b"]))

@@ -101,7 +101,7 @@ def test_single_cells_of_another_scale_are_seen_at_theirs() -> None:
         with pytest.raises(SampleError, match="images of single cells, not fields"):
             list(counting.name(sample))
         given = list(counting.name(sample, 0.11, takes_single=True))
-    width = find_scale(images, classifier.card.input).um_per_pixel
+    width = find_scale(images, classifier.bundle).um_per_pixel
     assert {field.um_per_pixel for field in fields} == {width}
     expected = classifier.predict(images, um_per_pixel=width)
     assert [field.cells[0].prediction.label for field in fields] == [one.label for one in expected]

@@ -71,7 +71,7 @@ def calibrate(
     refuse_existing(force, out_folder / CARD_FILE)
     source = read_bundle(bundle_folder(bundle))
     chosen, networks = chosen or ImageOptions(), networks or NetworkOptions()
-    images = chosen.select(manifest, source.card)
+    images = chosen.select(manifest, source)
     with progress_bar("calibrating") as progress:
         other = networks.fallback_bundle
         calibrated = fit(source, images, chosen.title(manifest), progress, other, networks.int8)
@@ -125,7 +125,7 @@ def adapt(
     refuse_existing(force, out_folder / CARD_FILE)
     source = read_bundle(bundle_folder(bundle))
     chosen = chosen or ImageOptions()
-    images = chosen.select(manifest, source.card, grow_classes(source.card.classes, new_class))
+    images = chosen.select(manifest, source, grow_classes(source.card.classes, new_class))
     with progress_bar("adapting") as progress:
         adapted = fit(source, images, chosen.title(manifest), progress, new_class)
     write_bundle(adapted, out_folder)

@@ -182,7 +182,7 @@ def _classify_on_cluster(images: list[str], settings: _Settings, workers: int | 
 
     sources = _sources(images)
     sample = sample_images(sources, SAMPLE) if settings.um_per_pixel == "auto" else []
-    scale = settle_scale(settings.um_per_pixel, sample, settings.bundle.card)
+    scale = settle_scale(settings.um_per_pixel, sample, settings.bundle)
     with progress_bar("classifying") as progress:
         tally = classify_on_cluster(
             settings.table,
@@ -208,7 +208,7 @@ def _classify_here(
         raise ValueError(f"{settings.table}: an object store is written to with --cluster")
     classifier = Classifier(settings.bundle, threads, settings.tta)
     inputs = _inputs(images)
-    found = settle_scale(settings.um_per_pixel, inputs.items, classifier.card)
+    found = settle_scale(settings.um_per_pixel, inputs.items, settings.bundle)
     scale = found.um_per_pixel
     gallery = None if report is None else Gallery()
     with progress_bar("classifying") as progress:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
+from hemascope.bundle.bundle import Bundle
 from hemascope.bundle.card import Card
 from hemascope.cli.options import (
     BundlePath,
@@ -71,19 +72,20 @@ class SiteOptions:
         """The record of the site, if it is a known one."""
         return None if self.site is None else SITES.get(self.site)
 
-    def select(self, path: Path, root: Path | None, split: str | None, card: Card) -> Manifest:
+    def select(self, path: Path, root: Path | None, split: str | None, bundle: Bundle) -> Manifest:
         """The labelled cells in the site's folder, a manifest, or a folder with one per class.
 
         Cells of a site that are of none of the model's classes are left out, which is said.
         """
+        classes = bundle.card.classes
         if self.site is not None:
             if root is not None or split is not None:
                 raise ValueError("--site reads the site's own files; leave --root and --split out")
-            manifest, others = read_site(self.site, path).separate_outliers(card.classes)
+            manifest, others = read_site(self.site, path).separate_outliers(classes)
             print_left_out(others)
             return manifest
-        images = select_images(path, root, split, card.classes, self.skip_outliers)
-        manifest = fill_scales(images, self.um_per_pixel, card)
+        images = select_images(path, root, split, classes, self.skip_outliers)
+        manifest = fill_scales(images, self.um_per_pixel, bundle)
         if self.against is not None and all(row.um_per_pixel is None for row in manifest.rows):
             raise ValueError(
                 "--against compares a site's images; add --site or --um-per-pixel, or give the "
@@ -183,7 +185,7 @@ def evaluate(
     refuse_existing(force, out_folder / "evaluation.json")
     classifier = Classifier(open_bundle(bundle, classes), tta=tta)
     site, morphology = site_options or SiteOptions(), morphology_options or MorphologyOptions()
-    images = site.select(manifest, root, split, classifier.card)
+    images = site.select(manifest, root, split, classifier.bundle)
     title = name or site.site or title_of(manifest, split)
     evaluation = _measure(classifier, images, title, site, morphology)
     write_evaluation(evaluation, classifier, images, out_folder)

@@ -85,7 +85,7 @@ def _predict(
 
     Raises ValueError where none can be read.
     """
-    scale = settle_scale(um_per_pixel, items, classifier.card).um_per_pixel
+    scale = settle_scale(um_per_pixel, items, classifier.bundle).um_per_pixel
     predictions = classifier.predict([view_of(item, scale) for item in items])
     if all(prediction.label is None for prediction in predictions):
         raise ValueError(f"{path_of(items[0])}: {predictions[0].status}; no image could be read")

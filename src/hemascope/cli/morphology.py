@@ -55,7 +55,7 @@ def fit_morphology(
     source = read_bundle(bundle_folder(bundle))
     table = None if attributes is None else read_attributes(attributes)
     chosen = chosen or ImageOptions()
-    images = chosen.select(manifest, source.card)
+    images = chosen.select(manifest, source)
     with progress_bar("measuring") as progress:
         fitted = fit(source, images, chosen.title(manifest), table, progress)
     write_bundle(fitted, out_folder)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from cyclopts import Parameter
 
 from hemascope.bundle.bundle import Bundle, read_bundle
-from hemascope.bundle.card import CARD_FILE, Card
+from hemascope.bundle.card import CARD_FILE
 from hemascope.bundle.restrict import restrict_classes
 from hemascope.classes import ClassSet
 from hemascope.cli.terminal import escape, out, print_warning, progress_bar
@@ -265,12 +265,14 @@ def print_left_out(outliers: Manifest) -> None:
         )
 
 
-def fill_scales(manifest: Manifest, um_per_pixel: UmPerPixel, card: Card) -> Manifest:
+def fill_scales(manifest: Manifest, um_per_pixel: UmPerPixel, bundle: Bundle) -> Manifest:
     """The manifest with a scale for the rows that have none; see `settle_scale`."""
-    return manifest.fill_scale(settle_scale(um_per_pixel, manifest.views(), card).um_per_pixel)
+    return manifest.fill_scale(settle_scale(um_per_pixel, manifest.views(), bundle).um_per_pixel)
 
 
-def settle_scale(um_per_pixel: UmPerPixel, images: Sequence[str | View], card: Card) -> FoundScale:
+def settle_scale(
+    um_per_pixel: UmPerPixel, images: Sequence[str | View], bundle: Bundle
+) -> FoundScale:
     """The scale of the images that come without one: the user's; or that of the cells which the
     bundle was adapted to; or what a sample of them tells.
 
@@ -281,15 +283,16 @@ def settle_scale(um_per_pixel: UmPerPixel, images: Sequence[str | View], card: C
     if um_per_pixel == "training" or not images:
         return FoundScale(None if isinstance(um_per_pixel, str) else um_per_pixel, "")
     own = [view.um_per_pixel for view in images if isinstance(view, View) and view.um_per_pixel]
-    given = adapted = card.adaptation.sets[-1].um_per_pixel if card.adaptation else None
+    before = bundle.card.adaptation
+    given = adapted = before.sets[-1].um_per_pixel if before else None
     if um_per_pixel != "auto":
         given, adapted = um_per_pixel, None
     with progress_bar("measuring the scale") as progress:
         if given is None and len(own) < len(images):
             without = [view for view in images if isinstance(view, str) or not view.um_per_pixel]
-            found = find_scale(without, card.input, progress=progress)
+            found = find_scale(without, bundle, progress=progress)
         else:
-            by_red = find_scale(images, card.input, progress=progress, kinds=["red"])
+            by_red = find_scale(images, bundle, progress=progress, kinds=["red"])
             _warn_of_scale(given or median(own), by_red)
             note = ""
             if adapted is not None:
@@ -326,14 +329,14 @@ class ImageOptions:
     name: Name = None
     um_per_pixel: UmPerPixel = "auto"
 
-    def select(self, path: Path, card: Card, classes: ClassSet | None = None) -> Manifest:
+    def select(self, path: Path, bundle: Bundle, classes: ClassSet | None = None) -> Manifest:
         """The images that a user names, in the spelling of the classes and with a scale.
 
         The classes are the model's, unless others are given.
         """
-        classes = classes or card.classes
+        classes = classes or bundle.card.classes
         images = select_images(path, self.root, self.split, classes, self.skip_outliers)
-        return fill_scales(images, self.um_per_pixel, card)
+        return fill_scales(images, self.um_per_pixel, bundle)
 
     def title(self, path: Path) -> str:
         """What the images are called in the results."""

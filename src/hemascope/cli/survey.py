@@ -67,7 +67,7 @@ def survey(
         raise ValueError(f"--label must be a number of cells, not {label}")
     inputs = find_inputs(images)
     classifier, reference = _open(bundle, against, threads)
-    scale = settle_scale(um_per_pixel, inputs.images, classifier.card)
+    scale = settle_scale(um_per_pixel, inputs.images, classifier.bundle)
     width = scale.um_per_pixel
     with progress_bar("surveying") as progress:
         found = look(classifier, inputs, ", ".join(images), width, label, reference, progress)

@@ -42,8 +42,8 @@ class Counting:
 
         Raises SampleError for a sample that cannot be counted, and CancelledError.
         """
-        spec = self.classifier.card.input if takes_single else None
-        probe = probe_sample(sample, self.locator, um_per_pixel, spec)
+        bundle = self.classifier.bundle if takes_single else None
+        probe = probe_sample(sample, self.locator, um_per_pixel, bundle)
         if probe.refused:
             raise SampleError(probe.refused)
         pairs = [(sample.name, path) for path in sample.paths]

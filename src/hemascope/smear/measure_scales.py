@@ -1,24 +1,28 @@
 """find_scale: how many micrometres a pixel is wide in images of single cells, from their cells.
 
 Red cells around the cell are the ruler. Where too few are seen, as in images that are cut close to
-the cell, white cells are, which differ more. Both are as large as the locator finds them at PBC,
-whose scale is known; docs/decisions/0025-the-scale-by-default.md has the figures.
+the cell, white cells are, each by the classes that it may be of. Both are as large as the locator
+finds them at PBC, whose scale is known (docs/decisions/0025-the-scale-by-default.md).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from hemascope.arrays import FloatArray, ProgressCallback
+from hemascope.bundle.bundle import Bundle
 from hemascope.data.external import RED_CELL_MICRONS
 from hemascope.decoding import ImageSource, decoded
 from hemascope.errors import ImageError
-from hemascope.preprocess import InputSpec, View, add_frame
+from hemascope.inference.classifier import Classifier
+from hemascope.predictions import Prediction
+from hemascope.preprocess import UM_PER_PIXEL, InputSpec, View, add_frame
 from hemascope.records import Interval
 from hemascope.smear.locate import Locator
 from hemascope.smear.records import LocatedCell, LocatedField
@@ -28,9 +32,25 @@ SAMPLE, ROUND = 32, 8  # images that are looked at, at most, and one after the o
 ENOUGH, HOPELESS = 6, 16  # images that tell the scale; of which none tells it
 LEAST_SHARE = 0.15  # of the images must show it by red cells, else these are something else
 RED_BOX, WHITE_BOX = 7.55, 13.5  # µm, sides of located cells: medians of PBC's training images
+CLASS_BOXES = {
+    "basophil": 12.7,
+    "eosinophil": 14.1,
+    "erythroblast": 9.6,
+    "ig": 13.6,
+    "lymphocyte": 10.4,
+    "monocyte": 16.6,
+    "neutrophil": 14.1,
+    "platelet": 6.4,
+}
+"""The same of each class."""
+STEPS = 3  # in which classes and scale settle
 SAME_RED, SAME_FEW, SAME_WHITE = 1.15, 1.25, 1.2  # times the training images' scale: still the same
 APART = 1.3  # ratio of the quartiles of images whose scales differ
 RESAMPLES = 400
+NOT_TOLD = (
+    "the images are taken to have the scale of the training images, because their cells do not "
+    "tell it; give it with --um-per-pixel if you know it"
+)
 FRAME = 0.5  # of an image's shorter side: what is put around it where a cell may fill it
 
 
@@ -71,7 +91,7 @@ class FoundScale:
 
 def find_scale(
     images: Sequence[ImageSource | View],
-    spec: InputSpec,
+    bundle: Bundle,
     locator: CellLocator | None = None,
     progress: ProgressCallback | None = None,
     kinds: Sequence[Kind] = ("red", "white"),
@@ -82,8 +102,8 @@ def find_scale(
     ----------
     images
         The images; those that cannot be read are passed over.
-    spec
-        What the model sees. Without its `microns`, the model cannot be told a scale.
+    bundle
+        The model that is to name them. Without `microns` on its card it cannot be told a scale.
     locator
         What finds the cells; by default, the network that comes with the package.
     progress
@@ -102,14 +122,14 @@ def find_scale(
     >>> from hemascope.data.synthetic import draw_cell
     >>> cells = [draw_cell("monocyte", seed).resize((180, 180)) for seed in range(8)]
     >>> classifier = Classifier()
-    >>> found = find_scale(cells, classifier.card.input)
+    >>> found = find_scale(cells, classifier.bundle)
     >>> print(found.note)  # half of the pixels, but the same field of view
     the images have the scale of the training images, by the red cells in 7 of 8 images
     >>> predictions = classifier.predict(cells, um_per_pixel=found.um_per_pixel)
     """
-    if spec.microns is None:
+    if bundle.card.input.microns is None:
         return FoundScale(None, "")
-    finder = _Finder(spec, locator or Locator.from_bundle())
+    finder = _Finder(bundle.card.input, locator or Locator.from_bundle())
     views = _draw_views(images)
     for number, view in enumerate(views, 1):
         finder.look_at(view)
@@ -117,7 +137,13 @@ def find_scale(
             progress(number, len(views))
         if number % ROUND == 0 and (len(finder.by_red) >= ENOUGH or finder.is_hopeless):
             break
-    return finder.conclude(views if "white" in kinds else [])
+    if len(finder.by_red) >= max(1, LEAST_SHARE * finder.looked_at):
+        return _describe("red", finder.by_red, finder.looked_at)
+    if "white" in kinds:
+        by_white, looked_at = finder.measure_white(views, bundle)
+        if len(by_white) >= ENOUGH and 2 * len(by_white) >= looked_at:
+            return _describe("white", by_white, looked_at)
+    return FoundScale(None, NOT_TOLD)
 
 
 @dataclass(frozen=True)
@@ -146,29 +172,16 @@ class _Finder:
         self.looked_at += 1
         if field.scale is not None:
             width = field.scale.um_per_pixel * RED_BOX / RED_CELL_MICRONS
-            self.by_red.append(self._told(width, field.width, field.height))
+            self.by_red.append(self._told(width, (field.width, field.height)))
 
     @property
     def is_hopeless(self) -> bool:
         """Whether so many images show no red cells that the rest will not show them either."""
         return self.looked_at >= HOPELESS and not self.by_red
 
-    def conclude(self, views: Iterable[View]) -> FoundScale:
-        """The scale that red cells tell, or else the white cells of these images."""
-        if len(self.by_red) >= max(1, LEAST_SHARE * self.looked_at):
-            return _describe("red", self.by_red, self.looked_at)
-        by_white, looked_at = self._measure_all_white(views)
-        if len(by_white) >= ENOUGH and 2 * len(by_white) >= looked_at:
-            return _describe("white", by_white, looked_at)
-        return FoundScale(
-            None,
-            "the images are taken to have the scale of the training images, because their cells "
-            "do not tell it; give it with --um-per-pixel if you know it",
-        )
-
-    def _measure_all_white(self, views: Iterable[View]) -> tuple[list[_Told], int]:
+    def measure_white(self, views: Iterable[View], bundle: Bundle) -> tuple[list[_Told], int]:
         """What the white cells tell that views look at, and how many images could be read."""
-        told, looked_at = [], 0
+        seen, sides, sizes, looked_at = [], [], [], 0
         for view in views:
             try:
                 with decoded(view.image) as opened:
@@ -178,13 +191,40 @@ class _Finder:
                 continue
             looked_at += 1
             if side is not None:
-                told.append(self._told(WHITE_BOX / side, *size))
-        return told, looked_at
+                seen.append(view)
+                sides.append(side)
+                sizes.append(size)
+        widths = _widths_by_class(seen, np.array(sides), bundle) if seen else []
+        return list(map(self._told, widths, sizes)), looked_at
 
-    def _told(self, um_per_pixel: float, width: int, height: int) -> _Told:
+    def _told(self, um_per_pixel: float, size: tuple[int, int]) -> _Told:
         assert self.spec.microns is not None
-        usual = self.spec.microns / (self.spec.crop * min(width, height))
+        usual = self.spec.microns / (self.spec.crop * min(size))
         return _Told(um_per_pixel, um_per_pixel / usual)
+
+
+def _widths_by_class(views: Sequence[View], sides: FloatArray, bundle: Bundle) -> list[float]:
+    """The width of a pixel by each cell, whose box has sides of so many pixels, (N,).
+
+    A cell of a class is taken to be as large as that class is in the mean; the classes are those
+    that the model finds likely at the scale found before, until it stays.
+    """
+    classifier = Classifier(bundle)
+    widths = WHITE_BOX / sides
+    for _ in range(STEPS):
+        width = float(np.clip(np.median(widths), *UM_PER_PIXEL))
+        predictions = classifier.predict([replace(view, um_per_pixel=width) for view in views])
+        widths = np.array([_likely_size(one) for one in predictions]) / sides
+    return [float(width) for width in widths]
+
+
+def _likely_size(prediction: Prediction) -> float:
+    """The geometric mean of the sizes of a cell's classes, by their probabilities."""
+    logs = [
+        probability * math.log(CLASS_BOXES.get(name, WHITE_BOX))
+        for name, probability in prediction.probabilities.items()
+    ]
+    return math.exp(sum(logs))
 
 
 def _white_side(
@@ -219,12 +259,14 @@ def _describe(kind: Kind, told: Sequence[_Told], looked_at: int) -> FoundScale:
         return FoundScale(None, note, measured, kind)
     # Rounded, so that the same images give the same number on each machine.
     width = float(f"{np.median(widths):.3g}")
+    if not UM_PER_PIXEL[0] <= width <= UM_PER_PIXEL[1]:  # no microscope's
+        return FoundScale(None, NOT_TOLD)
     note = f"{width:g} µm a pixel, {basis}"
     low, high = np.quantile(widths, (0.25, 0.75)).tolist()
     if kind == "white":
         note += (
-            "; white cells differ in size, so that this may be 20 % off, and more where all are "
-            "of one class: give --um-per-pixel if you know it"
+            "; white cells differ in size, so that this may be 20 % off: give --um-per-pixel if "
+            "you know it"
         )
     elif high > APART * low:
         note += (
@@ -243,7 +285,11 @@ def _median(widths: FloatArray) -> Interval:
 
 def _draw_views(images: Sequence[ImageSource | View]) -> list[View]:
     """A random sample, with one cell of each file."""
-    views = [image if isinstance(image, View) else View(image) for image in images]
-    files = {view.image: view for view in reversed(views) if isinstance(view.image, str)}
-    chosen = [*files.values(), *(view for view in views if not isinstance(view.image, str))]
-    return [chosen[index] for index in np.random.default_rng(0).permutation(len(chosen))[:SAMPLE]]
+    drawn: dict[str | int, View] = {}
+    for index in np.random.default_rng(0).permutation(len(images)).tolist():
+        image = images[index]
+        view = image if isinstance(image, View) else View(image)
+        drawn.setdefault(view.image if isinstance(view.image, str) else index, view)
+        if len(drawn) == SAMPLE:
+            break
+    return list(drawn.values())

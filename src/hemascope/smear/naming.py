@@ -13,12 +13,13 @@ from typing import Protocol
 
 from PIL import Image
 
+from hemascope.bundle.bundle import Bundle
 from hemascope.decoding import decoded
 from hemascope.errors import ImageError, SampleError
 from hemascope.inference.classifier import Classifier
 from hemascope.inference.order import map_ahead
 from hemascope.predictions import Prediction, Region
-from hemascope.preprocess import UM_PER_PIXEL, InputSpec, View
+from hemascope.preprocess import UM_PER_PIXEL, View
 from hemascope.smear.counted import NamedCell, NamedField
 from hemascope.smear.measure_scales import find_scale
 from hemascope.smear.records import LocatedCell, LocatedField, Scale
@@ -68,14 +69,14 @@ def probe_sample(
     sample: Sample,
     locator: FieldLocator,
     um_per_pixel: float | None,
-    single_cells: InputSpec | None = None,
+    single_cells: Bundle | None = None,
 ) -> Probe:
     """A look at a few fields of a sample, from its beginning to its end.
 
     The scale is the one that is given, or what the red cells of these fields say. A sample is
     refused where none of its fields can be read, for fields of two magnifications, and for a given
     scale that contradicts the red cells. Images of single cells are refused as well, unless
-    `single_cells` says what the model sees of one.
+    `single_cells` is the model that is to name them.
     """
     step = max(1, len(sample.paths) // PROBED)
     located, reasons = {}, []
