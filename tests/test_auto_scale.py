@@ -198,18 +198,22 @@ def test_red_cells_of_pbc_give_its_scale(real_data: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("folder", "kind", "known"),
-    [("munich", "red", 0.069), ("jiangxi", "white", 0.173), ("bccd_crops", "white", 0.0691)],
+    ("folder", "kind", "known", "off"),
+    [
+        ("munich", "red", 0.069, 0.2),
+        ("jiangxi", "white", 0.173, 0.1),
+        ("bccd_crops", "white", 0.0691, 0.35),
+    ],
 )
 def test_the_scale_of_other_laboratories_is_found(
-    real_data: Path, folder: str, kind: str, known: float
+    real_data: Path, folder: str, kind: str, known: float, off: float
 ) -> None:
     suffixes = {".jpg", ".jpeg", ".png", ".bmp"}
     files = (path for path in (real_data / folder).rglob("*") if path.suffix.lower() in suffixes)
     paths = sorted(str(path) for path in files if "mask" not in str(path.relative_to(real_data)))
     found = find_scale(paths, Classifier().bundle)
     assert found.kind == kind
-    assert found.um_per_pixel == pytest.approx(known, rel=0.25)
+    assert found.um_per_pixel == pytest.approx(known, rel=off)
 
 
 def test_an_image_with_several_cells_is_measured_once(quarters: Path) -> None:
