@@ -33,6 +33,7 @@ from hemascope.files import write_atomic
 from hemascope.inference.classifier import Classifier
 from hemascope.metrics.intervals import wilson
 from hemascope.post_training.left_out import balanced_accuracy
+from hemascope.preprocess import decode
 from hemascope.provenance import provenance
 from hemascope.serialization import to_json
 from hemascope.smear.locate import Locator
@@ -65,13 +66,16 @@ def describe_found(
     manifest: Manifest, known: float, classifier: Classifier, locator: Locator
 ) -> dict[str, Any]:
     """How the scale that is found lies beside the known one: in random folders, and by class."""
-    rng = np.random.default_rng(0)
+    rng, spec = np.random.default_rng(0), classifier.card.input
+    assert spec.microns is not None
 
     def ratio(rows: Sequence[ManifestRow]) -> tuple[float, str]:
         views = [row.view(manifest.root) for row in rows]
         found = find_scale(views, classifier.bundle, locator)
-        usual = PBC_UM if found.um_per_pixel is None else found.um_per_pixel
-        return usual / known, found.note
+        if found.um_per_pixel is not None:
+            return found.um_per_pixel / known, found.note
+        sides = [spec.side(decode(view.image)) for view in views]
+        return float(spec.microns / np.median(sides)) / known, found.note
 
     folders = [
         ratio([manifest.rows[index] for index in rng.permutation(len(manifest.rows))[:CELLS]])

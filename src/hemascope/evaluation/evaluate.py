@@ -141,7 +141,7 @@ def _measure_site(
     return SiteMetrics(
         title=site.source.title if site else evaluation.name,
         address=site.source.address if site else "",
-        scale=site.scale if site else "as given",
+        scale=site.scale if site else "as given, or as the cells tell it",
         um_per_pixel=median(widths),
         cells=dict(counts.most_common()),
         shared=tuple(names[k] for k in shared),
