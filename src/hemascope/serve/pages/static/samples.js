@@ -8,7 +8,9 @@ form?.addEventListener("submit", async (event) => {
   const status = form.querySelector("output");
   const file = form.elements.file.files[0];
   const query = new URLSearchParams({ name: form.elements.name.value });
-  if (form.elements.wbc.value) query.set("wbc", form.elements.wbc.value);
+  for (const name of ["wbc", "um_per_pixel"]) {
+    if (form.elements[name].value) query.set(name, form.elements[name].value);
+  }
   const kind = file.name.toLowerCase().endsWith(".zip") ? "application/zip" : file.type;
   status.textContent = text("uploading");
   const answer = await fetch(`/samples/upload?${query}`, {
