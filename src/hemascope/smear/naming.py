@@ -56,7 +56,8 @@ class Probe:
 
     `um_per_pixel` is the width of a pixel by which its cells are named, None where it is not known.
     `refused` says why the sample cannot be counted. `located` are fields that were located already.
-    `is_single` says that the images are of single cells; then no scale is that of training.
+    `is_single` says that the images are of single cells; without a scale, these are taken to have
+    that of the training images.
     """
 
     um_per_pixel: float | None = None
@@ -253,7 +254,7 @@ def _name_single(
     """The image of a single cell, as a field with one cell in the middle of what the model sees."""
     spec = classifier.card.input
     side = spec.side(image, um_per_pixel)
-    width = um_per_pixel or (spec.microns and spec.microns / side)
+    width = None if spec.microns is None else spec.microns / side
     (prediction,) = classifier.predict([View(image, um_per_pixel)])
     x, y = image.width / 2, image.height / 2
     half_width, half_height = (min(CELL * side, length) / 2 for length in image.size)
