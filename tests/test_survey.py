@@ -157,6 +157,10 @@ def test_a_survey_writes_a_page_and_the_cells_to_label(
     page = (out / "survey.html").read_text()
     assert RESEARCH_USE_ONLY in page
     assert "torn.png" in page
+    assert sum(found["laboratories"].values()) == 24
+    for name, count in found["laboratories"].items():
+        assert f"{count} {name}" in page
+    assert "scale that the cells tell" in page
     chosen = sorted((out / "to_label").rglob("*.png"))
     assert len(chosen) == 9
     lines = (out / "to_label.csv").read_text().splitlines()

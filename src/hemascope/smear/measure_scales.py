@@ -265,8 +265,8 @@ def _describe(kind: Kind, told: Sequence[_Told], looked_at: int) -> FoundScale:
     low, high = np.quantile(widths, (0.25, 0.75)).tolist()
     if kind == "white":
         note += (
-            "; white cells differ in size, so that this may be 20 % off: give --um-per-pixel if "
-            "you know it"
+            "; white cells differ in size, so that this may be 20 % off, and 40 % where images are "
+            "cut close to the cell: give --um-per-pixel if you know it"
         )
     elif high > APART * low:
         note += (

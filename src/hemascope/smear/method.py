@@ -60,7 +60,10 @@ def _describe_scale(count: DifferentialCount) -> str:
     if count.scale_source == "single cells":
         if count.um_per_pixel is None:
             return fill("The scale is taken to be that of the training images.")
-        text = "The scale is {width} µm per pixel, as the cells in a sample of the images tell it."
+        text = (
+            "The scale is {width} µm per pixel, as the cells in a sample of the images tell it, or "
+            "that of the training images where they do not."
+        )
         return fill(text, width=f"{count.um_per_pixel:.4g}")
     if count.um_per_pixel is None:
         return fill("The scale is not known, as the red cells do not tell it.")
